@@ -1,0 +1,50 @@
+"""The .etk file: reading and writing. Bytes only; needs no model and no torch. SPEC.md is the format."""
+
+from formats.errors import (
+    Corrupt,
+    EtkError,
+    InvalidRecord,
+    LimitExceeded,
+    NotAnEtkFile,
+    Truncated,
+    UnsupportedVersion,
+)
+from formats.reader import EtkReader
+from formats.records import (
+    COLOR_TAGS,
+    MAX_CELLS,
+    MAX_SEGMENT_BLOCKS,
+    MAX_SEGMENT_TOKENS,
+    Block,
+    Damage,
+    Header,
+    ModelRef,
+    Segment,
+    SegmentInfo,
+)
+from formats.tokens import pack_tokens, unpack_tokens
+from formats.writer import EtkWriter
+
+__all__ = [
+    "COLOR_TAGS",
+    "MAX_CELLS",
+    "MAX_SEGMENT_BLOCKS",
+    "MAX_SEGMENT_TOKENS",
+    "Block",
+    "Corrupt",
+    "Damage",
+    "EtkError",
+    "EtkReader",
+    "EtkWriter",
+    "Header",
+    "InvalidRecord",
+    "LimitExceeded",
+    "ModelRef",
+    "NotAnEtkFile",
+    "Segment",
+    "SegmentInfo",
+    "Truncated",
+    "UnsupportedVersion",
+    "pack_tokens",
+    "unpack_tokens",
+]

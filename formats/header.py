@@ -1,0 +1,137 @@
+"""The HEADER payload: a Header to bytes and back (SPEC.md, 4)."""
+
+from typing import Any, cast
+
+import msgpack
+
+from formats.errors import Corrupt, InvalidRecord, LimitExceeded, UnsupportedVersion
+from formats.records import COLOR_TAGS, MAX_MAP, Header, ModelRef, check_header
+from formats.wire import MIB, Cursor, pack_blob
+
+TOKEN_KIND = 0  # integers of at most 16 bits
+_MAX_HEADER = MIB
+_ALLOCATIONS = ("cell", "block")
+_COLOR_KEYS = dict(zip(COLOR_TAGS, "ptsr", strict=True))
+
+
+def pack_header(header: Header) -> bytes:
+    """Encode a header. Raises InvalidRecord or LimitExceeded if the format cannot hold it."""
+    check_header(header)
+    model = header.model
+    required = {
+        "m": [
+            model.name,
+            model.sha256,
+            list(model.levels),
+            model.vocabulary,
+            model.tokens_per_cell,
+            model.block_frames,
+            *model.cell,
+        ],
+        "s": [header.width, header.height],
+        "g": list(header.grid),
+        "t": list(header.time_base),
+    }
+    optional = {
+        "q": header.target_mse,
+        "n": header.target_tokens,
+        "a": _ALLOCATIONS.index(header.allocation) or None,
+        "f": header.frame_count,
+        "r": header.rotation or None,
+        "p": header.pixel_format or None,
+        "c": {_COLOR_KEYS[key]: tag for key, tag in header.color.items()} or None,
+        "v": list(header.average_rate) if header.average_rate else None,
+        "b": header.source_bytes,
+        "o": header.start_time or None,
+        "d": header.metadata or None,
+        "x": header.aux["container"] if header.aux else None,
+        "w": header.program or None,
+        "e": header.options or None,
+    }
+    values = required | {key: value for key, value in optional.items() if value is not None}
+    data: bytes = msgpack.packb(values)
+    if len(data) > _MAX_HEADER:
+        raise LimitExceeded(f"header of {len(data)} bytes, the limit is {_MAX_HEADER}")
+    return pack_blob(data)
+
+
+def unpack_header(payload: bytes) -> Header:
+    """Decode a header. Raises EtkError: UnsupportedVersion for a token kind of later programs."""
+    cursor = Cursor(payload)
+    values = _unpack_map(cursor.blob(_MAX_HEADER))
+    cursor.finish()
+    kind = values.get("k", TOKEN_KIND)
+    if kind != TOKEN_KIND:
+        raise UnsupportedVersion(f"token kind {kind!r:.80} is unknown: a newer program is needed")
+    try:
+        header = _build_header(values)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InvalidRecord(f"header lacks a field or has one of the wrong type: {error!r:.200}") from error
+    check_header(header)
+    return header
+
+
+def _build_header(values: dict[str, Any]) -> Header:
+    name, sha256, levels, vocabulary, tokens_per_cell, block_frames, cell_height, cell_width = values["m"][:8]
+    width, height = values["s"]
+    allocation = values.get("a", 0)
+    if type(allocation) is not int or allocation < 0:
+        raise ValueError("allocation")
+    return Header(
+        model=ModelRef(
+            name=name,
+            sha256=sha256,
+            levels=tuple(levels),
+            vocabulary=vocabulary,
+            tokens_per_cell=tokens_per_cell,
+            block_frames=block_frames,
+            cell=(cell_height, cell_width),
+        ),
+        width=width,
+        height=height,
+        grid=cast(tuple[int, int], tuple(values["g"])),
+        time_base=cast(tuple[int, int], tuple(values["t"])),
+        target_mse=values.get("q"),
+        target_tokens=values.get("n"),
+        allocation=_ALLOCATIONS[allocation],
+        frame_count=values.get("f"),
+        rotation=values.get("r", 0),
+        pixel_format=values.get("p", ""),
+        color={tag: values["c"][key] for tag, key in _COLOR_KEYS.items() if key in values.get("c", {})},
+        average_rate=cast(tuple[int, int], tuple(values["v"])) if "v" in values else None,
+        source_bytes=values.get("b"),
+        start_time=values.get("o", 0),
+        metadata=values.get("d", {}),
+        aux={"container": values["x"]} if "x" in values else None,
+        program=values.get("w", ""),
+        options=values.get("e", {}),
+    )
+
+
+def _unpack_map(data: bytes) -> dict[str, Any]:
+    try:
+        values = msgpack.unpackb(
+            data,
+            strict_map_key=True,
+            object_pairs_hook=_unique,
+            max_str_len=len(data),
+            max_bin_len=len(data),
+            max_array_len=MAX_MAP,
+            max_map_len=MAX_MAP,
+            max_ext_len=0,
+        )
+    except Corrupt:
+        raise
+    # Everything that msgpack documents for bad input is one of these.
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise Corrupt(f"header is not valid msgpack: {error!r:.200}") from error
+    if not isinstance(values, dict):
+        raise Corrupt("header is not a map")
+    return values
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise Corrupt("a key appears twice in the header")
+    return values

@@ -1,0 +1,287 @@
+"""What a file holds, as plain dataclasses, and the rules their values must keep."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.errors import InvalidRecord, LimitExceeded
+
+UInt16Array = npt.NDArray[np.uint16]
+
+MAX_SIDE = 65535  # pixels
+MAX_CELLS = 1 << 24  # of one grid, and of all blocks of a segment together
+MAX_SEGMENT_TOKENS = 1 << 24
+MAX_SEGMENT_BLOCKS = 1024
+MAX_SEGMENTS = 1 << 18
+MAX_BLOCK_FRAMES = 32
+MAX_TOKENS_PER_CELL = 8192
+MAX_STRING = 65535  # bytes of UTF-8
+MAX_MAP = 1024  # entries
+MAX_TIME = 1 << 60  # ticks of the time base; leaves room to add a few without overflow
+
+COLOR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The weights that made the tokens, and what they demand of a file.
+
+    levels: number of values of each digit of a token, first digit fastest. vocabulary: token values are
+    below it; at most 65536. tokens_per_cell: length of a full sequence. cell: (height, width) in pixels.
+    """
+
+    name: str
+    sha256: bytes
+    levels: tuple[int, ...]
+    vocabulary: int
+    tokens_per_cell: int
+    block_frames: int = 4
+    cell: tuple[int, int] = (16, 16)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Facts about the whole video.
+
+    width, height: of the decoded pictures, after rotation and crop. grid: (rows, columns) of cells.
+    target_mse: on pixels in [-1, 1]. target_tokens: per cell, when a fixed count was asked for instead.
+    allocation: "cell" or "block". time_base, average_rate: (numerator, denominator).
+    frame_count: None when not known before encoding; EtkReader.frame_count has the true one.
+    rotation: degrees that were applied to the source. color: any of COLOR_TAGS to int or str.
+    start_time: of the source, in time_base. aux: {"container": name} when audio or subtitles are carried.
+    """
+
+    model: ModelRef
+    width: int
+    height: int
+    grid: tuple[int, int]
+    time_base: tuple[int, int]
+    target_mse: float | None = None
+    target_tokens: int | None = None
+    allocation: str = "cell"
+    frame_count: int | None = None
+    rotation: int = 0
+    pixel_format: str = ""
+    color: dict[str, int | str] = field(default_factory=dict)
+    average_rate: tuple[int, int] | None = None
+    source_bytes: int | None = None
+    start_time: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
+    aux: dict[str, str] | None = None
+    program: str = ""
+    options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some frames coded together.
+
+    pts: presentation time of each real frame, in the header's time_base. durations: ticks, 0 = unknown.
+    keep: (rows, columns) uint16, tokens kept per cell. tokens: (keep.sum(),) uint16, ordered by index in the
+    sequence, then row, then column (see pack_tokens); empty when read with tokens=False.
+    frame_mse: of each real frame, on pixels in [-1, 1]; float16 precision in a file; NaN = unknown.
+    missed: the target was not met. scene_cut: the block begins at one.
+    """
+
+    pts: tuple[int, ...]
+    durations: tuple[int, ...]
+    keep: UInt16Array
+    tokens: UInt16Array
+    frame_mse: tuple[float, ...]
+    missed: bool = False
+    scene_cut: bool = False
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens the block keeps, also when they were not read."""
+        return int(self.keep.sum(dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A keyframe block and those that depend on it. offset, size_bytes: of its unit in the file."""
+
+    number: int
+    blocks: list[Block]
+    offset: int
+    size_bytes: int
+
+
+class SegmentInfo(NamedTuple):
+    """One line of the index. offset, length: bytes of the unit. mse: mean over frames, NaN if unknown."""
+
+    offset: int
+    length: int
+    first_pts: int
+    last_pts: int
+    frames: int
+    blocks: int
+    tokens: int
+    missed: int
+    mse: float
+
+
+class Damage(NamedTuple):
+    """Something that could not be read: where (bytes from the start of the file) and why."""
+
+    offset: int
+    reason: str
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise InvalidRecord with this message unless the condition holds."""
+    if not condition:
+        raise InvalidRecord(message)
+
+
+def check_header(header: Header) -> None:
+    """Raise InvalidRecord or LimitExceeded if a value is of the wrong type or out of range."""
+    model = header.model
+    _check_text("model name", model.name)
+    require(1 <= len(model.name.encode()) <= 256, "model name must have 1 to 256 bytes")
+    require(isinstance(model.sha256, bytes) and len(model.sha256) == 32, "sha256 must be 32 bytes")
+    require(isinstance(model.levels, tuple) and 1 <= len(model.levels) <= 16, "there must be 1 to 16 levels")
+    for level in model.levels:
+        _check_int("level", level, 2, 65536)
+    _check_int("vocabulary", model.vocabulary, 2, 65536)
+    require(
+        math.prod(model.levels) <= model.vocabulary, "vocabulary is smaller than the product of the levels"
+    )
+    _check_int("tokens per cell", model.tokens_per_cell, 1, MAX_TOKENS_PER_CELL)
+    _check_int("frames per block", model.block_frames, 1, MAX_BLOCK_FRAMES)
+    _check_pair("cell", model.cell, 1, MAX_SIDE)
+
+    _check_int("width", header.width, 1, MAX_SIDE)
+    _check_int("height", header.height, 1, MAX_SIDE)
+    _check_pair("grid", header.grid, 1, MAX_SIDE)
+    rows, columns = header.grid
+    if rows * columns > MAX_CELLS:
+        raise LimitExceeded(f"grid has {rows * columns} cells, the limit is {MAX_CELLS}")
+    covers = rows * model.cell[0] >= header.height and columns * model.cell[1] >= header.width
+    require(
+        covers, f"a grid of {rows} x {columns} cells does not cover {header.width} x {header.height} pixels"
+    )
+    _check_pair("time base", header.time_base, 1, 2**31 - 1)
+
+    if header.target_mse is not None:
+        valid = (
+            type(header.target_mse) is float and math.isfinite(header.target_mse) and header.target_mse >= 0
+        )
+        require(valid, f"target error must be a finite float >= 0, not {header.target_mse!r}")
+    if header.target_tokens is not None:
+        _check_int("target tokens", header.target_tokens, 0, model.tokens_per_cell)
+    require(header.allocation in ("cell", "block"), 'allocation must be "cell" or "block"')
+    if header.frame_count is not None:
+        _check_int("frame count", header.frame_count, 0, 2**63 - 1)
+    _check_int("rotation", header.rotation, -359, 359)
+    _check_text("pixel format", header.pixel_format)
+    for key, tag in header.color.items():
+        require(key in COLOR_TAGS, f"unknown colour tag {key!r}")
+        _check_scalar("colour tag", tag, (int, str))
+    if header.average_rate is not None:
+        _check_pair("average rate", header.average_rate, 0, 2**31 - 1)
+    if header.source_bytes is not None:
+        _check_int("source size", header.source_bytes, 0, 2**63 - 1)
+    _check_int("start time", header.start_time, -(2**63), 2**63 - 1)
+    _check_map("metadata", header.metadata, (str,))
+    if header.aux is not None:
+        require(set(header.aux) == {"container"}, 'aux must be {"container": name}')
+        _check_text("aux container", header.aux["container"])
+        require(header.aux["container"] != "", "aux container must have a name")
+    _check_text("program", header.program)
+    _check_map("options", header.options, (str, int, float, bool))
+
+
+def check_segment(header: Header, blocks: Sequence[Block], *, tokens: bool = True) -> None:
+    """Raise InvalidRecord or LimitExceeded if these blocks cannot be one segment of the file.
+
+    tokens: False if they were not read.
+    """
+    model = header.model
+    rows, columns = header.grid
+    require(len(blocks) > 0, "a segment needs at least one block")
+    if len(blocks) > MAX_SEGMENT_BLOCKS:
+        raise LimitExceeded(f"segment has {len(blocks)} blocks, the limit is {MAX_SEGMENT_BLOCKS}")
+    if len(blocks) * rows * columns > MAX_CELLS:
+        raise LimitExceeded(f"segment has {len(blocks) * rows * columns} cells, the limit is {MAX_CELLS}")
+    total = 0
+    for block in blocks:
+        frames = len(block.pts)
+        require(
+            1 <= frames <= model.block_frames, f"a block has 1 to {model.block_frames} frames, not {frames}"
+        )
+        require(len(block.durations) == frames, "a block needs one duration per frame")
+        require(len(block.frame_mse) == frames, "a block needs one error per frame")
+        for mse in block.frame_mse:  # 65519 is the largest that float16 does not round to infinity
+            require(math.isnan(mse) or 0 <= mse <= 65519, f"frame error must be >= 0 or NaN, not {mse!r}")
+        require(block.keep.shape == header.grid, f"keep map is {block.keep.shape}, the grid is {header.grid}")
+        require(block.keep.dtype == np.uint16, f"keep map must be uint16, not {block.keep.dtype}")
+        require(
+            int(block.keep.max()) <= model.tokens_per_cell, "a cell keeps more tokens than its sequence has"
+        )
+        count = block.token_count
+        total += count
+        if not tokens:
+            continue
+        require(block.tokens.shape == (count,), f"keep map asks for {count} tokens, got {block.tokens.shape}")
+        require(block.tokens.dtype == np.uint16, f"tokens must be uint16, not {block.tokens.dtype}")
+        require(count == 0 or int(block.tokens.max()) < model.vocabulary, "a token is not in the vocabulary")
+    if total > MAX_SEGMENT_TOKENS:
+        raise LimitExceeded(f"segment has {total} tokens, the limit is {MAX_SEGMENT_TOKENS}")
+    times = [time for block in blocks for time in block.pts]
+    for time in times:
+        _check_int("pts", time, -MAX_TIME, MAX_TIME)
+    require(
+        all(a < b for a, b in pairwise(times)),
+        "presentation times must increase strictly",
+    )
+    for block in blocks:
+        for duration in block.durations:
+            _check_int("duration", duration, 0, MAX_TIME)
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    # bool is an int to isinstance, but not in a file
+    valid = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    require(valid, f"{name} must be an integer from {low} to {high}, not {value!r:.80}")
+
+
+def _check_pair(name: str, value: object, low: int, high: int) -> None:
+    require(isinstance(value, tuple) and len(value) == 2, f"{name} must be two integers, not {value!r:.80}")
+    assert isinstance(value, tuple)
+    for part in value:
+        _check_int(name, part, low, high)
+
+
+def _check_text(name: str, value: object) -> None:
+    require(isinstance(value, str), f"{name} must be a string")
+    assert isinstance(value, str)
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(f"{name} is not valid Unicode") from error
+    require(size <= MAX_STRING, f"{name} is longer than {MAX_STRING} bytes")
+
+
+def _check_scalar(name: str, value: object, types: tuple[type, ...]) -> None:
+    require(type(value) in types, f"a value of {name} has the wrong type")
+    if isinstance(value, str):
+        _check_text(name, value)
+    elif type(value) is int:
+        _check_int(name, value, -(2**63), 2**63 - 1)
+    elif isinstance(value, float):
+        require(math.isfinite(value), f"a value of {name} is not finite")
+
+
+def _check_map(name: str, value: object, types: tuple[type, ...]) -> None:
+    require(isinstance(value, dict), f"{name} must be a map")
+    assert isinstance(value, dict)
+    require(len(value) <= MAX_MAP, f"{name} has more than {MAX_MAP} entries")
+    for key, entry in value.items():
+        _check_text(f"a key of {name}", key)
+        _check_scalar(name, entry, types)

@@ -1,0 +1,254 @@
+"""The SEGMENT payload: blocks to bytes and back (SPEC.md, 5)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.errors import Corrupt, InvalidRecord, LimitExceeded
+from formats.records import (
+    MAX_CELLS,
+    MAX_SEGMENT_BLOCKS,
+    MAX_SEGMENT_TOKENS,
+    MAX_TIME,
+    Block,
+    Header,
+    UInt16Array,
+    check_segment,
+)
+from formats.tokens import decode_tokens, encode_tokens
+from formats.wire import Cursor, pack_blob, pack_column, pack_svarint, pack_uvarint
+
+_NAN = 0x7E00  # the one float16 pattern for "unknown"
+_MISSED, _SCENE_CUT, _FRAMES = 64, 128, 63
+_PACKED = 8
+_AXES = 3  # blocks, rows, columns: bits 1, 2, 4 of the keep coding
+_TRIES = 4  # keep codings that are really compressed; the estimate picks them
+
+
+def pack_segment(header: Header, number: int, blocks: Sequence[Block]) -> bytes:
+    """Encode blocks. Raises InvalidRecord or LimitExceeded if they cannot be a segment of this file."""
+    check_segment(header, blocks)
+    keeps = np.stack([block.keep for block in blocks])
+    return b"".join(
+        [
+            pack_uvarint(number),
+            pack_uvarint(len(blocks)),
+            pack_blob(_pack_facts(blocks)),
+            _pack_keep(keeps, header.model.tokens_per_cell),
+            encode_tokens([block.tokens for block in blocks], keeps, header.model),
+        ]
+    )
+
+
+def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tuple[int, list[Block]]:
+    """Decode the segment's number and its blocks; without their tokens if not asked for. Raises EtkError."""
+    cursor = Cursor(payload)
+    number = cursor.uvarint()
+    count = cursor.uvarint()
+    rows, columns = header.grid
+    if not 1 <= count <= MAX_SEGMENT_BLOCKS:
+        raise LimitExceeded(f"segment of {count} blocks, the limit is {MAX_SEGMENT_BLOCKS}")
+    if count * rows * columns > MAX_CELLS:
+        raise LimitExceeded(f"segment of {count * rows * columns} cells, the limit is {MAX_CELLS}")
+    facts = _Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
+    keeps = _unpack_keep(cursor, (count, rows, columns), header.model.tokens_per_cell)
+    if tokens:
+        kept = decode_tokens(cursor, keeps, header.model)
+        cursor.finish()
+    else:
+        kept = [np.empty(0, np.uint16)] * count
+    blocks = []
+    for index in range(count):
+        frames = slice(facts.starts[index], facts.starts[index + 1])
+        block = Block(
+            pts=tuple(facts.pts[frames]),
+            durations=tuple(facts.durations[frames]),
+            keep=keeps[index],
+            tokens=kept[index],
+            frame_mse=tuple(facts.errors[frames]),
+            missed=bool(facts.flags[index] & _MISSED),
+            scene_cut=bool(facts.flags[index] & _SCENE_CUT),
+        )
+        blocks.append(block)
+    check_segment(header, blocks, tokens=tokens)
+    return number, blocks
+
+
+def pack_errors(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+    """Round errors to float16 and give the bit patterns, with one pattern for NaN."""
+    patterns = errors.astype("<f2").view("<u2").astype(np.uint16)
+    patterns[np.isnan(errors)] = _NAN
+    return patterns
+
+
+def unpack_errors(patterns: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+    """Undo pack_errors. Raises Corrupt for negative or infinite errors and other patterns of NaN."""
+    # finite and not negative: below the pattern of infinity
+    if ((patterns >= 0x7C00) & (patterns != _NAN)).any():
+        raise Corrupt("an error is negative or not finite")
+    return patterns.astype("<u2").view("<f2").astype(np.float64)
+
+
+def _pack_facts(blocks: Sequence[Block]) -> bytes:
+    flags = [len(b.pts) | _MISSED * b.missed | _SCENE_CUT * b.scene_cut for b in blocks]
+    pts = np.array([time for block in blocks for time in block.pts], np.int64)
+    durations = np.array([duration for block in blocks for duration in block.durations], np.int64)
+    errors = np.array([mse for block in blocks for mse in block.frame_mse], np.float64)
+    steps = np.diff(pts)
+
+    parts = [bytes(flags), pack_svarint(int(pts[0]))]
+    if len(steps) > 0:
+        parts.append(pack_uvarint(int(steps[0])))
+    if len(steps) > 1:
+        parts.append(pack_column(np.diff(steps)))
+
+    constant = b"\0" + pack_svarint(int(durations[0])) + pack_column(np.diff(durations))
+    gapless = b"\1" + pack_column(durations - _expected_durations(steps))
+    parts.append(min(gapless, constant, key=len))
+
+    if np.isnan(errors).all():
+        parts.append(b"\0")
+    else:
+        patterns = pack_errors(errors)
+        changes = patterns - np.concatenate([[np.uint16(0)], patterns[:-1]])  # modulo 2^16
+        parts.append(b"\1" + _byte_planes(changes))
+    return b"".join(parts)
+
+
+class _Facts:
+    """The facts of a segment.
+
+    flags: per block. starts: first frame of each block, then the end. The other lists are per frame.
+    """
+
+    def __init__(self, data: bytes, blocks: int, header: Header) -> None:
+        cursor = Cursor(data)
+        self.flags = list(cursor.take(blocks))
+        frames = np.array(self.flags) & _FRAMES
+        if not ((frames >= 1) & (frames <= header.model.block_frames)).all():
+            raise Corrupt("a block has no frames or too many")
+        self.starts = [0, *frames.cumsum().tolist()]
+        total = self.starts[-1]
+
+        first = cursor.svarint()
+        steps = np.zeros(total - 1, np.int64)
+        if total > 1:
+            step = cursor.uvarint()
+            if abs(first) > MAX_TIME or step > 2 * MAX_TIME:
+                raise InvalidRecord("a presentation time is out of range")
+            steps[0] = step
+        if total > 2:
+            steps[1:] = cursor.column(total - 2)
+            steps = steps.cumsum()
+        pts = np.concatenate([[first], first + steps.cumsum()])
+        self.pts: list[int] = pts.tolist()
+
+        coding = cursor.byte()
+        if coding == 0:
+            durations = np.concatenate([[cursor.svarint()], cursor.column(total - 1)]).cumsum()
+        elif coding == 1:
+            durations = cursor.column(total) + _expected_durations(steps)
+        else:
+            raise Corrupt(f"duration coding {coding}")
+        self.durations: list[int] = durations.tolist()
+
+        coding = cursor.byte()
+        if coding == 0:
+            self.errors = [float("nan")] * total
+        elif coding == 1:
+            changes = _from_byte_planes(cursor.take(2 * total))
+            self.errors = unpack_errors(changes.cumsum(dtype=np.uint16)).tolist()
+        else:
+            raise Corrupt(f"error coding {coding}")
+        cursor.finish()
+
+
+def _expected_durations(steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(F - 1,) steps between frames to (F,) durations without gaps; the last frame's is that before it."""
+    return np.concatenate([steps, steps[-1:]]) if len(steps) else np.zeros(1, np.int64)
+
+
+def _pack_keep(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
+    values = keeps.astype(_keep_type(tokens_per_cell))
+    candidates = []
+    for axes in range(1 << _AXES):
+        residuals = values.copy()
+        for axis in range(_AXES):
+            if axes >> axis & 1:
+                _difference(residuals, axis)
+        flat = residuals.ravel()
+        candidates.append((axes, _byte_planes(flat)))
+        nibbles = _pack_nibbles(flat)
+        if nibbles is not None:
+            candidates.append((axes | _PACKED, nibbles))
+    candidates.sort(key=lambda candidate: _entropy(candidate[1]))
+    return min((bytes([coding]) + pack_blob(data) for coding, data in candidates[:_TRIES]), key=len)
+
+
+def _unpack_keep(cursor: Cursor, shape: tuple[int, int, int], tokens_per_cell: int) -> UInt16Array:
+    kind = _keep_type(tokens_per_cell)
+    cells = shape[0] * shape[1] * shape[2]
+    flat: npt.NDArray[Any]
+    coding = cursor.byte()
+    if coding >= 1 << _AXES + 1:
+        raise Corrupt(f"keep coding {coding}")
+    if coding & _PACKED:
+        packed = np.frombuffer(cursor.blob_of((cells + 1) // 2), np.uint8)
+        zigzag = np.stack([packed & 15, packed >> 4], axis=-1).ravel()[:cells].astype(kind)
+        flat = (zigzag >> 1) ^ -(zigzag & 1)
+    elif kind is np.uint8:
+        flat = np.frombuffer(cursor.blob_of(cells), np.uint8)
+    else:
+        flat = _from_byte_planes(cursor.blob_of(2 * cells))
+    values = flat.reshape(shape)
+    for axis in range(_AXES):
+        if coding >> axis & 1:
+            values = values.cumsum(axis=axis, dtype=kind)
+    keeps = values.astype(np.uint16)
+    if int(keeps.max()) > tokens_per_cell:
+        raise Corrupt("a cell keeps more tokens than its sequence has")
+    total = int(keeps.sum(dtype=np.int64))
+    if total > MAX_SEGMENT_TOKENS:
+        raise LimitExceeded(f"segment of {total} tokens, the limit is {MAX_SEGMENT_TOKENS}")
+    return keeps
+
+
+def _keep_type(tokens_per_cell: int) -> type[Any]:
+    return np.uint8 if tokens_per_cell <= 255 else np.uint16
+
+
+def _difference(values: npt.NDArray[Any], axis: int) -> None:
+    """Replace all but the first value along an axis by the difference to the one before, in place."""
+    along = np.moveaxis(values, axis, 0)
+    along[1:] -= along[:-1].copy()
+
+
+def _pack_nibbles(residuals: npt.NDArray[Any]) -> bytes | None:
+    """Pack residuals two in a byte, or give None if one is not in -8 to 7."""
+    signed: npt.NDArray[Any] = residuals.view(np.int8 if residuals.dtype == np.uint8 else np.int16)
+    if signed.min() < -8 or signed.max() > 7:
+        return None
+    zigzag = np.where(signed >= 0, 2 * signed, -2 * signed - 1).astype(np.uint8)
+    if len(zigzag) % 2:
+        zigzag = np.append(zigzag, np.uint8(0))
+    return (zigzag[0::2] | zigzag[1::2] << 4).astype(np.uint8).tobytes()
+
+
+def _byte_planes(values: npt.NDArray[Any]) -> bytes:
+    """8-bit values as they are; 16-bit ones as all low bytes, then all high bytes."""
+    planes = values.astype(values.dtype.newbyteorder("<")).view(np.uint8)
+    return planes.reshape(len(values), -1).T.tobytes()
+
+
+def _from_byte_planes(data: bytes | memoryview) -> UInt16Array:
+    low, high = np.frombuffer(data, np.uint8).reshape(2, -1).astype(np.uint16)
+    return np.asarray(low | high << 8, np.uint16)
+
+
+def _entropy(data: bytes) -> float:
+    """Estimate the bits that these bytes need, each on its own."""
+    counts = np.bincount(np.frombuffer(data, np.uint8))
+    counts = counts[counts > 0]
+    return float((counts * np.log2(len(data) / counts)).sum())
