@@ -1,0 +1,40 @@
+"""Video files in and out, through PyAV: exact times, upright pixels, audio and subtitle packets untouched.
+
+The names below are loaded on first use, so that importing only the errors does not load FFmpeg.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from elastictok_cli.video.errors import NoVideoStream, UnreadableVideo, UnwritableVideo, VideoError
+
+if TYPE_CHECKING:
+    from elastictok_cli.video.reader import VideoReader
+    from elastictok_cli.video.records import AuxStream, Frame, VideoInfo
+    from elastictok_cli.video.writer import VideoWriter
+
+__all__ = [
+    "AuxStream",
+    "Frame",
+    "NoVideoStream",
+    "UnreadableVideo",
+    "UnwritableVideo",
+    "VideoError",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+]
+
+_HOMES = {
+    "AuxStream": "records",
+    "Frame": "records",
+    "VideoInfo": "records",
+    "VideoReader": "reader",
+    "VideoWriter": "writer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

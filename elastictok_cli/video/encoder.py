@@ -1,0 +1,188 @@
+"""Writing frames and copied packets to MP4, MOV, Matroska and WebM."""
+
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.video.frame import VideoFrame
+
+from elastictok_cli.video.errors import UnwritableVideo
+from elastictok_cli.video.records import Frame
+from elastictok_cli.video.sidestreams import PacketCopier
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+
+# What a user may ask for: FFmpeg's encoders in order of preference, with settings that look like the source.
+_ENCODERS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
+    "h264": (("libx264", {"crf": "14", "preset": "fast"}),),
+    "hevc": (("libx265", {"crf": "16", "preset": "fast", "x265-params": "log-level=error"}),),
+    "av1": (
+        ("libsvtav1", {"crf": "18", "preset": "8"}),
+        ("libaom-av1", {"crf": "16", "cpu-used": "6", "row-mt": "1"}),
+    ),
+    "ffv1": (("ffv1", {"level": "3", "slicecrc": "1", "slices": "4"}),),
+}
+CODECS = tuple(_ENCODERS)
+
+# ITU-T H.273 numbers, as FFmpeg uses them, and PyAV's names of the conversions.
+_BT709, _BT601 = 1, 6
+_MATRIX_NAMES = {_BT709: "ITU709", _BT601: "ITU601"}
+_RGB_MATRIX = 0
+_UNSPECIFIED = (0, 2)
+_LIMITED_RANGE, _FULL_RANGE = 1, 2
+
+_HD_HEIGHT = 720
+
+
+class ContainerSink:
+    """Encodes frames into one file.
+
+    Even sizes are written as yuv420p, which everything plays, odd ones as yuv444p, which has no halved
+    planes to round; FFV1 holds RGB as it is. MP4 and MOV keep every time exactly; Matroska and WebM round
+    to 1 ms.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        container: str,
+        *,
+        size: tuple[int, int],
+        time_base: Fraction,
+        average_rate: Fraction | None,
+        codec: str,
+        color: dict[str, int],
+        metadata: dict[str, str],
+        pixel_aspect: Fraction,
+        warnings: list[str],
+    ) -> None:
+        self._size = size
+        self._time_base = time_base
+        self._warnings = warnings
+        self._durations: dict[int, int] = {}
+        self._copier: PacketCopier | None = None
+        self._is_rgb = codec == "ffv1"
+        self._pixel_format = _pixel_format(codec, size)
+        self._matrix = _matrix(color, size[1])
+        # Disabled: audio that starts before 0 must not push the pictures back.
+        options = {"avoid_negative_ts": "disabled"}
+        if container in ("mp4", "mov") and time_base.denominator < 1 << 31:
+            options["video_track_timescale"] = str(time_base.denominator)
+        try:
+            self._output = av.open(str(path), "w", format=container, container_options=options)
+            self._output.metadata.update(metadata)
+            self._stream = self._add_stream(container, codec, average_rate)
+            self._set_color(color)
+            if pixel_aspect != 1:
+                self._stream.codec_context.sample_aspect_ratio = pixel_aspect
+            self._stream.codec_context.open()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            width, height = size
+            hint = "" if self._is_rgb else "; --lossless in .mkv writes any size"
+            raise UnwritableVideo(
+                f"{codec} in {container} cannot hold {width}x{height} pictures ({error}){hint}"
+            ) from error
+
+    def copy_packets(
+        self, chunks: Iterable[bytes], container: str, start: Fraction | None, duration: Fraction | None
+    ) -> None:
+        """Mux the packets of a carrying container too. To be called before the first frame."""
+        self._copier = PacketCopier(
+            chunks, container, self._output, start=start, duration=duration, warnings=self._warnings
+        )
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame."""
+        picture = VideoFrame.from_ndarray(frame.rgb, format="rgb24")
+        if self._is_rgb:
+            picture = picture.reformat(format=self._pixel_format)
+        else:
+            picture = picture.reformat(
+                format=self._pixel_format,
+                dst_colorspace=_MATRIX_NAMES[self._matrix],
+                dst_color_range="MPEG",
+                interpolation="BICUBIC",
+            )
+        picture.pts = frame.pts
+        picture.time_base = self._time_base
+        if frame.duration > 0:
+            self._durations[frame.pts] = frame.duration
+        self._mux(picture)
+
+    def finish(self) -> None:
+        """Write all that is still held back, and the end of the file."""
+        self._mux(None)
+        if self._copier is not None:
+            self._copier.copy_until(None)
+            self._copier.close()
+        self._output.close()
+
+    def abort(self) -> None:
+        """Let go of the file, whatever is in it."""
+        if self._copier is not None:
+            self._copier.close()
+        self._output.close()
+
+    def _add_stream(self, container: str, codec: str, average_rate: Fraction | None) -> Any:
+        # Only a nominal rate, which encoders plan with: times come from the frames.
+        rate = min(max(average_rate or Fraction(25), Fraction(1)), Fraction(240)).limit_denominator(1001)
+        for name, options in _ENCODERS[codec]:
+            try:
+                stream: Any = self._output.add_stream(name, rate=rate, options=options)
+                break
+            except av.codec.codec.UnknownCodecError:
+                continue
+            except ValueError as error:
+                raise UnwritableVideo(f"{container} files cannot hold {codec}; use .mkv") from error
+        else:
+            raise UnwritableVideo(f"this build of FFmpeg has no {codec} encoder; use another --codec")
+        if name == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # errors only: its banner goes to stderr otherwise
+        stream.width, stream.height = self._size
+        stream.pix_fmt = self._pixel_format
+        stream.time_base = self._time_base
+        stream.codec_context.time_base = self._time_base
+        stream.codec_context.bit_rate = 0  # older PyAV sets one, and some encoders prefer it to the quality
+        return stream
+
+    def _set_color(self, color: dict[str, int]) -> None:
+        context = self._stream.codec_context
+        context.colorspace = _RGB_MATRIX if self._is_rgb else self._matrix
+        context.color_range = _FULL_RANGE if self._is_rgb else _LIMITED_RANGE
+        for name in ("color_primaries", "color_trc"):
+            if color.get(name, 0) not in _UNSPECIFIED:
+                setattr(context, name, color[name])
+
+    def _mux(self, picture: VideoFrame | None) -> None:
+        for packet in self._stream.encode(picture):
+            if packet.pts in self._durations:
+                packet.duration = self._durations.pop(packet.pts)
+            if self._copier is not None and packet.pts is not None:
+                self._copier.copy_until(packet.pts * self._time_base)
+            self._output.mux(packet)
+
+
+def _pixel_format(codec: str, size: tuple[int, int]) -> str:
+    if codec == "ffv1":
+        return "bgr0"
+    odd = size[0] % 2 or size[1] % 2
+    # The AV1 encoder knows no other format, and rounds odd planes up by itself.
+    return "yuv444p" if odd and codec != "av1" else "yuv420p"
+
+
+def matrix_name(color: dict[str, int], height: int) -> str:
+    """PyAV's name of the conversion to YUV for a picture of this colour and height."""
+    return _MATRIX_NAMES[_matrix(color, height)]
+
+
+def _matrix(color: dict[str, int], height: int) -> int:
+    """BT.709 or BT.601: as the source where it is one of them, else by size, as players guess."""
+    declared = color.get("colorspace", 2)
+    if declared == _BT709:
+        return _BT709
+    if declared in (5, 6):
+        return _BT601
+    return _BT709 if height >= _HD_HEIGHT else _BT601

@@ -1,0 +1,17 @@
+"""What can go wrong with a video file. Each error is one sentence that a user can act on."""
+
+
+class VideoError(Exception):
+    """Something about a video file; `str(error)` is one clear sentence."""
+
+
+class UnreadableVideo(VideoError):
+    """The source is missing, damaged, or of a kind FFmpeg cannot decode."""
+
+
+class NoVideoStream(UnreadableVideo):
+    """The source can be read, but there is no picture in it."""
+
+
+class UnwritableVideo(VideoError):
+    """The target cannot be written: it exists, or it cannot hold what was asked for."""

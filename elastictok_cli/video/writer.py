@@ -1,0 +1,246 @@
+"""Writing a video: the target is chosen by its name, and appears under that name only when it is complete."""
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import av
+import numpy as np
+
+from elastictok_cli.video.encoder import CODECS, CONTAINERS, ContainerSink, matrix_name
+from elastictok_cli.video.errors import UnwritableVideo
+from elastictok_cli.video.pictures import PICTURE_SUFFIXES, FolderSink, PictureSink, StreamSink
+from elastictok_cli.video.records import Frame
+
+
+class _Sink(Protocol):
+    def write(self, frame: Frame) -> None: ...
+    def finish(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class VideoWriter:
+    """Frames to a file. A context manager; leaving it by an exception leaves no file behind.
+
+    `target` decides the kind: .mp4 .m4v .mov .mkv .webm; .y4m; .png or .jpg for a single frame; an
+    existing folder, or a name ending in "/", for numbered PNG files; "-" for YUV4MPEG2 on standard output
+    (bare rgb24 with `raw`). `width` and `height` are in pixels, pts in units of `time_base` seconds. `codec`
+    is one of h264, hevc, av1, ffv1; `lossless` means FFV1 with RGB inside, or PNG. `color`, `metadata` and
+    `pixel_aspect` are those of the source's VideoInfo.
+
+    `aux` gives the bytes of the container `aux_container` that VideoReader.take_aux produced, in chunks; its
+    packets are muxed as they are. `start` and `duration` (seconds on the carried clock) keep those that
+    overlap the window and move them so that `start` is 0: `start` is the time of the first frame written,
+    whose pts is then 0. What a target cannot hold is left out and named in `warnings`.
+
+    Raises UnwritableVideo: the target exists and `overwrite` is false, or it cannot hold what is asked for.
+    """
+
+    warnings: list[str]
+
+    def __init__(
+        self,
+        target: str | Path,
+        *,
+        width: int,
+        height: int,
+        time_base: Fraction,
+        average_rate: Fraction | None,
+        codec: str = "h264",
+        lossless: bool = False,
+        color: dict[str, int] | None = None,
+        metadata: dict[str, str] | None = None,
+        aux: Iterable[bytes] | None = None,
+        aux_container: str | None = None,
+        overwrite: bool = False,
+        start: float | Fraction | None = None,
+        duration: float | Fraction | None = None,
+        raw: bool = False,
+        pixel_aspect: Fraction = Fraction(1),
+    ) -> None:
+        self.warnings = []
+        self._size = (width, height)
+        self._time_base = time_base
+        self._rate = average_rate
+        self._codec = "ffv1" if lossless else codec
+        self._lossless = lossless
+        self._color = dict(color or {})
+        self._metadata = dict(metadata or {})
+        self._pixel_aspect = pixel_aspect
+        self._raw = raw
+        self._window = (_exact(start), _exact(duration))
+        self._last_pts: int | None = None
+        self._closed = False
+        self._to_stdout = str(target) == "-"
+        self._path = Path(target)
+        self._as_folder = str(target).endswith(("/", os.sep)) or self._path.is_dir()
+        self._temporary: Path | None = None
+        if codec not in CODECS:
+            raise UnwritableVideo(f"unknown codec {codec}: it must be one of {', '.join(CODECS)}")
+        if not self._to_stdout:
+            self._refuse_existing(overwrite)
+            self._temporary = self._path.parent / f".{secrets.token_hex(6)}.part{self._path.suffix}"
+        try:
+            self._sink = self._make_sink()
+            if aux is not None and aux_container is not None:
+                self._add_packets(aux, aux_container)
+        except BaseException:
+            self.abort()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, frame: Frame) -> None:
+        """Add a frame of the declared size, later than the one before.
+
+        Raises ValueError for another shape or dtype, UnwritableVideo for a time that does not move on or a
+        frame the target has no room for.
+        """
+        width, height = self._size
+        if frame.rgb.shape != (height, width, 3) or frame.rgb.dtype != np.uint8:
+            raise ValueError(
+                f"expected ({height}, {width}, 3) uint8, got {frame.rgb.shape} {frame.rgb.dtype}"
+            )
+        if self._last_pts is not None and frame.pts <= self._last_pts:
+            raise UnwritableVideo(f"frame times must increase: {frame.pts} follows {self._last_pts}")
+        try:
+            self._sink.write(frame)
+        except av.FFmpegError as error:
+            raise UnwritableVideo(f"{self._path} cannot be written: {error}") from error
+        self._last_pts = frame.pts
+
+    def close(self) -> None:
+        """Finish the file and put it under its name. Safe to call twice."""
+        if self._closed:
+            return
+        try:
+            if self._last_pts is None:
+                raise UnwritableVideo(f"{self._path} was not written: there is no frame")
+            self._sink.finish()
+            self._publish()
+        except av.FFmpegError as error:
+            self.abort()
+            raise UnwritableVideo(f"{self._path} cannot be written: {error}") from error
+        except BaseException:
+            self.abort()
+            raise
+        self._closed = True
+
+    def abort(self) -> None:
+        """Give up: nothing stays behind, neither under the target's name nor under the temporary one."""
+        if self._closed:
+            return
+        self._closed = True
+        sink: _Sink | None = getattr(self, "_sink", None)
+        if sink is not None:
+            with suppress(av.FFmpegError, OSError, ValueError):
+                sink.abort()
+        if self._temporary is not None:
+            if self._temporary.is_dir():
+                shutil.rmtree(self._temporary, ignore_errors=True)
+            else:
+                self._temporary.unlink(missing_ok=True)
+
+    def _refuse_existing(self, overwrite: bool) -> None:
+        if not self._path.parent.is_dir():
+            raise UnwritableVideo(f"{self._path.parent} is not a folder")
+        if self._as_folder:
+            if self._path.exists() and not self._path.is_dir():
+                raise UnwritableVideo(f"{self._path} is a file, not a folder")
+            taken = self._path.is_dir() and any(self._path.iterdir())
+        else:
+            taken = self._path.exists()
+        if taken and not overwrite:
+            raise UnwritableVideo(f"{self._path} exists already; -y overwrites it")
+
+    def _make_sink(self) -> _Sink:
+        if self._temporary is None:
+            return self._stream_sink()
+        if self._as_folder:
+            self._temporary.mkdir()
+            return FolderSink(self._temporary, self._size)
+        suffix = self._path.suffix.lower()
+        if suffix == ".y4m" or self._raw:
+            return self._stream_sink()
+        if suffix in PICTURE_SUFFIXES:
+            if self._lossless and suffix != ".png":
+                raise UnwritableVideo(f"{suffix} is not lossless; use .png")
+            return PictureSink(self._temporary, self._size)
+        if suffix not in CONTAINERS:
+            known = " ".join([*CONTAINERS, ".y4m", *PICTURE_SUFFIXES])
+            raise UnwritableVideo(
+                f"{self._path} has no suffix that says how to write it ({known}, or a folder/)"
+            )
+        return ContainerSink(
+            self._temporary,
+            CONTAINERS[suffix],
+            size=self._size,
+            time_base=self._time_base,
+            average_rate=self._rate,
+            codec=self._codec,
+            color=self._color,
+            metadata=self._metadata,
+            pixel_aspect=self._pixel_aspect,
+            warnings=self.warnings,
+        )
+
+    def _stream_sink(self) -> StreamSink:
+        if self._lossless and not self._raw:
+            raise UnwritableVideo("Y4M is not lossless; use .mkv, a folder of PNG files, or raw RGB")
+        self.warnings.append("this kind of output has no times: frames follow at a constant rate")
+        return StreamSink(
+            sys.stdout.buffer if self._temporary is None else self._temporary.open("wb"),
+            self._size,
+            rate=self._rate or Fraction(25),
+            matrix=matrix_name(self._color, self._size[1]),
+            raw=self._raw,
+            keep_open=self._temporary is None,
+        )
+
+    def _add_packets(self, chunks: Iterable[bytes], container: str) -> None:
+        if isinstance(self._sink, ContainerSink):
+            self._sink.copy_packets(chunks, container, *self._window)
+        else:
+            self.warnings.append(
+                "audio and subtitles are left out: this kind of output has no place for them"
+            )
+
+    def _publish(self) -> None:
+        """Move the finished work from its temporary name to its own."""
+        if self._temporary is None:
+            return
+        if self._as_folder and self._path.is_dir():
+            for old in self._path.glob("frame-*.png"):
+                old.unlink()
+            for picture in sorted(self._temporary.iterdir()):
+                picture.replace(self._path / picture.name)
+            self._temporary.rmdir()
+        else:
+            self._temporary.replace(self._path)
+
+
+def _exact(seconds: float | Fraction | None) -> Fraction | None:
+    """A time as the decimal it was written as: 0.1 is a tenth."""
+    return (
+        Fraction(str(seconds))
+        if isinstance(seconds, float)
+        else None
+        if seconds is None
+        else Fraction(seconds)
+    )
