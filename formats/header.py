@@ -77,6 +77,9 @@ def _build_header(values: dict[str, Any]) -> Header:
     allocation = values.get("a", 0)
     if type(allocation) is not int or allocation < 0:
         raise ValueError("allocation")
+    color = values.get("c", {})
+    if not isinstance(color, dict):
+        raise TypeError("colour tags")
     return Header(
         model=ModelRef(
             name=name,
@@ -97,7 +100,7 @@ def _build_header(values: dict[str, Any]) -> Header:
         frame_count=values.get("f"),
         rotation=values.get("r", 0),
         pixel_format=values.get("p", ""),
-        color={tag: values["c"][key] for tag, key in _COLOR_KEYS.items() if key in values.get("c", {})},
+        color={tag: color[key] for tag, key in _COLOR_KEYS.items() if key in color},
         average_rate=cast(tuple[int, int], tuple(values["v"])) if "v" in values else None,
         source_bytes=values.get("b"),
         start_time=values.get("o", 0),
