@@ -1,7 +1,6 @@
 """Writing frames and copied packets to MP4, MOV, Matroska and WebM."""
 
 import os
-from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from av.video.frame import VideoFrame
 
 from elastictok_cli.video.errors import UnwritableVideo
 from elastictok_cli.video.records import Frame
-from elastictok_cli.video.sidestreams import PacketCopier
+from elastictok_cli.video.sidestreams import PacketCopier, movie_timescale
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
@@ -57,13 +56,12 @@ class ContainerSink:
         color: dict[str, int],
         metadata: dict[str, str],
         pixel_aspect: Fraction,
-        warnings: list[str],
+        copier: PacketCopier | None,
     ) -> None:
         self._size = size
         self._time_base = time_base
-        self._warnings = warnings
         self._durations: dict[int, int] = {}
-        self._copier: PacketCopier | None = None
+        self._copier = copier
         self._is_rgb = codec == "ffv1"
         self._pixel_format = _pixel_format(codec, size)
         self._matrix = _matrix(color, size[1])
@@ -71,6 +69,7 @@ class ContainerSink:
         options = {"avoid_negative_ts": "disabled"}
         if container in ("mp4", "mov") and time_base.denominator < 1 << 31:
             options["video_track_timescale"] = str(time_base.denominator)
+            options |= movie_timescale([time_base, *(copier.time_bases if copier is not None else ())])
         try:
             self._output = av.open(str(path), "w", format=container, container_options=options)
             self._output.metadata.update(metadata)
@@ -79,20 +78,14 @@ class ContainerSink:
             if pixel_aspect != 1:
                 self._stream.codec_context.sample_aspect_ratio = pixel_aspect
             self._stream.codec_context.open()
+            if copier is not None:
+                copier.attach(self._output)
         except (av.FFmpegError, OSError, ValueError) as error:
             width, height = size
             hint = "" if self._is_rgb else "; --lossless in .mkv writes any size"
             raise UnwritableVideo(
                 f"{codec} in {container} cannot hold {width}x{height} pictures ({error}){hint}"
             ) from error
-
-    def copy_packets(
-        self, chunks: Iterable[bytes], container: str, start: Fraction | None, duration: Fraction | None
-    ) -> None:
-        """Mux the packets of a carrying container too. To be called before the first frame."""
-        self._copier = PacketCopier(
-            chunks, container, self._output, start=start, duration=duration, warnings=self._warnings
-        )
 
     def write(self, frame: Frame) -> None:
         """Encode one frame."""
@@ -117,13 +110,10 @@ class ContainerSink:
         self._mux(None)
         if self._copier is not None:
             self._copier.copy_until(None)
-            self._copier.close()
         self._output.close()
 
     def abort(self) -> None:
         """Let go of the file, whatever is in it."""
-        if self._copier is not None:
-            self._copier.close()
         self._output.close()
 
     def _add_stream(self, container: str, codec: str, average_rate: Fraction | None) -> Any:

@@ -3,6 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -69,13 +70,10 @@ class VideoReader:
         self._damaged = 0
         self._resized = False
         self._side: PacketCollector | None = None
+        self._aux = aux
         self._container = self._open()
         try:
-            self._stream = self._pick_stream()
-            self._time_base = Fraction(self._stream.time_base)
-            self._rate = _positive(self._stream.average_rate) or _positive(self._stream.guessed_rate)
-            self._side = self._collect_side_streams(aux)
-            self._rewind()
+            self._prepare()
             self._first, self._first_pts = self._find_first()
             self._orientation = self._find_orientation()
             self._stored_size = (self._first.width, self._first.height)
@@ -135,6 +133,14 @@ class VideoReader:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UnreadableVideo(f"{self._name} cannot be read as a video: {_reason(error)}") from error
 
+    def _prepare(self) -> None:
+        """Find the streams of the container just opened, and get ready to decode."""
+        self._stream = self._pick_stream()
+        self._time_base = Fraction(self._stream.time_base)
+        self._rate = _positive(self._stream.average_rate) or _positive(self._stream.guessed_rate)
+        self._side = self._collect_side_streams()
+        self._restart()
+
     def _pick_stream(self) -> Any:
         videos = [s for s in self._container.streams.video if not _is_cover(s)]
         if not videos:
@@ -144,8 +150,8 @@ class VideoReader:
         videos[0].thread_type = "AUTO"
         return videos[0]
 
-    def _collect_side_streams(self, wanted: bool) -> PacketCollector | None:
-        if not wanted:
+    def _collect_side_streams(self) -> PacketCollector | None:
+        if not self._aux:
             return None
         others = [s for s in self._container.streams if s is not self._stream]
         side = [s for s in others if s.type in ("audio", "subtitle") and s.codec_context is not None]
@@ -155,7 +161,7 @@ class VideoReader:
             self.warnings.append(f"stream {stream.index} ({codec_name(stream)} {stream.type}) is not carried")
         return collector
 
-    def _rewind(self) -> None:
+    def _restart(self) -> None:
         """Start decoding from wherever the container now stands."""
         step = round(1 / (self._rate * self._time_base)) if self._rate else 1
         self._timeline = Timeline(self._time_base, step)
@@ -206,7 +212,7 @@ class VideoReader:
         if self._duration is not None:
             self._end = wanted + self._duration
         if self._start and not self._piped and decoded.pts is not None:
-            decoded, pts = self._jump(wanted, decoded, pts)
+            decoded, pts = self._jump(wanted)
         while decoded is not None and pts * self._time_base + _TOLERANCE < wanted:
             if self._side is not None:
                 self._side.forget(before=pts * self._time_base)
@@ -218,18 +224,19 @@ class VideoReader:
             self._side.begin(first, self._end, first or Fraction(0))
         return decoded, pts
 
-    def _jump(self, wanted: Fraction, first: Any, first_pts: int) -> tuple[Any, int]:
-        """Seek to a frame at or before `wanted` (seconds); back to the first one where the file cannot."""
-        for target in (wanted, first_pts * self._time_base):
-            try:
-                self._container.seek(int(target / self._time_base), stream=self._stream)
-            except av.FFmpegError:
-                return first, first_pts  # nothing has moved
-            self._rewind()
+    def _jump(self, wanted: Fraction) -> tuple[Any, int]:
+        """A decoded frame at or before `wanted` (seconds), the first one where the file cannot seek."""
+        with suppress(av.FFmpegError):
+            self._container.seek(int(wanted / self._time_base), stream=self._stream)
+            self._restart()
             decoded, pts = self._next_frame()
             if decoded is not None and pts * self._time_base <= wanted + _TOLERANCE:
-                break
-        return decoded, pts
+                return decoded, pts
+        self.close()
+        self.warnings.clear()
+        self._container = self._open()
+        self._prepare()
+        return self._next_frame()
 
     def _is_past_end(self, pts: int) -> bool:
         return self._end is not None and pts * self._time_base + _TOLERANCE >= self._end

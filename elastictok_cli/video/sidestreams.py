@@ -5,6 +5,8 @@ stay exact: fragmented MP4 or MOV keep the ticks of MP4-like sources, Matroska t
 (1 ms), and NUT takes what neither can describe, such as AAC straight from a transport stream.
 """
 
+import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Literal
@@ -69,12 +71,37 @@ def codec_name(stream: Any) -> str:
     return _PLAIN_NAMES.get(name, name)
 
 
-def can_hold(container: str, stream: Any, options: dict[str, str] | None = None) -> bool:
-    """Whether the container format takes this stream, found by writing a header to nowhere."""
+def _add_copy(stream: Any, output: Any) -> Any:
+    """A stream of `output` that takes the packets of `stream`."""
+    copy = output.add_stream_from_template(stream)
+    copy.time_base = stream.time_base
+    for tag in ("language", "title"):
+        if tag in stream.metadata:
+            copy.metadata[tag] = stream.metadata[tag]
+    if hasattr(stream, "disposition"):
+        copy.disposition = stream.disposition
+    return copy
+
+
+def movie_timescale(time_bases: Iterable[Fraction]) -> dict[str, str]:
+    """The option that lets every stream of an MP4 file start at any of its ticks, not only at whole ms."""
+    scale = math.lcm(*(time_base.denominator for time_base in time_bases))
+    return {"movie_timescale": str(scale)} if 1000 <= scale < 1 << 31 else {}
+
+
+def _can_hold(container: str, stream: Any, options: dict[str, str]) -> bool:
+    """Whether the container format takes this stream, found by writing a small file to nowhere."""
     try:
-        with av.open(_Outbox(), "w", format=container, container_options=options or {}) as scratch:
-            scratch.add_stream_from_template(stream)
+        with av.open(io.BytesIO(), "w", format=container, container_options=options) as scratch:
+            target = scratch.add_stream_from_template(stream)
             scratch.start_encoding()
+            if codec_name(stream).startswith("pcm_"):
+                # MP4 describes only some kinds of PCM, and finds out when it has a packet to describe.
+                silence = av.Packet(bytes(24 * stream.codec_context.channels))
+                silence.pts = silence.dts = 0
+                silence.time_base = stream.time_base
+                silence.stream = target
+                scratch.mux(silence)
     except (av.FFmpegError, ValueError):
         return False
     return True
@@ -86,7 +113,7 @@ def _can_carry(container: str, stream: Any) -> bool:
         return False  # ADTS headers in the packets: the other containers would have to strip them
     if codec.startswith("pcm_") and container == "mp4":
         return False  # FFmpeg cannot read back all of the PCM it writes to fragmented MP4; MOV is fine
-    return can_hold(container, stream, _OPTIONS[container])
+    return _can_hold(container, stream, _OPTIONS[container])
 
 
 def _choose_container(source_format: str, streams: Sequence[Any]) -> tuple[str, list[Any]]:
@@ -137,15 +164,14 @@ class PacketCollector:
         self._high: Fraction | None = None
         self._open = {s.index for s in self.streams if s.type == "audio"}
         self._outbox = _Outbox()
-        self._muxer = av.open(
-            self._outbox, "w", format=self.container, container_options=_OPTIONS[self.container]
-        )
+        options = dict(_OPTIONS[self.container])
+        if self.container in ("mp4", "mov"):
+            options |= movie_timescale(s.time_base for s in self.streams)
+        self._muxer = av.open(self._outbox, "w", format=self.container, container_options=options)
         self._targets: dict[int, Any] = {}
         self._timelines: dict[int, Timeline] = {}
         for stream in self.streams:
-            target: Any = self._muxer.add_stream_from_template(stream)
-            target.time_base = stream.time_base
-            self._targets[stream.index] = target
+            self._targets[stream.index] = _add_copy(stream, self._muxer)
             # Two subtitles may well start together; two audio packets may not.
             self._timelines[stream.index] = Timeline(stream.time_base, strict=stream.type == "audio")
 
@@ -211,21 +237,21 @@ class PacketCollector:
 def describe_stream(stream: Any) -> AuxStream:
     """The record of an audio or subtitle stream."""
     kind: Literal["audio", "subtitle"] = "audio" if stream.type == "audio" else "subtitle"
-    return AuxStream(kind, codec_name(stream), stream.metadata.get("language"))
+    language = stream.metadata.get("language")
+    return AuxStream(kind, codec_name(stream), None if language == "und" else language)
 
 
 class PacketCopier:
     """Moves the packets of a carrying container into an output container, in step with the video.
 
     Keeps packets that overlap `start` .. `start + duration` (seconds on the carried clock; None: no bound)
-    and moves them so that `start` becomes 0. Streams the target cannot hold are named in `warnings`.
+    and moves them so that `start` becomes 0. What cannot be copied is named in `warnings`.
     """
 
     def __init__(
         self,
         chunks: Iterable[bytes],
         container: str,
-        output: Any,
         *,
         start: Fraction | None,
         duration: Fraction | None,
@@ -233,19 +259,34 @@ class PacketCopier:
     ) -> None:
         self._low = start
         self._high = None if duration is None else (start or Fraction(0)) + duration
+        self._warnings = warnings
         self._targets: dict[int, Any] = {}
+        self._output: Any = None
         self._source: Any = None
         self._packets: Iterator[Any] = iter(())
-        self._warnings = warnings
+        self._next: Any = None
         try:
             self._source = av.open(_Inbox(chunks), format=container)
             self._packets = self._source.demux()
         except (av.FFmpegError, ValueError) as error:
             warnings.append(f"the audio and subtitles are lost: their copy cannot be read ({error})")
-        else:
-            for stream in self._source.streams:
-                self._add_stream(stream, output, container)
+
+    @property
+    def time_bases(self) -> list[Fraction]:
+        """The time base of each stream carried."""
+        return [s.time_base for s in self._source.streams] if self._source is not None else []
+
+    def attach(self, output: Any) -> None:
+        """Give `output` (nothing muxed yet) a stream for each one carried that it can hold."""
         self._output = output
+        name = output.format.name
+        for stream in self._source.streams if self._source is not None else ():
+            if not _can_hold(name, stream, {}):
+                self._warnings.append(
+                    f"the {codec_name(stream)} {stream.type} stream is left out: {name} files cannot hold it"
+                )
+                continue
+            self._targets[stream.index] = _add_copy(stream, output)
         self._next = self._advance()
 
     def copy_until(self, seconds: Fraction | None) -> None:
@@ -255,9 +296,7 @@ class PacketCopier:
             time = _start_seconds(packet)
             if seconds is not None and time - (self._low or 0) > seconds:
                 return
-            _shift(packet, self._low or Fraction(0))
-            packet.stream = self._targets[packet.stream.index]
-            self._output.mux(packet)
+            self._mux(packet)
             self._next = self._advance()
 
     def close(self) -> None:
@@ -266,19 +305,15 @@ class PacketCopier:
         if self._source is not None:
             self._source.close()
 
-    def _add_stream(self, stream: Any, output: Any, container: str) -> None:
-        name = output.format.name
-        if can_hold(name, stream):
-            target = output.add_stream_from_template(stream)
-            target.time_base = stream.time_base
-            language = stream.metadata.get("language")
-            if language:
-                target.metadata["language"] = language
-            self._targets[stream.index] = target
-        else:
-            self._warnings.append(
-                f"the {codec_name(stream)} {stream.type} stream is left out: {name} files cannot hold it"
-            )
+    def _mux(self, packet: Any) -> None:
+        stream = packet.stream
+        _shift(packet, self._low or Fraction(0))
+        packet.stream = self._targets[stream.index]
+        try:
+            self._output.mux(packet)
+        except (av.FFmpegError, ValueError) as error:
+            del self._targets[stream.index]
+            self._warnings.append(f"the {codec_name(stream)} {stream.type} stream ends early: {error}")
 
     def _advance(self) -> Any:
         """The next packet that is wanted, None at the end."""

@@ -18,6 +18,7 @@ from elastictok_cli.video.encoder import CODECS, CONTAINERS, ContainerSink, matr
 from elastictok_cli.video.errors import UnwritableVideo
 from elastictok_cli.video.pictures import PICTURE_SUFFIXES, FolderSink, PictureSink, StreamSink
 from elastictok_cli.video.records import Frame
+from elastictok_cli.video.sidestreams import PacketCopier
 
 
 class _Sink(Protocol):
@@ -75,7 +76,7 @@ class VideoWriter:
         self._metadata = dict(metadata or {})
         self._pixel_aspect = pixel_aspect
         self._raw = raw
-        self._window = (_exact(start), _exact(duration))
+        self._copier: PacketCopier | None = None
         self._last_pts: int | None = None
         self._closed = False
         self._to_stdout = str(target) == "-"
@@ -88,9 +89,13 @@ class VideoWriter:
             self._refuse_existing(overwrite)
             self._temporary = self._path.parent / f".{secrets.token_hex(6)}.part{self._path.suffix}"
         try:
-            self._sink = self._make_sink()
             if aux is not None and aux_container is not None:
-                self._add_packets(aux, aux_container)
+                self._copier = PacketCopier(
+                    aux, aux_container, start=_exact(start), duration=_exact(duration), warnings=self.warnings
+                )
+            self._sink = self._make_sink()
+            if self._copier is not None and not isinstance(self._sink, ContainerSink):
+                self.warnings.append("audio and subtitles are left out: this output has no place for them")
         except BaseException:
             self.abort()
             raise
@@ -133,6 +138,8 @@ class VideoWriter:
             if self._last_pts is None:
                 raise UnwritableVideo(f"{self._path} was not written: there is no frame")
             self._sink.finish()
+            if self._copier is not None:
+                self._copier.close()
             self._publish()
         except av.FFmpegError as error:
             self.abort()
@@ -151,6 +158,8 @@ class VideoWriter:
         if sink is not None:
             with suppress(av.FFmpegError, OSError, ValueError):
                 sink.abort()
+        if self._copier is not None:
+            self._copier.close()
         if self._temporary is not None:
             if self._temporary.is_dir():
                 shutil.rmtree(self._temporary, ignore_errors=True)
@@ -197,7 +206,7 @@ class VideoWriter:
             color=self._color,
             metadata=self._metadata,
             pixel_aspect=self._pixel_aspect,
-            warnings=self.warnings,
+            copier=self._copier,
         )
 
     def _stream_sink(self) -> StreamSink:
@@ -212,14 +221,6 @@ class VideoWriter:
             raw=self._raw,
             keep_open=self._temporary is None,
         )
-
-    def _add_packets(self, chunks: Iterable[bytes], container: str) -> None:
-        if isinstance(self._sink, ContainerSink):
-            self._sink.copy_packets(chunks, container, *self._window)
-        else:
-            self.warnings.append(
-                "audio and subtitles are left out: this kind of output has no place for them"
-            )
 
     def _publish(self) -> None:
         """Move the finished work from its temporary name to its own."""
