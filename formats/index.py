@@ -35,7 +35,7 @@ def unpack_index(payload: bytes, start: int, end: int) -> list[SegmentInfo]:
     count = cursor.uvarint()
     if count > MAX_SEGMENTS:
         raise LimitExceeded(f"index of {count} segments, the limit is {MAX_SEGMENTS}")
-    columns = Cursor(cursor.blob(64 + 58 * count))
+    columns = Cursor(cursor.blob(64 + 66 * count))
     cursor.finish()
     gaps, lengths, pts_gaps, pts_spans, *counts = (columns.column(count) for _ in range(8))
     errors = unpack_errors(np.frombuffer(columns.take(2 * count), "<u2").astype(np.uint16))

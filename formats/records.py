@@ -220,7 +220,7 @@ def check_segment(header: Header, blocks: Sequence[Block], *, tokens: bool = Tru
         for mse in block.frame_mse:  # 65519 is the largest that float16 does not round to infinity
             require(math.isnan(mse) or 0 <= mse <= 65519, f"frame error must be >= 0 or NaN, not {mse!r}")
         require(block.keep.shape == header.grid, f"keep map is {block.keep.shape}, the grid is {header.grid}")
-        require(block.keep.dtype == np.uint16, f"keep map must be uint16, not {block.keep.dtype}")
+        require(block.keep.dtype == np.uint16, "keep map must be uint16")
         require(
             int(block.keep.max()) <= model.tokens_per_cell, "a cell keeps more tokens than its sequence has"
         )
@@ -229,7 +229,7 @@ def check_segment(header: Header, blocks: Sequence[Block], *, tokens: bool = Tru
         if not tokens:
             continue
         require(block.tokens.shape == (count,), f"keep map asks for {count} tokens, got {block.tokens.shape}")
-        require(block.tokens.dtype == np.uint16, f"tokens must be uint16, not {block.tokens.dtype}")
+        require(block.tokens.dtype == np.uint16, "tokens must be uint16")
         require(count == 0 or int(block.tokens.max()) < model.vocabulary, "a token is not in the vocabulary")
     if total > MAX_SEGMENT_TOKENS:
         raise LimitExceeded(f"segment has {total} tokens, the limit is {MAX_SEGMENT_TOKENS}")
