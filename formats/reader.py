@@ -135,19 +135,16 @@ class EtkReader:
             self._indexed(self._index, start, end) if limited and self._index is not None else self._walk()
         )
         for unit in units:
-            if unit.head.type != SEGMENT or (payload := self._try_payload(unit)) is None:
+            if unit.head.type != SEGMENT:
                 continue
-            try:
-                number, blocks = unpack_segment(self._header, payload, tokens=tokens)
-            except UnsupportedVersion:
-                raise
-            except EtkError as error:
-                self._report(unit.offset, error)
+            segment = None  # so that the last one is gone before the next is decoded
+            segment = self._try_segment(unit, tokens=tokens)
+            if segment is None:
                 continue
-            if blocks[0].pts[0] >= end:
+            if segment.blocks[0].pts[0] >= end:
                 return
-            if blocks[-1].pts[-1] >= start:
-                yield Segment(number, blocks, unit.offset, unit.head.size)
+            if segment.blocks[-1].pts[-1] >= start:
+                yield segment
 
     def _read_header(self) -> tuple[Header, int]:
         magic = self._bytes.read_at(0, len(MAGIC) + 1)
@@ -156,13 +153,18 @@ class EtkReader:
         if magic[: len(MAGIC)] != MAGIC[: len(magic)]:
             raise NotAnEtkFile("not an .etk file: the first bytes are wrong")
         if len(magic) <= len(MAGIC):
-            raise Truncated("the file ends before its header")
+            raise Truncated("the file ends before or inside its header")
         if magic[-1] != VERSION:
             raise UnsupportedVersion(f"file version {magic[-1]}, this program reads version {VERSION}")
-        unit = self._read_unit(len(magic))
-        if unit.head.type != HEADER:
-            raise Corrupt("the first unit is not a header")
-        return unpack_header(self._read_payload(unit)), unit.end
+        try:
+            unit = self._read_unit(len(magic))
+            if unit.head.type != HEADER:
+                raise Corrupt("the first unit is no header")
+            return unpack_header(self._read_payload(unit)), unit.end
+        except Truncated as error:
+            raise Truncated("the file ends before or inside its header") from error
+        except Corrupt as error:
+            raise Corrupt(f"header: {error}") from error
 
     def _find_index(self, size: int) -> None:
         """Load the index of a seekable file, if it ends in a trailer. If not, the walk will find out why."""
@@ -197,7 +199,7 @@ class EtkReader:
                 offset = self._search(offset + 1)
                 continue
             if not self._bytes.reaches(unit.end):
-                self._report(offset, Truncated(f"the file ends inside a unit {unit.head.type!r}"))
+                self._report(offset, Truncated(f"the file ends inside a {unit.head.name}"))
                 return
             if unit.head.type == TRAILER:
                 if self._bytes.reaches(unit.end + 1):
@@ -241,9 +243,22 @@ class EtkReader:
     def _read_payload(self, unit: _Unit) -> bytes:
         payload = self._bytes.read_at(unit.offset + HEAD_SIZE, unit.head.length)
         if len(payload) < unit.head.length:
-            raise Truncated(f"the file ends inside a unit {unit.head.type!r}")
+            raise Truncated(f"the file ends inside a {unit.head.name}")
         check_payload(unit.head, payload)
         return payload
+
+    def _try_segment(self, unit: _Unit, *, tokens: bool) -> Segment | None:
+        payload = self._try_payload(unit)
+        if payload is None:
+            return None
+        try:
+            number, blocks = unpack_segment(self._header, payload, tokens=tokens)
+        except UnsupportedVersion:
+            raise
+        except EtkError as error:
+            self._report(unit.offset, error)
+            return None
+        return Segment(number, blocks, unit.offset, unit.head.size)
 
     def _try_payload(self, unit: _Unit) -> bytes | None:
         try:

@@ -20,6 +20,7 @@ HEADER, SEGMENT, AUX, INDEX, TRAILER = b"H", b"S", b"A", b"I", b"T"
 MIB = 1 << 20
 MAX_PAYLOAD = {HEADER: MIB, SEGMENT: 80 * MIB, AUX: 16 * MIB, INDEX: 32 * MIB, TRAILER: 4}
 MAX_UNKNOWN_PAYLOAD = 128 * MIB
+_NAMES = {HEADER: "HEADER", SEGMENT: "SEGMENT", AUX: "AUX", INDEX: "INDEX", TRAILER: "TRAILER"}
 
 # a known type, then a length below 128 MiB, with room for the rest of a head
 _MAYBE_HEAD = re.compile(rb"[HSAIT](?=...[\x00-\x07].{6})", re.DOTALL)
@@ -43,12 +44,17 @@ class Head(NamedTuple):
         """Bytes of the whole unit."""
         return HEAD_SIZE + self.length
 
+    @property
+    def name(self) -> str:
+        """What messages call the unit."""
+        return f"{_NAMES.get(self.type, 'unknown')} unit"
+
 
 def pack_unit(unit_type: bytes, payload: bytes) -> bytes:
     """Put a head before a payload."""
     if len(payload) > MAX_PAYLOAD[unit_type]:
         raise LimitExceeded(
-            f"unit {unit_type!r} of {len(payload)} bytes, the limit is {MAX_PAYLOAD[unit_type]}"
+            f"{_NAMES[unit_type]} unit of {len(payload)} bytes, the limit is {MAX_PAYLOAD[unit_type]}"
         )
     facts = _HEAD_FACTS.pack(unit_type, len(payload), zlib.crc32(payload))
     return facts + _head_check(facts) + payload
@@ -58,11 +64,11 @@ def parse_head(data: bytes) -> Head:
     """Read HEAD_SIZE bytes. Raises Corrupt if the check fails, LimitExceeded if they declare too much."""
     facts = data[: _HEAD_FACTS.size]
     if data[_HEAD_FACTS.size : HEAD_SIZE] != _head_check(facts):
-        raise Corrupt("damaged unit head")
+        raise Corrupt("the head of a unit is damaged")
     head = Head(*_HEAD_FACTS.unpack(facts))
     limit = MAX_PAYLOAD.get(head.type, MAX_UNKNOWN_PAYLOAD)
     if head.length > limit:
-        raise LimitExceeded(f"unit {head.type!r} declares {head.length} bytes, the limit is {limit}")
+        raise LimitExceeded(f"{head.name} declares {head.length} bytes, the limit is {limit}")
     return head
 
 
@@ -79,7 +85,7 @@ def find_heads(data: bytes) -> Iterator[tuple[int, Head]]:
 def check_payload(head: Head, payload: bytes) -> None:
     """Raise Corrupt unless the payload has the CRC that its head declares."""
     if zlib.crc32(payload) != head.crc:
-        raise Corrupt(f"checksum of unit {head.type!r} differs")
+        raise Corrupt(f"{head.name} is damaged: its checksum differs")
 
 
 def _head_check(facts: bytes) -> bytes:
