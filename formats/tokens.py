@@ -39,9 +39,8 @@ def segment_slots(keeps: UInt16Array) -> Iterator[npt.NDArray[np.int32]]:
     # counts[b, g]: tokens of index g in block b = cells that keep more than g
     histograms = (np.bincount(keep.ravel(), minlength=longest + 1) for keep in keeps)
     counts = np.array([histogram[::-1].cumsum(dtype=np.int32)[::-1][1:] for histogram in histograms])
-    ends = (
-        counts.T.cumsum(dtype=np.int32).reshape(longest, len(keeps)).T
-    )  # in segment order: by g, then block
+    # ends[b, g]: where this run ends in the order of the segment, which is by g, then block
+    ends = counts.T.cumsum(dtype=np.int32).reshape(longest, len(keeps)).T
     for count, end in zip(counts, ends, strict=True):
         # position in the block + how far the run of index g has to move
         shift = end - count.cumsum(dtype=np.int32)
