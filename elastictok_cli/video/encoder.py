@@ -22,7 +22,7 @@ _ENCODERS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
         ("libsvtav1", {"crf": "18", "preset": "8"}),
         ("libaom-av1", {"crf": "16", "cpu-used": "6", "row-mt": "1"}),
     ),
-    "ffv1": (("ffv1", {"level": "3", "slicecrc": "1", "slices": "4"}),),
+    "ffv1": (("ffv1", {"level": "3", "slicecrc": "1"}),),
 }
 CODECS = tuple(_ENCODERS)
 
@@ -60,7 +60,7 @@ class ContainerSink:
     ) -> None:
         self._size = size
         self._time_base = time_base
-        self._durations: dict[int, int] = {}
+        self._duration = 0  # of the newest frame
         self._copier = copier
         self._is_rgb = codec == "ffv1"
         self._pixel_format = _pixel_format(codec, size)
@@ -101,8 +101,7 @@ class ContainerSink:
             )
         picture.pts = frame.pts
         picture.time_base = self._time_base
-        if frame.duration > 0:
-            self._durations[frame.pts] = frame.duration
+        self._duration = frame.duration
         self._mux(picture)
 
     def finish(self) -> None:
@@ -148,8 +147,9 @@ class ContainerSink:
 
     def _mux(self, picture: VideoFrame | None) -> None:
         for packet in self._stream.encode(picture):
-            if packet.pts in self._durations:
-                packet.duration = self._durations.pop(packet.pts)
+            if self._duration > 0:
+                # Only the last packet's matters, which sets how long the last frame is shown.
+                packet.duration = self._duration
             if self._copier is not None and packet.pts is not None:
                 self._copier.copy_until(packet.pts * self._time_base)
             self._output.mux(packet)

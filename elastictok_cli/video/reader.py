@@ -156,7 +156,7 @@ class VideoReader:
         others = [s for s in self._container.streams if s is not self._stream]
         side = [s for s in others if s.type in ("audio", "subtitle") and s.codec_context is not None]
         lost = [s for s in others if s not in side]
-        collector = PacketCollector(self._container.format.name, side) if side else None
+        collector = PacketCollector(self._container.format.name, side, self.warnings) if side else None
         for stream in lost + (collector.lost if collector is not None else []):
             self.warnings.append(f"stream {stream.index} ({codec_name(stream)} {stream.type}) is not carried")
         return collector

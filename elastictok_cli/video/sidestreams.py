@@ -154,15 +154,17 @@ class PacketCollector:
     Packets wait until `begin` has said which window of time is wanted.
     """
 
-    def __init__(self, source_format: str, streams: Sequence[Any]) -> None:
+    def __init__(self, source_format: str, streams: Sequence[Any], warnings: list[str]) -> None:
+        self._warnings = warnings
         self.container, self.streams = _choose_container(source_format, streams)
         self.lost = [s for s in streams if s not in self.streams]
         self._waiting: list[Any] = []
         self._began = False
+        self._closed = False
         self._shift = Fraction(0)
         self._low: Fraction | None = None
         self._high: Fraction | None = None
-        self._open = {s.index for s in self.streams if s.type == "audio"}
+        self._unfinished = {s.index for s in self.streams if s.type == "audio"}
         self._outbox = _Outbox()
         options = dict(_OPTIONS[self.container])
         if self.container in ("mp4", "mov"):
@@ -182,7 +184,7 @@ class PacketCollector:
     @property
     def past_window(self) -> bool:
         """Whether every audio stream has gone beyond the window's end."""
-        return not self._open
+        return not self._unfinished
 
     def begin(self, low: Fraction | None, high: Fraction | None, shift: Fraction) -> None:
         """Keep packets that overlap low..high (seconds in the source, None: no bound); subtract `shift`."""
@@ -211,18 +213,21 @@ class PacketCollector:
 
     def close(self) -> None:
         """End the container; the last bytes are then there to take."""
-        if self._targets:
-            self._targets = {}
-            self._muxer.close()
+        if not self._closed:
+            self._closed = True
+            try:
+                self._muxer.close()
+            except (av.FFmpegError, ValueError) as error:
+                self._warnings.append(f"the copy of the audio and subtitles is incomplete: {error}")
 
     def _mux(self, packet: Any) -> None:
         stream = packet.stream
         if self._high is not None and _start_seconds(packet) >= self._high:
-            self._open.discard(stream.index)
+            self._unfinished.discard(stream.index)
             return
         if self._low is not None and _end_seconds(packet) <= self._low:
             return
-        if _is_filler(stream, packet):
+        if stream.index not in self._targets or _is_filler(stream, packet):
             return
         claimed = packet.dts if packet.dts is not None else packet.pts
         dts = self._timelines[stream.index].place(claimed)
@@ -230,8 +235,14 @@ class PacketCollector:
             packet.pts += dts - claimed
         packet.dts = dts
         _shift(packet, self._shift)
+        if self.container == "nut" and packet.dts < 0:
+            return  # NUT has no times below zero: at most the one packet that overlaps the window's start
         packet.stream = self._targets[stream.index]
-        self._muxer.mux(packet)
+        try:
+            self._muxer.mux(packet)
+        except (av.FFmpegError, ValueError) as error:
+            del self._targets[stream.index]
+            self._warnings.append(f"the {codec_name(stream)} {stream.type} stream ends early: {error}")
 
 
 def describe_stream(stream: Any) -> AuxStream:
