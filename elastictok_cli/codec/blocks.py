@@ -1,0 +1,82 @@
+"""Cutting a stream of frames into blocks: at most four frames, never across a scene cut."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from elastictok_cli.video.records import Frame
+
+# Scene cut: the mean difference (0..255 luma, thumbnails) is this large and stands out of the recent ones
+_CUT_LEVEL = 18.0
+_CUT_RATIO = 3.0
+_THUMBNAIL = 64  # pixels, about
+
+
+@dataclass(frozen=True)
+class Group:
+    """Frames that become one block."""
+
+    frames: tuple[Frame, ...]  # 1 to 4
+    keyframe: bool
+    scene_cut: bool
+
+
+def group(
+    frames: Iterable[Frame], *, size: int, interval: Fraction | None, still_mse: float
+) -> Iterator[Group]:
+    """Blocks of up to `size` frames.
+
+    A keyframe block starts the video, every scene cut, and the first block that begins `interval` ticks or more
+    after the last keyframe. Where the frames of a keyframe block differ by more than `still_mse` ([-1, 1] scale) it
+    holds its first frame only: motion is then coded as motion by the next block, rather than as a blur by this one.
+    """
+    marked = _mark_cuts(frames)
+    queue: deque[tuple[Frame, bool]] = deque()
+    last_key: int | None = None
+    while True:
+        while len(queue) < size and (item := next(marked, None)) is not None:
+            queue.append(item)
+        if not queue:
+            return
+        first, cut = queue[0]
+        until_cut = next((n for n, item in enumerate(queue) if n and item[1]), len(queue))
+        due = interval is not None and last_key is not None and first.pts - last_key >= interval
+        keyframe = last_key is None or cut or due
+        count = until_cut
+        if keyframe:
+            last_key = first.pts
+            if any(_mse(first.rgb, queue[n][0].rgb) > still_mse for n in range(1, until_cut)):
+                count = 1
+        yield Group(tuple(queue.popleft()[0] for _ in range(count)), keyframe, cut)
+
+
+def _mark_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
+    """Each frame with whether a new scene starts at it."""
+    last: np.ndarray | None = None
+    usual = 0.0  # running mean of differences
+    for frame in frames:
+        small = _thumbnail(frame.rgb)
+        cut = False
+        if last is not None:
+            change = float(np.abs(small - last).mean())
+            cut = change > _CUT_LEVEL and change > _CUT_RATIO * usual
+            usual = 0.0 if cut else 0.7 * usual + 0.3 * change
+        last = small
+        yield frame, cut
+
+
+def _thumbnail(rgb: np.ndarray) -> np.ndarray:
+    """A small luma picture: every n-th pixel, float32."""
+    step = max(1, min(rgb.shape[:2]) // _THUMBNAIL)
+    return rgb[::step, ::step].astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)
+
+
+def _mse(a: np.ndarray, b: np.ndarray) -> float:
+    step = max(1, min(a.shape[:2]) // 256)
+    difference = a[::step, ::step].astype(np.float32) - b[::step, ::step].astype(np.float32)
+    return float(np.square(difference).mean()) / 127.5**2

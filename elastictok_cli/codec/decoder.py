@@ -1,0 +1,85 @@
+"""`.etk` to frames: only the segments a time window needs, one block in memory at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import torch
+
+from elastictok_cli.codec.search import to_pixels
+from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.video.records import Frame
+from formats import Block, EtkReader, Header, unpack_tokens
+
+
+class ModelMismatch(Exception):
+    """The file was made with other weights; the message is one sentence for the user."""
+
+
+def check_model(header: Header, loaded: Loaded) -> None:
+    """Raise ModelMismatch unless these are the weights the file names."""
+    wanted = header.model
+    if wanted.sha256 != loaded.sha256:
+        raise ModelMismatch(
+            f"this file was made with the weights {wanted.name} (sha256 {wanted.sha256.hex()[:12]}…), but "
+            f"{loaded.path.name} is {loaded.sha256.hex()[:12]}…; name the right file with --model"
+        )
+
+
+def window(header: Header, reader: EtkReader, start: float | None, duration: float | None) -> tuple[int, int | None]:
+    """First pts of the window and the pts it ends before (None: the end), `start` counted from the first frame."""
+    base = Fraction(*header.time_base)
+    origin = _first_pts(reader)
+    first = origin + math.ceil(_exact(start) / base) if start else origin
+    if duration is None:
+        return first, None
+    return first, first + math.ceil(_exact(duration) / base)
+
+
+def decode(
+    reader: EtkReader,
+    loaded: Loaded,
+    device: torch.device,
+    *,
+    first_pts: int | None = None,
+    end_pts: int | None = None,
+) -> Iterator[Frame]:
+    """Frames with first_pts <= pts < end_pts, in order, with the times the file recorded.
+
+    Damaged segments are left out (`reader.damage` tells). Raises formats.EtkError, ModelMismatch.
+    """
+    header = reader.header
+    check_model(header, loaded)
+    for segment in reader.segments(first_pts, end_pts):
+        context = loaded.tokenizer.start(*_padded(header))
+        for block in segment.blocks:
+            if end_pts is not None and block.pts[0] >= end_pts:
+                break
+            pixels, context = _decode_block(block, header, loaded, context, device)
+            for n, (pts, duration) in enumerate(zip(block.pts, block.durations, strict=True)):
+                if (first_pts is None or pts >= first_pts) and (end_pts is None or pts < end_pts):
+                    yield Frame(pixels[n], pts, duration)
+
+
+def _decode_block(block: Block, header: Header, loaded: Loaded, context: object, device: torch.device) -> tuple:  # type: ignore[type-arg]
+    grid = unpack_tokens(block.tokens, block.keep, header.model.tokens_per_cell)
+    tokens = torch.from_numpy(grid.astype("int64"))[None].to(device)
+    keep = torch.from_numpy(block.keep.astype("int64"))[None].to(device)
+    decoded, left = loaded.tokenizer.decode(tokens, keep, context, count=len(block.pts))
+    return to_pixels(decoded, header.height, header.width, len(block.pts)).cpu().numpy(), left
+
+
+def _padded(header: Header) -> tuple[int, int]:
+    return header.grid[0] * header.model.cell[0], header.grid[1] * header.model.cell[1]
+
+
+def _first_pts(reader: EtkReader) -> int:
+    if reader.index:
+        return reader.index[0].first_pts
+    return next((block.pts[0] for block in reader.blocks(tokens=False)), 0)
+
+
+def _exact(seconds: float | None) -> Fraction:
+    return Fraction(str(seconds)) if seconds is not None else Fraction(0)

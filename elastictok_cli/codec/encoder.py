@@ -1,0 +1,230 @@
+"""Video to `.etk`: a generator of events that holds one segment of tokens and one block of frames at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from elastictok_cli.codec import events, search
+from elastictok_cli.codec.blocks import Group, group
+from elastictok_cli.tokenizer.base import Tokenizer
+from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.version import __version__
+from elastictok_cli.video.records import Frame, VideoInfo
+from formats import MAX_SEGMENT_BLOCKS, MAX_SEGMENT_TOKENS, Block, EtkWriter, Header, ModelRef, pack_tokens
+
+_STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What is asked of an encode; exactly one of `mse` and `tokens` is set."""
+
+    mse: float | None = 0.007  # target per block, on [-1, 1] pixels
+    tokens: int | None = None  # or: this many tokens in every cell
+    allocation: Literal["cell", "block"] = "cell"
+    keyframe_interval: float = 5.0  # seconds between seek points
+
+
+def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Header:
+    """The file's header for this source, model and request."""
+    spec = loaded.tokenizer.spec
+    rate = info.average_rate
+    return Header(
+        model=ModelRef(
+            name=spec.name,
+            sha256=loaded.sha256,
+            levels=spec.levels,
+            vocabulary=spec.vocabulary,
+            tokens_per_cell=spec.tokens_per_cell,
+            block_frames=spec.frames,
+            cell=spec.cell,
+        ),
+        width=info.width,
+        height=info.height,
+        grid=spec.grid(info.height, info.width),
+        time_base=(info.time_base.numerator, info.time_base.denominator),
+        target_mse=options.mse,
+        target_tokens=options.tokens,
+        allocation=options.allocation,
+        rotation=info.rotation,
+        pixel_format=info.pixel_format,
+        color=dict(info.color),
+        average_rate=(rate.numerator, rate.denominator) if rate else None,
+        source_bytes=info.size_bytes,
+        start_time=info.start_pts,
+        metadata=info.metadata,
+        aux={"container": info.aux_container} if info.aux_container else None,
+        program=__version__,
+        options={"keyframe_interval": options.keyframe_interval},
+    )
+
+
+def encode(
+    info: VideoInfo,
+    frames: Iterable[Frame],
+    take_aux: Callable[[], bytes],
+    loaded: Loaded,
+    writer: EtkWriter,
+    options: EncodeOptions,
+    device: torch.device,
+) -> Iterator[events.Event]:
+    """Encode `frames` into `writer` (which is closed at the end), yielding events as they happen.
+
+    `take_aux` gives the container bytes of copied streams produced since it was last asked.
+    """
+    began = time.monotonic()
+    tokenizer = loaded.tokenizer
+    spec = tokenizer.spec
+    rows, cols = spec.grid(info.height, info.width)
+    capacity = rows * cols * spec.tokens_per_cell
+    yield events.Started(
+        width=info.width,
+        height=info.height,
+        grid=(rows, cols),
+        frames=info.frame_count,
+        duration=info.duration,
+        average_rate=float(info.average_rate) if info.average_rate else None,
+        tokens_per_block=capacity,
+        target_mse=options.mse,
+        model=spec.name,
+    )
+    totals = _Totals()
+    pending: list[Block] = []
+    pending_tokens = 0
+    context = None
+    interval = Fraction(options.keyframe_interval) / info.time_base if options.keyframe_interval > 0 else None
+    groups = group(frames, size=spec.frames, interval=interval, still_mse=options.mse or _STILL_MSE)
+    for index, block in enumerate(groups):
+        full = pending_tokens + capacity > MAX_SEGMENT_TOKENS or len(pending) >= MAX_SEGMENT_BLOCKS
+        keyframe = block.keyframe or full
+        if keyframe:
+            if pending:
+                yield _flush(writer, pending, totals, take_aux)
+            pending, pending_tokens = [], 0
+            context = tokenizer.start(rows * spec.cell[0], cols * spec.cell[1])
+        coded = _code(tokenizer, block, context, options, device)
+        context = coded.context
+        record = _record(coded, block)
+        pending.append(record)
+        pending_tokens += record.token_count
+        done = events.BlockDone(
+            index=index,
+            first_frame=totals.frames,
+            frames=len(block.frames),
+            time=float(block.frames[0].pts * info.time_base),
+            keyframe=keyframe,
+            scene_cut=block.scene_cut,
+            tokens=record.token_count,
+            mse=coded.mse,
+            frame_mse=coded.frame_mse,
+            missed=coded.missed,
+        )
+        totals.add(done, block)
+        yield done
+    if pending:
+        yield _flush(writer, pending, totals, take_aux)
+    if rest := take_aux():
+        writer.write_aux(rest)
+    size = writer.close()
+    yield totals.finished(info, size, capacity, time.monotonic() - began)
+
+
+def _code(
+    tokenizer: Tokenizer, block: Group, context: object, options: EncodeOptions, device: torch.device
+) -> search.Coded:
+    job = make_job(np.stack([f.rgb for f in block.frames]), tokenizer, device)
+    if options.tokens is not None:
+        return search.fixed_length(tokenizer, job, context, options.tokens)
+    assert options.mse is not None
+    return search.meet_target(tokenizer, job, context, options.mse, mode=options.allocation)
+
+
+def make_job(rgb: np.ndarray, tokenizer: Tokenizer, device: torch.device) -> search.Job:
+    """Pictures (n, H, W, 3) uint8 to one block's job: edges repeated to whole cells, the last frame to a whole block."""
+    spec = tokenizer.spec
+    source = torch.from_numpy(rgb).to(device)
+    count, height, width, _ = source.shape
+    x = source.permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = F.pad(x, (0, -width % spec.cell[1], 0, -height % spec.cell[0]), mode="replicate")
+    if count < spec.frames:
+        x = torch.cat([x, x[-1:].expand(spec.frames - count, -1, -1, -1)])
+    return search.Job(x[None], source)
+
+
+def _record(coded: search.Coded, block: Group) -> Block:
+    keep = coded.keep[0].cpu().numpy().astype(np.uint16)
+    tokens = coded.tokens[0].clamp_min(0).cpu().numpy()
+    return Block(
+        pts=tuple(f.pts for f in block.frames),
+        durations=tuple(f.duration for f in block.frames),
+        keep=keep,
+        tokens=pack_tokens(tokens, keep),
+        frame_mse=coded.frame_mse,
+        missed=coded.missed,
+        scene_cut=block.scene_cut,
+    )
+
+
+def _flush(
+    writer: EtkWriter, blocks: list[Block], totals: _Totals, take_aux: Callable[[], bytes]
+) -> events.SegmentWritten:
+    size = writer.write_segment(blocks)
+    if data := take_aux():
+        writer.write_aux(data)
+    totals.segments += 1
+    frames = sum(len(b.pts) for b in blocks)
+    return events.SegmentWritten(totals.segments - 1, len(blocks), frames, size, writer.bytes_written)
+
+
+class _Totals:
+    """Sums for the summary."""
+
+    def __init__(self) -> None:
+        self.frames = self.blocks = self.segments = self.tokens = self.most = 0
+        self.fewest: int | None = None
+        self.error = self.worst = 0.0
+        self.missed: list[int] = []
+        self.first_pts: int | None = None
+        self.end_pts = 0
+
+    def add(self, done: events.BlockDone, block: Group) -> None:
+        self.frames += done.frames
+        self.blocks += 1
+        self.tokens += done.tokens
+        self.most = max(self.most, done.tokens)
+        self.fewest = done.tokens if self.fewest is None else min(self.fewest, done.tokens)
+        self.error += sum(done.frame_mse)
+        self.worst = max(self.worst, done.mse)
+        if done.missed:
+            self.missed.append(done.index)
+        if self.first_pts is None:
+            self.first_pts = block.frames[0].pts
+        last = block.frames[-1]
+        self.end_pts = last.pts + last.duration
+
+    def finished(self, info: VideoInfo, size: int, capacity: int, seconds: float) -> events.Finished:
+        shown = float((self.end_pts - (self.first_pts or 0)) * info.time_base)
+        return events.Finished(
+            frames=self.frames,
+            blocks=self.blocks,
+            segments=self.segments,
+            bytes=size,
+            duration=shown,
+            seconds=seconds,
+            tokens=self.tokens,
+            tokens_per_block=capacity,
+            min_block_tokens=self.fewest or 0,
+            max_block_tokens=self.most,
+            mse=self.error / max(1, self.frames),
+            worst_mse=self.worst,
+            missed=tuple(self.missed),
+            source_bytes=info.size_bytes,
+        )

@@ -1,0 +1,74 @@
+"""What the encoder says while it works. Progress bar, `--json` and tests are three readers of the same events.
+
+For every encode: exactly one `Started` first; one `BlockDone` per block in order of time; one `SegmentWritten` per
+segment, after its last block; exactly one `Finished` last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Started:
+    """Before the first block. Sizes in pixels, times in seconds; None where the source does not say."""
+
+    width: int
+    height: int
+    grid: tuple[int, int]  # rows and columns of cells
+    frames: int | None
+    duration: float | None
+    average_rate: float | None
+    tokens_per_block: int  # the most one block of this size can keep
+    target_mse: float | None
+    model: str
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """One block is decided."""
+
+    index: int
+    first_frame: int
+    frames: int
+    time: float  # seconds of its first frame
+    keyframe: bool
+    scene_cut: bool
+    tokens: int
+    mse: float  # of the block on [-1, 1] pixels, as a decoder will show it
+    frame_mse: tuple[float, ...]
+    missed: bool
+
+
+@dataclass(frozen=True)
+class SegmentWritten:
+    """A segment reached the file."""
+
+    index: int
+    blocks: int
+    frames: int
+    bytes: int
+    bytes_so_far: int  # of the whole file
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The file is complete."""
+
+    frames: int
+    blocks: int
+    segments: int
+    bytes: int
+    duration: float  # seconds of video
+    seconds: float  # spent encoding
+    tokens: int
+    tokens_per_block: int  # most possible
+    min_block_tokens: int
+    max_block_tokens: int
+    mse: float  # mean over frames
+    worst_mse: float  # of a block
+    missed: tuple[int, ...]  # indices of the blocks that did not meet the target
+    source_bytes: int | None
+
+
+Event = Started | BlockDone | SegmentWritten | Finished

@@ -1,0 +1,157 @@
+"""The fewest tokens whose decoded, rounded frames meet the target.
+
+Cheap first, exact last: the encoder's error curves say what to try, a few true decodes correct them, and the
+tokens of the best passing probe are what is kept. A probe that passed is never given up for one that failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from elastictok_cli.tokenizer import allocation
+from elastictok_cli.tokenizer.base import Encoding, Tokenizer
+
+PROBES = 4  # true decodes a block usually gets at most
+_CLOSE = 0.985  # a pass this near the target is not improved further
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One block, decided."""
+
+    tokens: torch.Tensor  # (1, G, h, w) int64
+    keep: torch.Tensor  # (1, h, w) int64
+    pixels: torch.Tensor  # (n, H, W, 3) uint8, what a decoder will output
+    frame_mse: tuple[float, ...]  # of each real frame, [-1, 1] scale
+    mse: float  # of the block
+    missed: bool
+    context: Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be coded: padded frames for the model, real pixels for the promise."""
+
+    frames: torch.Tensor  # (1, T, 3, H, W) float32, padded to whole cells and whole blocks
+    source: torch.Tensor  # (n, height, width, 3) uint8, n <= T real frames
+
+
+def to_pixels(frames: torch.Tensor, height: int, width: int, count: int) -> torch.Tensor:
+    """Model output (1, T, 3, H, W) in [-1, 1] to what is shown: (count, height, width, 3) uint8."""
+    shown = frames[0, :count, :, :height, :width].permute(0, 2, 3, 1)
+    return ((shown + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def frame_errors(source: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """MSE of each frame on the [-1, 1] scale, (n,) float64, from uint8 pictures (n, H, W, 3)."""
+    difference = source.to(torch.int32) - pixels.to(torch.int32)
+    total = difference.square_().flatten(1).sum(1, dtype=torch.int64)
+    return total.double() / (source[0].numel() * 127.5**2)
+
+
+def meet_target(
+    tokenizer: Tokenizer, job: Job, context: Any, target: float, *, mode: str = "cell", probes: int = PROBES
+) -> Coded:
+    """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all)."""
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target)
+    if mode == "block":
+        return _one_length(tokenizer, job, encoding, context, target)
+    return _per_cell(tokenizer, job, encoding, context, target, probes)
+
+
+def fixed_length(tokenizer: Tokenizer, job: Job, context: Any, tokens: int) -> Coded:
+    """Code one block with `tokens` tokens in every cell (all it has, where it has fewer)."""
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source))
+    return _probe(tokenizer, job, encoding, encoding.length.clamp_max(tokens), context, None)
+
+
+def _per_cell(
+    tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any, target: float, probes: int
+) -> Coded:
+    cell = tokenizer.spec.cell
+    count, height, width, _ = job.source.shape
+    weight = _real_share(job, cell).to(encoding.curve.device)  # padding costs nothing
+    curve = encoding.curve * weight
+    allowed = torch.full((1,), target * job.source.numel() * job.frames.shape[1] / count, device=curve.device)
+    ratio = torch.ones_like(weight)
+    slack = 1.0
+    best: Coded | None = None
+    tried: set[bytes] = set()
+    for attempt in range(probes + 6):
+        scaled = curve * ratio.unsqueeze(1)
+        keep = allocation.to_target(scaled, encoding.length, allowed * slack)
+        fingerprint = keep.cpu().numpy().tobytes()
+        if fingerprint in tried:
+            if best is not None:
+                break
+            slack *= 0.9
+            continue
+        tried.add(fingerprint)
+        coded = _probe(tokenizer, job, encoding, keep, context, target)
+        if not coded.missed and (best is None or int(keep.sum()) < int(best.keep.sum())):
+            best = coded
+        enough = coded.mse >= _CLOSE * target or attempt >= probes - 1 or int(keep.sum()) == 0
+        if best is not None and enough:
+            break
+        measured = _cell_errors(job, coded.pixels, cell).to(curve.device)
+        predicted = curve.gather(1, keep.unsqueeze(1)).squeeze(1)
+        ratio = ((measured + 1e-3) / (predicted + 1e-3)).clamp(0.1, 10)
+        if coded.missed and attempt >= 1:
+            slack *= 0.985 if attempt < probes else 0.9
+    if best is not None:
+        return best
+    return _probe(tokenizer, job, encoding, encoding.length, context, target)
+
+
+def _one_length(
+    tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any, target: float
+) -> Coded:
+    """The smallest passing length by bisection (the paper, section 3.3); keeps the best passing probe."""
+    longest = int(encoding.length.max())
+    low, high = 0, longest
+    best: Coded | None = None
+    while low <= high:
+        middle = (low + high) // 2
+        coded = _probe(tokenizer, job, encoding, encoding.length.clamp_max(middle), context, target)
+        if coded.missed:
+            low = middle + 1
+        else:
+            best, high = coded, middle - 1
+    return best or _probe(tokenizer, job, encoding, encoding.length, context, target)
+
+
+def _probe(
+    tokenizer: Tokenizer, job: Job, encoding: Encoding, keep: torch.Tensor, context: Any, target: float | None
+) -> Coded:
+    count, height, width, _ = job.source.shape
+    decoded, left = tokenizer.decode(encoding.tokens, keep, context, count=count)
+    pixels = to_pixels(decoded, height, width, count)
+    errors = frame_errors(job.source, pixels)
+    mse = float(errors.mean())
+    missed = target is not None and mse > target
+    return Coded(encoding.tokens, keep, pixels, tuple(errors.tolist()), mse, missed, left)
+
+
+def _cell_errors(job: Job, pixels: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
+    """Measured squared error of each cell, (1, h, w), scaled up to whole blocks where frames are padding."""
+    count, height, width, _ = job.source.shape
+    difference = (job.source.float() - pixels.float()).square().sum((0, 3)) / 127.5**2  # (H, W)
+    return _sum_cells(difference, cell) * (job.frames.shape[1] / count)
+
+
+def _real_share(job: Job, cell: tuple[int, int]) -> torch.Tensor:
+    """Share of each cell's area inside the picture, (1, h, w)."""
+    _, height, width, _ = job.source.shape
+    return _sum_cells(job.source.new_ones(height, width, dtype=torch.float32), cell) / (cell[0] * cell[1])
+
+
+def _sum_cells(plane: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
+    height, width = plane.shape
+    padded = F.pad(plane[None], (0, -width % cell[1], 0, -height % cell[0]))
+    return F.avg_pool2d(padded, cell) * (cell[0] * cell[1])
+
+

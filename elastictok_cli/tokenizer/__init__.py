@@ -1,0 +1,1 @@
+"""The models: one interface, the default model, checkpoints."""

@@ -1,0 +1,58 @@
+"""The one interface every tokenizer model serves, so that search, container and CLI are written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """What the codec and the container need to know about a model."""
+
+    name: str
+    frames: int  # per block
+    cell: tuple[int, int]  # pixels, (height, width)
+    tokens_per_cell: int  # longest sequence one cell can own
+    levels: tuple[int, ...]  # FSQ levels of one token's digits
+    vocabulary: int  # token values are 0 .. vocabulary - 1
+    nested: bool  # the first k tokens are the same whatever length is kept
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of cells that cover a picture of `height` x `width` pixels."""
+        return -(-height // self.cell[0]), -(-width // self.cell[1])
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All tokens of one block, with what an allocator wants to know before it decodes anything.
+
+    tokens: (B, G, h, w) int64, coarse to fine; -1 where a cell has no more tokens to offer.
+    length: (B, h, w) int64, how many of the G slots each cell can use.
+    curve: (B, G + 1, h, w) float32, predicted sum of squared errors over the cell's pixels ([-1, 1] scale)
+        when its first k tokens are kept.
+    """
+
+    tokens: torch.Tensor
+    length: torch.Tensor
+    curve: torch.Tensor
+
+
+class Tokenizer(Protocol):
+    """A model as the codec sees it. Frames are (B, T, 3, H, W) float32 in [-1, 1], H and W cell multiples."""
+
+    spec: TokenizerSpec
+
+    def start(self, height: int, width: int) -> Any:
+        """Context of a keyframe block: nothing is known yet."""
+
+    def encode(self, frames: torch.Tensor, context: Any, *, count: int, target: float = 0.007) -> Encoding:
+        """Tokens of one block given the blocks before it. The first `count` frames are real, the rest repeat the
+        last of them; `target` (MSE) only steers side decisions."""
+
+    def decode(
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+    ) -> tuple[torch.Tensor, Any]:
+        """Frames in [-1, 1] and the next block's context, from the first `keep` (B, h, w) tokens of each cell."""

@@ -1,0 +1,1 @@
+"""`elastictok train`: data, the KLT start, the loop."""

@@ -1,0 +1,99 @@
+"""Running the model over consecutive blocks the way the codec will, for the KLT start, training and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from elastictok_cli.tokenizer import allocation
+from elastictok_cli.tokenizer.default import (
+    INTER,
+    KEY,
+    Context,
+    DefaultModel,
+    cell_energy,
+    choose_motion,
+    project,
+    to_cells,
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One block of a rollout."""
+
+    kind: int
+    residual: torch.Tensor  # (B, 4, 3, H, W) what the transform was given
+    decoded: torch.Tensor  # (B, 4, 3, H, W) not clamped
+    keep: torch.Tensor  # (B, h, w) residual tokens
+    sent: torch.Tensor  # (B, h, w) bool, velocities
+    mse: torch.Tensor  # (B,)
+
+
+KeepRule = Callable[[torch.Tensor], torch.Tensor]  # curve (B, R + 1, h, w) -> keep (B, h, w)
+
+
+def rollout(
+    model: DefaultModel, clip: torch.Tensor, counts: Sequence[int], target: torch.Tensor, rule: KeepRule
+) -> Iterator[Step]:
+    """Closed loop over clip (B, T, 3, H, W), cut in blocks of `counts` frames; the first is a keyframe block.
+
+    target: (B,) MSE that steers which velocities are sent; `rule` says how many tokens stay. Gradients flow
+    through features from block to block, not through the decoded frame.
+    """
+    c = model.config
+    context: Context | None = None
+    first = 0
+    for count in counts:
+        block = short_block(clip[:, first : first + count], c.frames)
+        first += count
+        grid = (block.shape[-2] // c.cell, block.shape[-1] // c.cell)
+        features = None
+        if context is None:
+            kind = KEY
+            prediction = model.key_mean.view(1, 1, 3, 1, 1).expand_as(block)
+            velocity = block.new_zeros(block.shape[0], 2, *grid)
+            sent = torch.zeros(block.shape[0], *grid, dtype=torch.bool, device=block.device)
+        else:
+            kind = INTER
+            with torch.no_grad():
+                threshold = 0.5 * target.view(-1, 1, 1)
+                velocity, sent, moved = choose_motion(model, block, context, threshold, count)
+            prediction, features = model.predict(moved, context, velocity, count)
+        residual = block - prediction
+        prior = model.prior(context, grid, block.shape[0])
+        coded = model.quantizer(prior, kind, target=project(to_cells(residual, c.cell), model.analysis[kind]))
+        with torch.no_grad():
+            energy = cell_energy(residual, c.cell).unsqueeze(1)
+            curve = torch.cat([energy, (energy - coded.gains.cumsum(1)).clamp_min(0)], 1)
+            keep = rule(curve)
+        coefficients = model.quantizer.assemble(coded.changes, keep, kind)
+        decoded, left = model.refine(prediction, features, coefficients, keep, kind)
+        mse = (decoded - block).square().mean((1, 2, 3, 4))
+        yield Step(kind, residual, decoded, keep, sent, mse)
+        context = Context(decoded[:, -1].detach().clamp(-1, 1), left, velocity)
+
+
+def short_block(frames: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, n, 3, H, W), n <= size, to (B, size, 3, H, W): the last frame is repeated."""
+    return torch.cat([frames, frames[:, -1:].expand(-1, size - frames.shape[1], -1, -1, -1)], 1)
+
+
+def random_keep(target: torch.Tensor, pixels: int, generator: torch.Generator) -> KeepRule:
+    """Training's tail drop. Most items get the allocation the codec would choose for their target, jittered; the
+    rest get one random length for the whole block, as in the paper (section 3.2). target: (B,) MSE.
+    """
+
+    def rule(curve: torch.Tensor) -> torch.Tensor:
+        batch, slots, height, width = curve.shape
+        length = torch.full((batch, height, width), slots - 1, device=curve.device)
+        chosen = allocation.to_target(curve, length, target * pixels)
+        noise = torch.rand(batch, height, width, generator=generator).to(curve.device)
+        chosen = chosen + (noise < 0.1).long() - (noise > 0.9).long()
+        flat = torch.rand(batch, 1, 1, generator=generator).to(curve.device).pow(2) * slots
+        is_flat = torch.rand(batch, 1, 1, generator=generator).to(curve.device) < 0.15
+        return torch.where(is_flat, flat.long(), chosen).clamp(0, slots - 1)
+
+    return rule
