@@ -71,7 +71,7 @@ class ContainerSink:
             options["video_track_timescale"] = str(time_base.denominator)
             options |= movie_timescale([time_base, *(copier.time_bases if copier is not None else ())])
         try:
-            self._output = av.open(str(path), "w", format=container, container_options=options)
+            self._output = av.open(f"file:{path}", "w", format=container, container_options=options)
             self._output.metadata.update(metadata)
             self._stream = self._add_stream(container, codec, average_rate)
             self._set_color(color)

@@ -121,7 +121,7 @@ class VideoReader:
     def _open(self) -> Any:
         if not self._piped and not self._path.exists():
             raise UnreadableVideo(f"{self._name} does not exist")
-        if self._path.is_dir():
+        if not self._piped and self._path.is_dir():
             raise UnreadableVideo(f"{self._name} is a folder, not a video file")
         try:
             if self._piped:
@@ -156,10 +156,10 @@ class VideoReader:
         others = [s for s in self._container.streams if s is not self._stream]
         side = [s for s in others if s.type in ("audio", "subtitle") and s.codec_context is not None]
         lost = [s for s in others if s not in side]
-        collector = PacketCollector(self._container.format.name, side, self.warnings) if side else None
-        for stream in lost + (collector.lost if collector is not None else []):
+        collector = PacketCollector(self._container.format.name, side, self.warnings)
+        for stream in lost + collector.lost:
             self.warnings.append(f"stream {stream.index} ({codec_name(stream)} {stream.type}) is not carried")
-        return collector
+        return collector if collector.streams else None
 
     def _restart(self) -> None:
         """Start decoding from wherever the container now stands."""
@@ -317,7 +317,7 @@ class VideoReader:
 def _is_cover(stream: Any) -> bool:
     """Whether a video stream is the cover picture of an audio file."""
     disposition = getattr(stream, "disposition", None)
-    return disposition is not None and bool(disposition & disposition.attached_pic)
+    return disposition is not None and bool(disposition & type(disposition).attached_pic)
 
 
 def _is_still(container: Any) -> bool:

@@ -54,7 +54,11 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: `rgb` is (H, W, 3) uint8; `pts` and `duration` (0: unknown) are in the time base."""
+    """One picture: `rgb` is (H, W, 3) uint8; `pts` and `duration` are in units of the time base.
+
+    `duration` is what the file declares, 0 when it does not. With reordered frames and a variable rate files
+    declare it in storage order: only that of the last frame is worth keeping, the rest follow from the pts.
+    """
 
     rgb: NDArray[np.uint8]
     pts: int

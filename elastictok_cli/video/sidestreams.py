@@ -79,7 +79,7 @@ def _add_copy(stream: Any, output: Any) -> Any:
         if tag in stream.metadata:
             copy.metadata[tag] = stream.metadata[tag]
     if hasattr(stream, "disposition"):
-        copy.disposition = stream.disposition
+        copy.disposition = stream.disposition.value
     return copy
 
 

@@ -4,8 +4,8 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +93,8 @@ class VideoWriter:
                 self._copier = PacketCopier(
                     aux, aux_container, start=_exact(start), duration=_exact(duration), warnings=self.warnings
                 )
-            self._sink = self._make_sink()
+            with _plain_errors(self._path):
+                self._sink = self._make_sink()
             if self._copier is not None and not isinstance(self._sink, ContainerSink):
                 self.warnings.append("audio and subtitles are left out: this output has no place for them")
         except BaseException:
@@ -124,10 +125,8 @@ class VideoWriter:
             )
         if self._last_pts is not None and frame.pts <= self._last_pts:
             raise UnwritableVideo(f"frame times must increase: {frame.pts} follows {self._last_pts}")
-        try:
+        with _plain_errors(self._path):
             self._sink.write(frame)
-        except av.FFmpegError as error:
-            raise UnwritableVideo(f"{self._path} cannot be written: {error}") from error
         self._last_pts = frame.pts
 
     def close(self) -> None:
@@ -137,13 +136,11 @@ class VideoWriter:
         try:
             if self._last_pts is None:
                 raise UnwritableVideo(f"{self._path} was not written: there is no frame")
-            self._sink.finish()
-            if self._copier is not None:
-                self._copier.close()
-            self._publish()
-        except av.FFmpegError as error:
-            self.abort()
-            raise UnwritableVideo(f"{self._path} cannot be written: {error}") from error
+            with _plain_errors(self._path):
+                self._sink.finish()
+                if self._copier is not None:
+                    self._copier.close()
+                self._publish()
         except BaseException:
             self.abort()
             raise
@@ -234,6 +231,17 @@ class VideoWriter:
             self._temporary.rmdir()
         else:
             self._temporary.replace(self._path)
+
+
+@contextmanager
+def _plain_errors(path: Path) -> Iterator[None]:
+    """Turn what the system or FFmpeg says of a target into one sentence."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever read standard output has gone: no fault of the target
+    except (av.FFmpegError, OSError) as error:
+        raise UnwritableVideo(f"{path} cannot be written: {error}") from error
 
 
 def _exact(seconds: float | Fraction | None) -> Fraction | None:

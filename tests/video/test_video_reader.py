@@ -253,6 +253,22 @@ def test_sound_only(tmp_path: Path) -> None:
         VideoReader(source)
 
 
+def test_a_cover_picture_is_not_a_video(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp3"
+    with av.open(str(source), "w") as out:
+        sound = out.add_stream("libmp3lame", rate=44100, layout="mono")
+        cover = out.add_stream("png")
+        cover.width, cover.height, cover.pix_fmt = 8, 8, "rgb24"
+        cover.disposition = 1024  # attached picture
+        out.mux(cover.encode(av.VideoFrame.from_ndarray(pattern(0, 8, 8), format="rgb24")))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16p", layout="mono")
+        frame.sample_rate = 44100
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    with pytest.raises(NoVideoStream, match="no video"):
+        VideoReader(source)
+
+
 def test_cut_short(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mkv", count=30, size=(160, 120), g="5")
     data = source.read_bytes()
