@@ -50,7 +50,8 @@ class Header:
 
     width, height: of the decoded pictures, after rotation and crop. grid: (rows, columns) of cells.
     target_mse: on pixels in [-1, 1]. target_tokens: per cell, when a fixed count was asked for instead.
-    allocation: "cell" or "block". time_base, average_rate: (numerator, denominator).
+    allocation: "cell" or "block". time_base, average_rate, pixel_aspect (width over height of one pixel):
+    (numerator, denominator).
     frame_count: None when not known before encoding; EtkReader.frame_count has the true one.
     rotation: degrees that were applied to the source. color: any of COLOR_TAGS to int or str.
     start_time: of the source, in time_base. aux: {"container": name} when audio or subtitles are carried.
@@ -69,6 +70,7 @@ class Header:
     pixel_format: str = ""
     color: dict[str, int | str] = field(default_factory=dict)
     average_rate: tuple[int, int] | None = None
+    pixel_aspect: tuple[int, int] = (1, 1)
     source_bytes: int | None = None
     start_time: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
@@ -185,6 +187,7 @@ def check_header(header: Header) -> None:
         _check_scalar("colour tag", tag, (int, str))
     if header.average_rate is not None:
         _check_pair("average rate", header.average_rate, 0, 2**31 - 1)
+    _check_pair("pixel aspect", header.pixel_aspect, 1, 2**31 - 1)
     if header.source_bytes is not None:
         _check_int("source size", header.source_bytes, 0, 2**63 - 1)
     _check_int("start time", header.start_time, -(2**63), 2**63 - 1)

@@ -26,33 +26,47 @@ class Group:
     scene_cut: bool
 
 
-def group(
-    frames: Iterable[Frame], *, size: int, interval: Fraction | None, still_mse: float
-) -> Iterator[Group]:
-    """Blocks of up to `size` frames.
+class Planner:
+    """Proposes the next block and takes back frames that the encoder would rather code on their own.
 
     A keyframe block starts the video, every scene cut, and the first block that begins `interval` ticks or more
     after the last keyframe. Where the frames of a keyframe block differ by more than `still_mse` ([-1, 1] scale) it
     holds its first frame only: motion is then coded as motion by the next block, rather than as a blur by this one.
     """
-    marked = _mark_cuts(frames)
-    queue: deque[tuple[Frame, bool]] = deque()
-    last_key: int | None = None
-    while True:
-        while len(queue) < size and (item := next(marked, None)) is not None:
+
+    def __init__(
+        self, frames: Iterable[Frame], *, size: int, interval: Fraction | None, still_mse: float
+    ) -> None:
+        self._marked = _mark_cuts(frames)
+        self._queue: deque[tuple[Frame, bool]] = deque()
+        self._size, self._interval, self._still_mse = size, interval, still_mse
+        self._last_key: int | None = None
+
+    def propose(self) -> Group | None:
+        """The next block, None at the end of the video. `take` says what became of it."""
+        queue = self._queue
+        while len(queue) < self._size and (item := next(self._marked, None)) is not None:
             queue.append(item)
         if not queue:
-            return
+            return None
         first, cut = queue[0]
         until_cut = next((n for n, item in enumerate(queue) if n and item[1]), len(queue))
-        due = interval is not None and last_key is not None and first.pts - last_key >= interval
-        keyframe = last_key is None or cut or due
-        count = until_cut
-        if keyframe:
-            last_key = first.pts
-            if any(_mse(first.rgb, queue[n][0].rgb) > still_mse for n in range(1, until_cut)):
-                count = 1
-        yield Group(tuple(queue.popleft()[0] for _ in range(count)), keyframe, cut)
+        due = (
+            self._interval is not None
+            and self._last_key is not None
+            and first.pts - self._last_key >= self._interval
+        )
+        keyframe = self._last_key is None or cut or due
+        moves = any(_mse(first.rgb, queue[n][0].rgb) > self._still_mse for n in range(1, until_cut))
+        count = 1 if keyframe and moves else until_cut
+        return Group(tuple(queue[n][0] for n in range(count)), keyframe, cut)
+
+    def take(self, group: Group) -> None:
+        """The first len(group.frames) frames are coded, as a keyframe block or not."""
+        for _ in group.frames:
+            self._queue.popleft()
+        if group.keyframe:
+            self._last_key = group.frames[0].pts
 
 
 def _mark_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from elastictok_cli.codec.search import to_pixels
@@ -28,7 +31,9 @@ def check_model(header: Header, loaded: Loaded) -> None:
         )
 
 
-def window(header: Header, reader: EtkReader, start: float | None, duration: float | None) -> tuple[int, int | None]:
+def window(
+    header: Header, reader: EtkReader, start: float | None, duration: float | None
+) -> tuple[int, int | None]:
     """First pts of the window and the pts it ends before (None: the end), `start` counted from the first frame."""
     base = Fraction(*header.time_base)
     origin = _first_pts(reader)
@@ -63,7 +68,9 @@ def decode(
                     yield Frame(pixels[n], pts, duration)
 
 
-def _decode_block(block: Block, header: Header, loaded: Loaded, context: object, device: torch.device) -> tuple:  # type: ignore[type-arg]
+def _decode_block(
+    block: Block, header: Header, loaded: Loaded, context: Any, device: torch.device
+) -> tuple[npt.NDArray[np.uint8], Any]:
     grid = unpack_tokens(block.tokens, block.keep, header.model.tokens_per_cell)
     tokens = torch.from_numpy(grid.astype("int64"))[None].to(device)
     keep = torch.from_numpy(block.keep.astype("int64"))[None].to(device)

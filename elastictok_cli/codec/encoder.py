@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from elastictok_cli.codec import events, search
-from elastictok_cli.codec.blocks import Group, group
+from elastictok_cli.codec.blocks import Group, Planner
 from elastictok_cli.tokenizer.base import Tokenizer
 from elastictok_cli.tokenizer.checkpoint import Loaded
 from elastictok_cli.version import __version__
 from elastictok_cli.video.records import Frame, VideoInfo
-from formats import MAX_SEGMENT_BLOCKS, MAX_SEGMENT_TOKENS, Block, EtkWriter, Header, ModelRef, pack_tokens
+from formats import (
+    MAX_CELLS,
+    MAX_SEGMENT_BLOCKS,
+    MAX_SEGMENT_TOKENS,
+    Block,
+    EtkWriter,
+    Header,
+    ModelRef,
+    pack_tokens,
+)
 
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
+_COSTLY = 4  # tokens per cell and block above which shorter blocks are tried
+_CLEAR_GAIN = 0.85  # and how much cheaper per frame they must be
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
         pixel_format=info.pixel_format,
         color=dict(info.color),
         average_rate=(rate.numerator, rate.denominator) if rate else None,
+        pixel_aspect=(info.pixel_aspect.numerator, info.pixel_aspect.denominator),
         source_bytes=info.size_bytes,
         start_time=info.start_pts,
         metadata=info.metadata,
@@ -100,17 +112,25 @@ def encode(
     pending: list[Block] = []
     pending_tokens = 0
     context = None
-    interval = Fraction(options.keyframe_interval) / info.time_base if options.keyframe_interval > 0 else None
-    groups = group(frames, size=spec.frames, interval=interval, still_mse=options.mse or _STILL_MSE)
-    for index, block in enumerate(groups):
-        full = pending_tokens + capacity > MAX_SEGMENT_TOKENS or len(pending) >= MAX_SEGMENT_BLOCKS
-        keyframe = block.keyframe or full
-        if keyframe:
-            if pending:
-                yield _flush(writer, pending, totals, take_aux)
+    longest = min(MAX_SEGMENT_BLOCKS, MAX_CELLS // (rows * cols))
+    planner = Planner(
+        frames,
+        size=spec.frames,
+        interval=Fraction(options.keyframe_interval) / info.time_base
+        if options.keyframe_interval > 0
+        else None,
+        still_mse=options.mse or _STILL_MSE,
+    )
+    coder = _BlockCoder(tokenizer, options, device, (rows, cols))
+    index = 0
+    while (proposed := planner.propose()) is not None:
+        if pending_tokens + capacity > MAX_SEGMENT_TOKENS or len(pending) >= longest:
+            proposed = replace(proposed, keyframe=True)
+        block, coded = coder.code(proposed, context)
+        planner.take(block)
+        if block.keyframe and pending:
+            yield _flush(writer, pending, totals, take_aux)
             pending, pending_tokens = [], 0
-            context = tokenizer.start(rows * spec.cell[0], cols * spec.cell[1])
-        coded = _code(tokenizer, block, context, options, device)
         context = coded.context
         record = _record(coded, block)
         pending.append(record)
@@ -120,7 +140,7 @@ def encode(
             first_frame=totals.frames,
             frames=len(block.frames),
             time=float(block.frames[0].pts * info.time_base),
-            keyframe=keyframe,
+            keyframe=block.keyframe,
             scene_cut=block.scene_cut,
             tokens=record.token_count,
             mse=coded.mse,
@@ -128,6 +148,7 @@ def encode(
             missed=coded.missed,
         )
         totals.add(done, block)
+        index += 1
         yield done
     if pending:
         yield _flush(writer, pending, totals, take_aux)
@@ -137,18 +158,55 @@ def encode(
     yield totals.finished(info, size, capacity, time.monotonic() - began)
 
 
-def _code(
-    tokenizer: Tokenizer, block: Group, context: object, options: EncodeOptions, device: torch.device
-) -> search.Coded:
-    job = make_job(np.stack([f.rgb for f in block.frames]), tokenizer, device)
-    if options.tokens is not None:
-        return search.fixed_length(tokenizer, job, context, options.tokens)
-    assert options.mse is not None
-    return search.meet_target(tokenizer, job, context, options.mse, mode=options.allocation)
+class _BlockCoder:
+    """Codes proposed blocks, and cuts costly ones short where that is cheaper per frame."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
+    ) -> None:
+        self.tokenizer, self.options, self.device = tokenizer, options, device
+        self.costly = _COSTLY * grid[0] * grid[1]
+        cell = tokenizer.spec.cell
+        self.size = (grid[0] * cell[0], grid[1] * cell[1])
+
+    def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
+        """The block as coded (perhaps its first frame only, perhaps as a keyframe block) and its tokens.
+
+        Motion that one velocity per cell cannot follow over four frames often can over one; and where even that
+        fails (a flash, a dissolve) a picture of its own is cheaper than any prediction.
+        """
+        best = block, self._one(block, context)
+        missed, tokens = best[1].missed, int(best[1].keep.sum())
+        if self.options.mse is None or len(block.frames) == 1 or not (missed or tokens > self.costly):
+            return best
+        for keyframe in (False, True) if not block.keyframe else (True,):
+            short = replace(block, frames=block.frames[:1], keyframe=keyframe)
+            coded = self._one(short, context)
+            if self._is_better(coded, best[1]):
+                best = short, coded
+        return best
+
+    def _one(self, block: Group, context: Any) -> search.Coded:
+        job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)
+        if block.keyframe:
+            context = self.tokenizer.start(*self.size)
+        if self.options.tokens is not None:
+            return search.fixed_length(self.tokenizer, job, context, self.options.tokens)
+        assert self.options.mse is not None
+        return search.meet_target(
+            self.tokenizer, job, context, self.options.mse, mode=self.options.allocation
+        )
+
+    @staticmethod
+    def _is_better(new: search.Coded, old: search.Coded) -> bool:
+        if new.missed != old.missed:
+            return old.missed
+        per_frame = int(new.keep.sum()) / len(new.frame_mse)
+        return per_frame < _CLEAR_GAIN * int(old.keep.sum()) / len(old.frame_mse)
 
 
 def make_job(rgb: np.ndarray, tokenizer: Tokenizer, device: torch.device) -> search.Job:
-    """Pictures (n, H, W, 3) uint8 to one block's job: edges repeated to whole cells, the last frame to a whole block."""
+    """Pictures (n, H, W, 3) uint8 to a job: edges repeated to whole cells, the last frame to a whole block."""
     spec = tokenizer.spec
     source = torch.from_numpy(rgb).to(device)
     count, height, width, _ = source.shape

@@ -73,7 +73,7 @@ def _per_cell(
     tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any, target: float, probes: int
 ) -> Coded:
     cell = tokenizer.spec.cell
-    count, height, width, _ = job.source.shape
+    count = len(job.source)
     weight = _real_share(job, cell).to(encoding.curve.device)  # padding costs nothing
     curve = encoding.curve * weight
     allowed = torch.full((1,), target * job.source.numel() * job.frames.shape[1] / count, device=curve.device)
@@ -107,9 +107,7 @@ def _per_cell(
     return _probe(tokenizer, job, encoding, encoding.length, context, target)
 
 
-def _one_length(
-    tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any, target: float
-) -> Coded:
+def _one_length(tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any, target: float) -> Coded:
     """The smallest passing length by bisection (the paper, section 3.3); keeps the best passing probe."""
     longest = int(encoding.length.max())
     low, high = 0, longest
@@ -138,7 +136,7 @@ def _probe(
 
 def _cell_errors(job: Job, pixels: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
     """Measured squared error of each cell, (1, h, w), scaled up to whole blocks where frames are padding."""
-    count, height, width, _ = job.source.shape
+    count = len(job.source)
     difference = (job.source.float() - pixels.float()).square().sum((0, 3)) / 127.5**2  # (H, W)
     return _sum_cells(difference, cell) * (job.frames.shape[1] / count)
 
@@ -153,5 +151,3 @@ def _sum_cells(plane: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
     height, width = plane.shape
     padded = F.pad(plane[None], (0, -width % cell[1], 0, -height % cell[0]))
     return F.avg_pool2d(padded, cell) * (cell[0] * cell[1])
-
-

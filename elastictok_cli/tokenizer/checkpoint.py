@@ -75,7 +75,8 @@ def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded
         raise CheckpointError(f"{path} is not a safetensors file ({error})") from None
     if metadata.get("architecture") != ARCHITECTURE:
         raise CheckpointError(
-            f"{path} holds {metadata.get('architecture', 'no elastictok model')!r}; this version reads {ARCHITECTURE!r}"
+            f"{path} holds {metadata.get('architecture', 'no elastictok model')}; "
+            f"this version reads {ARCHITECTURE}"
         )
     try:
         config = DefaultConfig.from_dict(json.loads(metadata["config"]))
@@ -83,7 +84,9 @@ def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded
         own = model.state_dict()
         model.load_state_dict({n: t.to(own[n].dtype) if n in own else t for n, t in tensors.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit its own configuration ({str(error).splitlines()[0]})") from None
+        raise CheckpointError(
+            f"{path} does not fit its own configuration ({str(error).splitlines()[0]})"
+        ) from None
     model.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = json.loads(metadata.get("training", "{}"))
     return Loaded(DefaultTokenizer(model), path, digest(path), training)

@@ -49,6 +49,7 @@ class DefaultConfig:
 
     @property
     def residual_tokens(self) -> int:
+        """FSQ tokens of one cell; a velocity may stand before them."""
         return sum(self.stages)
 
     @classmethod
@@ -57,9 +58,11 @@ class DefaultConfig:
         known = {f.name for f in fields(cls)}
         if unknown := set(values) - known:
             raise TypeError(f"unknown settings {sorted(unknown)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
         return asdict(self)
 
 
@@ -76,7 +79,9 @@ class Quantized(NamedTuple):
 
     changes: torch.Tensor  # (B, R, D, h, w) what each digit adds to its coefficient
     digits: torch.Tensor  # (B, R, D, h, w) signed digits
-    gains: torch.Tensor  # (B, R, h, w) squared error each token removes (may be negative); zeros when decoding
+    gains: (
+        torch.Tensor
+    )  # (B, R, h, w) squared error each token removes (may be negative); zeros when decoding
 
 
 class DefaultModel(nn.Module):
@@ -234,6 +239,7 @@ class Prior(nn.Module):
         self.key = nn.Parameter(torch.zeros(config.prior_width))
 
     def forward(self, context: Context | None, grid: tuple[int, int], batch: int) -> torch.Tensor:
+        """(B, prior_width, h, w); one learned vector everywhere where there is no context."""
         if context is None:
             return self.key.view(1, -1, 1, 1).expand(batch, -1, *grid)
         x = F.silu(self.down(context.features))
@@ -252,6 +258,7 @@ class ResBlock(nn.Module):
             self.second.weight.mul_(0.2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, width, H, W) to the same."""
         out: torch.Tensor = x + self.second(F.silu(self.first(F.silu(x))))
         return out
 
@@ -271,7 +278,7 @@ def to_cells(frames: torch.Tensor, cell: int) -> torch.Tensor:
 
 def from_cells(cells: torch.Tensor, config: DefaultConfig) -> torch.Tensor:
     """Inverse of `to_cells`."""
-    return F.pixel_shuffle(cells, config.cell).unflatten(1, (config.frames, 3))
+    return _split_channels(F.pixel_shuffle(cells, config.cell), config.frames)
 
 
 def to_eighth(frames: torch.Tensor) -> torch.Tensor:
@@ -281,7 +288,12 @@ def to_eighth(frames: torch.Tensor) -> torch.Tensor:
 
 def from_eighth(patches: torch.Tensor, frames: int) -> torch.Tensor:
     """Inverse of `to_eighth`."""
-    return F.pixel_shuffle(patches, 8).unflatten(1, (frames, 3))
+    return _split_channels(F.pixel_shuffle(patches, 8), frames)
+
+
+def _split_channels(x: torch.Tensor, frames: int) -> torch.Tensor:
+    """(B, T * 3, H, W) -> (B, T, 3, H, W)."""
+    return x.reshape(x.shape[0], frames, 3, *x.shape[2:])
 
 
 def project(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -395,7 +407,9 @@ class DefaultTokenizer:
         if context is None:
             kind = KEY
             velocity = torch.zeros(batch, 2, rows, cols, device=tokens.device)
-            prediction = m.key_mean.view(1, 1, 3, 1, 1).expand(batch, c.frames, 3, rows * c.cell, cols * c.cell)
+            prediction = m.key_mean.view(1, 1, 3, 1, 1).expand(
+                batch, c.frames, 3, rows * c.cell, cols * c.cell
+            )
         else:
             kind = INTER
             vector = motion.index_to_velocity((tokens[:, 0] - self.codes).clamp(0, motion.VELOCITIES - 1))

@@ -52,9 +52,7 @@ def warp(picture: torch.Tensor, velocity: torch.Tensor, times: torch.Tensor) -> 
     return moved.view(batch, channels, -1, height, width).transpose(1, 2)
 
 
-def search(
-    last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, cell: int
-) -> torch.Tensor:
+def search(last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, cell: int) -> torch.Tensor:
     """The table velocity per cell that best predicts `frames` (B, T, 3, H, W) from `last` (B, 3, H, W).
 
     T may be fewer than a block's frames: only real ones count. Coarse to fine on luma: a full search of +-24
@@ -67,15 +65,17 @@ def search(
     table = speeds(frames.device)
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
     last_half = F.avg_pool2d(_luma(last), 2)  # (B, 1, H/2, W/2)
-    frames_half = F.avg_pool2d(_luma(frames.flatten(0, 1)), 2).unflatten(0, frames.shape[:2])  # (B, T, 1, ., .)
+    frames_half = F.avg_pool2d(_luma(frames.flatten(0, 1)), 2)
+    frames_half = frames_half.view(*frames.shape[:2], *frames_half.shape[1:])  # (B, T, 1, H/2, W/2)
     ahead = min(2, frames.shape[1])
-    coarse = _coarse_search(F.avg_pool2d(last_half, 2), F.avg_pool2d(frames_half[:, ahead - 1], 2), grid, ahead)
+    coarse = _coarse_search(
+        F.avg_pool2d(last_half, 2), F.avg_pool2d(frames_half[:, ahead - 1], 2), grid, ahead
+    )
 
     def cost(candidates: torch.Tensor) -> torch.Tensor:  # (B, N, 2, h, w) -> (B, N, h, w)
         batch, count = candidates.shape[:2]
-        moved = warp(
-            last_half.repeat_interleave(count, 0), candidates.flatten(0, 1) / 2, times
-        ).unflatten(0, (batch, count))  # (B, N, T, 1, H/2, W/2)
+        moved = warp(last_half.repeat_interleave(count, 0), candidates.flatten(0, 1) / 2, times)
+        moved = moved.reshape(batch, count, *moved.shape[1:])  # (B, N, T, 1, H/2, W/2)
         error = (moved - frames_half[:, None]).square().mean((2, 3))  # (B, N, H/2, W/2)
         return F.avg_pool2d(error, cell // 2)
 
@@ -109,7 +109,7 @@ def _pick(candidates: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
 def _coarse_search(
     last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int], ahead: int
 ) -> torch.Tensor:
-    """Full search at quarter resolution; `later` is `ahead` frames on, so a shift of s is 4 s / ahead pixels per frame."""
+    """Full search at quarter resolution; `later` is `ahead` frames on: a shift of s is 4 s / ahead pixels a frame."""
     reach = _COARSE_REACH
     height, width = last.shape[-2:]
     padded = F.pad(last, (reach, reach, reach, reach), mode="replicate")

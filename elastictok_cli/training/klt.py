@@ -69,12 +69,11 @@ def _still_luma(config: DefaultConfig, covariance: torch.Tensor) -> torch.Tensor
     pixels = torch.eye(config.cell**2)
     patterns = torch.einsum("c,pq->cpq", grey, pixels).reshape(-1, config.cell**2)  # (3072, 256), orthonormal
     spectrum = torch.linalg.eigvalsh(covariance)
-    return spectrum[-config.coefficients // 3] * (patterns @ patterns.t())
+    floor: torch.Tensor = spectrum[-config.coefficients // 3] * (patterns @ patterns.t())
+    return floor
 
 
-def _water_fill(
-    model: DefaultModel, kind: int, left: torch.Tensor, tail: torch.Tensor, patch: int
-) -> None:
+def _water_fill(model: DefaultModel, kind: int, left: torch.Tensor, tail: torch.Tensor, patch: int) -> None:
     """Assign coefficients to digits and set steps; `left` (N, K) shrinks as tokens are spent."""
     quantizer = model.quantizer
     levels = quantizer.levels.tolist()

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,9 @@ class _Run:
         self, model: DefaultModel, batch: torch.Tensor, rate: float
     ) -> tuple[float, dict[str, float], float]:
         low, high = (math.log(t) for t in _TARGETS)
-        target = torch.rand(len(batch), generator=self.generator).mul_(high - low).add_(low).exp().to(self.device)
+        target = (
+            torch.rand(len(batch), generator=self.generator).mul_(high - low).add_(low).exp().to(self.device)
+        )
         rule = random_keep(target, batch[0, : model.config.frames].numel(), self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             steps = list(rollout(model, batch, self._block_lengths(), target, rule))
@@ -223,7 +225,10 @@ class _Run:
         """Frames of each block: keyframe blocks hold one or all, others are sometimes cut short."""
         draw = torch.rand(self.options.blocks, generator=self.generator).tolist()
         size = self.model.config.frames
-        return [1 if draw[0] < 0.5 else size, *((1 + int(d * 20) % size) if d < 0.2 else size for d in draw[1:])]
+        return [
+            1 if draw[0] < 0.5 else size,
+            *((1 + int(d * 20) % size) if d < 0.2 else size for d in draw[1:]),
+        ]
 
     def averaged(self) -> DefaultModel:
         """A copy of the model with the moving average of the parameters."""
@@ -279,13 +284,15 @@ class _Run:
         self.step, self.elapsed = state["step"], state["elapsed"]
 
     def _validate(self) -> Validated:
-        from elastictok_cli.evaluation.tokens import tokens_at  # noqa: PLC0415
+        from elastictok_cli.evaluation.tokens import tokens_at
 
         tokenizer_file = self.options.out
         figures = {
             "step": self.step,
             "seconds": round(self.elapsed),
-            **tokens_at(checkpoint.load(tokenizer_file, self.device).tokenizer, list(self.options.validation)),
+            **tokens_at(
+                checkpoint.load(tokenizer_file, self.device).tokenizer, list(self.options.validation)
+            ),
         }
         with tokenizer_file.with_suffix(".jsonl").open("a") as log:
             log.write(json.dumps(figures) + "\n")

@@ -1,8 +1,8 @@
 """Muon for the hidden matrices, AdamW for everything else.
 
-Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") replaces each matrix's momentum by the nearest
-orthogonal matrix, found by five Newton-Schulz steps. torch ships one from 2.9 on, for 2-D parameters only; ours
-are convolutions, and 2.6 must work.
+Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") replaces each matrix's
+momentum by the nearest orthogonal matrix, found by five Newton-Schulz steps. torch ships one from 2.9 on, for
+2-D parameters only; ours are convolutions, and 2.6 must work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from elastictok_cli.tokenizer.default import DefaultModel
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized. Convolution weights (out, in, y, x) count as (out, in * y * x) matrices."""
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -46,13 +48,15 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     for _ in range(steps):
         square = x @ x.t()
         x = a * x + (b * square + c * square @ square) @ x
-    return x.t() if matrix.shape[0] > matrix.shape[1] else x
+    out: torch.Tensor = x.t() if matrix.shape[0] > matrix.shape[1] else x
+    return out
 
 
 def build(model: DefaultModel, *, lr: float) -> list[torch.optim.Optimizer]:
     """Optimizers for all parameters; every group's `base_lr` is what a schedule multiplies."""
     bases = [model.analysis, model.synthesis]
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         if any(p is base for base in bases):
             continue

@@ -25,6 +25,7 @@ HEADER_RECORD = Header(
     pixel_format="yuv420p",
     color={"color_primaries": 1, "color_range": "tv"},
     average_rate=(25, 1),
+    pixel_aspect=(4, 3),
     source_bytes=12345,
     metadata={"title": "Länge"},
     aux={"container": "nut"},
