@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from elastictok_cli.evaluation.tokens import summary_at
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel
 from elastictok_cli.training import data, klt, optim
@@ -284,17 +285,14 @@ class _Run:
         self.step, self.elapsed = state["step"], state["elapsed"]
 
     def _validate(self) -> Validated:
-        from elastictok_cli.evaluation.tokens import tokens_at
-
-        tokenizer_file = self.options.out
+        self._save()  # what is measured is the file, as users will load it
+        loaded = checkpoint.load(self.options.out, self.device)
         figures = {
             "step": self.step,
             "seconds": round(self.elapsed),
-            **tokens_at(
-                checkpoint.load(tokenizer_file, self.device).tokenizer, list(self.options.validation)
-            ),
+            **summary_at(loaded, list(self.options.validation), self.device),
         }
-        with tokenizer_file.with_suffix(".jsonl").open("a") as log:
+        with self.options.out.with_suffix(".jsonl").open("a") as log:
             log.write(json.dumps(figures) + "\n")
         return Validated(figures)
 

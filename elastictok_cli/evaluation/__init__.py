@@ -1,0 +1,1 @@
+"""How good it is: tokens and bytes at a target, beside classical codecs."""

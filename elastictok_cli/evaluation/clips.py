@@ -1,0 +1,41 @@
+"""The frames everything is measured on: centre crops of the first frames of each clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from elastictok_cli.video import Frame, VideoInfo, VideoReader
+
+SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".gif"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A short video in memory; `info` speaks of the crop."""
+
+    name: str
+    info: VideoInfo
+    frames: list[Frame]
+
+
+def find(folders: list[Path]) -> list[Path]:
+    """Videos directly in the folders, sorted by name."""
+    return sorted(p for folder in folders for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+
+
+def load(path: Path, *, side: int = 256, frames: int = 48) -> Clip:
+    """The first `frames` frames, cropped to at most `side` x `side` pixels at the centre."""
+    with VideoReader(path, aux=False) as reader:
+        taken = [replace(frame, rgb=_crop(frame.rgb, side)) for frame in islice(reader, frames)]
+        height, width = taken[0].rgb.shape[:2]
+        info = replace(reader.info, width=width, height=height, frame_count=len(taken), size_bytes=None)
+    return Clip(path.stem, info, taken)
+
+
+def _crop(rgb: np.ndarray, side: int) -> np.ndarray:
+    top, left = max(0, (rgb.shape[0] - side) // 2), max(0, (rgb.shape[1] - side) // 2)
+    return np.ascontiguousarray(rgb[top : top + side, left : left + side])
