@@ -87,14 +87,16 @@ class Quantized(NamedTuple):
 class DefaultModel(nn.Module):
     """The networks and bases. `DefaultTokenizer` wraps them in the codec's interface."""
 
+    basis: torch.Tensor
+
     def __init__(self, config: DefaultConfig) -> None:
         super().__init__()
         self.config = config
         c = config
         patch = 3 * c.frames * c.cell**2  # 3,072 values in a cell
         eighth = 3 * c.frames * 64  # 768 values in an 8x8 patch
-        self.analysis = nn.Parameter(torch.zeros(2, c.coefficients, patch))
-        self.synthesis = nn.Parameter(torch.zeros(2, c.coefficients, patch))
+        # orthonormal rows, not trained: errors of coefficients stay errors of pixels, which allocation relies on
+        self.register_buffer("basis", torch.zeros(2, c.coefficients, patch))
         self.key_mean = nn.Parameter(torch.zeros(3))
         self.quantizer = NestedQuantizer(c)
         self.prior = Prior(c)
@@ -138,7 +140,7 @@ class DefaultModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Step 4: decoded frames (B, 4, 3, H, W), not clamped, and features for the next block."""
         c = self.config
-        residual = from_cells(project(coefficients, self.synthesis[kind].t()), c)
+        residual = from_cells(project(coefficients, self.basis[kind].t()), c)
         rough = prediction + residual
         kept = keep.float().unsqueeze(1)
         told = torch.cat(
@@ -373,7 +375,7 @@ class DefaultTokenizer:
             velocity, sent, moved = choose_motion(m, frames, context, 0.5 * target, count)
             prediction, _ = m.predict(moved, context, velocity, count)
         residual = frames - prediction
-        target_coefficients = project(to_cells(residual, c.cell), m.analysis[kind])
+        target_coefficients = project(to_cells(residual, c.cell), m.basis[kind])
         coded = m.quantizer(m.prior(context, grid, batch), kind, target=target_coefficients)
         residual_tokens = fsq.digits_to_index(coded.digits, m.quantizer.levels)  # (B, R, h, w)
         energy = cell_energy(residual, c.cell).unsqueeze(1)

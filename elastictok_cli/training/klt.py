@@ -39,7 +39,7 @@ def fit(model: DefaultModel, sampler: Sampler, *, clips: int = 384, seed: int = 
 
 def _fit_kind(model: DefaultModel, kind: int, residuals: list[torch.Tensor]) -> None:
     cell = model.config.cell
-    patch = model.analysis.shape[-1]
+    patch = model.basis.shape[-1]
     cells = []
     for residual in residuals:
         rows = to_cells(residual, cell).permute(0, 2, 3, 1).reshape(-1, patch)
@@ -50,8 +50,7 @@ def _fit_kind(model: DefaultModel, kind: int, residuals: list[torch.Tensor]) -> 
     covariance = (x * weight.unsqueeze(1)).t() @ x / weight.sum()
     covariance += _still_luma(model.config, covariance)
     vectors = torch.linalg.eigh(covariance)[1].flip(1)[:, : model.config.coefficients].t().contiguous()
-    model.analysis[kind] = vectors
-    model.synthesis[kind] = vectors
+    model.basis[kind] = vectors
     coefficients = x @ vectors.t()  # (N, K)
     tail = (x.square().sum(1) - coefficients.square().sum(1)).clamp_min(0)
     model.quantizer.scale[kind] = coefficients.square().mean(0).sqrt().clamp_min(1e-3)

@@ -54,18 +54,13 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 def build(model: DefaultModel, *, lr: float) -> list[torch.optim.Optimizer]:
     """Optimizers for all parameters; every group's `base_lr` is what a schedule multiplies."""
-    bases = [model.analysis, model.synthesis]
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
-        if any(p is base for base in bases):
-            continue
         starts_at_zero = name.endswith("_out.weight") or ".outof." in name
         (matrices if p.ndim == 4 and not starts_at_zero else rest).append(p)
     muon = Muon(matrices, lr=20 * lr)
-    adam = torch.optim.AdamW(
-        [{"params": rest, "lr": lr}, {"params": bases, "lr": 0.05 * lr}], betas=(0.9, 0.98), weight_decay=0.0
-    )
+    adam = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
     for optimizer in (muon, adam):
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

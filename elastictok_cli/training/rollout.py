@@ -30,6 +30,7 @@ class Step:
     keep: torch.Tensor  # (B, h, w) residual tokens
     sent: torch.Tensor  # (B, h, w) bool, velocities
     mse: torch.Tensor  # (B,)
+    linear_mse: torch.Tensor  # (B,) before the last network
 
 
 KeepRule = Callable[[torch.Tensor], torch.Tensor]  # curve (B, R + 1, h, w) -> keep (B, h, w)
@@ -64,7 +65,8 @@ def rollout(
             prediction, features = model.predict(moved, context, velocity, count)
         residual = block - prediction
         prior = model.prior(context, grid, block.shape[0])
-        coded = model.quantizer(prior, kind, target=project(to_cells(residual, c.cell), model.analysis[kind]))
+        wanted = project(to_cells(residual, c.cell), model.basis[kind])
+        coded = model.quantizer(prior, kind, target=wanted)
         with torch.no_grad():
             energy = cell_energy(residual, c.cell).unsqueeze(1)
             curve = torch.cat([energy, (energy - coded.gains.cumsum(1)).clamp_min(0)], 1)
@@ -72,7 +74,10 @@ def rollout(
         coefficients = model.quantizer.assemble(coded.changes, keep, kind)
         decoded, left = model.refine(prediction, features, coefficients, keep, kind)
         mse = (decoded - block).square().mean((1, 2, 3, 4))
-        yield Step(kind, residual, decoded, keep, sent, mse)
+        # the basis is orthonormal: what the coefficients miss, and what lies outside them
+        linear = residual.square().sum((1, 2, 3, 4)) - wanted.square().sum((1, 2, 3))
+        linear = (linear + (wanted - coefficients).square().sum((1, 2, 3))) / block[0].numel()
+        yield Step(kind, residual, decoded, keep, sent, mse, linear.clamp_min(0))
         context = Context(decoded[:, -1].detach().clamp(-1, 1), left, velocity)
 
 
