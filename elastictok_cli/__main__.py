@@ -1,0 +1,5 @@
+"""`python -m elastictok_cli`."""
+
+from elastictok_cli.main import run
+
+run()

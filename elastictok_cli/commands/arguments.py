@@ -1,0 +1,93 @@
+"""Arguments that several commands share, and what they mean."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elastictok_cli.commands.failures import ExitCode, Failure
+from elastictok_cli.commands.units import parse_seconds
+
+if TYPE_CHECKING:
+    import torch
+
+    from elastictok_cli.tokenizer.checkpoint import Loaded
+
+
+class DeviceName(StrEnum):
+    """Where the network runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Start = Annotated[
+    float | None,
+    typer.Option(parser=_seconds, metavar="TIME", help="Begin here: seconds or [hh:]mm:ss."),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(parser=_seconds, metavar="TIME", help="Stop after this long."),
+]
+NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave out audio and subtitles.")]
+Span = Annotated[
+    float | None,
+    typer.Option("--time", parser=_seconds, metavar="SPAN", help="Stop after this long: 90m, 2h."),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="FILE", help="Weights to use.", show_default="the shipped ones"),
+]
+Device = Annotated[DeviceName, typer.Option("--device", help="auto: cuda, else mps, else cpu.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads of the network.", show_default="all cores"),
+]
+Force = Annotated[bool, typer.Option("-y", "--force", help="Overwrite what exists.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="JSON lines on standard output; docs/json-output.md."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Neither progress nor summary.")]
+
+
+def check_window(start: float | None, duration: float | None) -> None:
+    """Refuse a window of no length."""
+    if duration is not None and duration <= 0:
+        raise Failure("--duration must be more than 0", ExitCode.USAGE)
+
+
+def find_device(name: DeviceName, threads: int | None = None) -> "torch.device":
+    """The device to run on. Raises Failure where it is asked for and not there."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is DeviceName.auto:
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
+    if not has[name.value]:
+        raise Failure(
+            f"this machine has no {name.value} device that torch can use; try --device cpu", ExitCode.USAGE
+        )
+    return torch.device(name.value)
+
+
+def load_model(path: Path | None, device: "torch.device") -> "Loaded":
+    """The model to use. Raises Failure where the file is none."""
+    from elastictok_cli.tokenizer import checkpoint
+
+    try:
+        return checkpoint.load(path, device)
+    except checkpoint.CheckpointError as error:
+        raise Failure(str(error), ExitCode.BAD_INPUT) from None

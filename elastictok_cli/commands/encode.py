@@ -1,0 +1,287 @@
+"""`elastictok encode`: a video to an .etk file."""
+
+import time
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elastictok_cli.commands import units
+from elastictok_cli.commands.arguments import (
+    Device,
+    DeviceName,
+    Duration,
+    Force,
+    Json,
+    Model,
+    NoAudio,
+    Quiet,
+    Start,
+    Threads,
+    check_window,
+    find_device,
+    load_model,
+)
+from elastictok_cli.commands.console import Display, JsonLines
+from elastictok_cli.commands.failures import ExitCode, Failure, guarded
+from elastictok_cli.commands.targets import PIPE, check_source, check_target, publish
+
+if TYPE_CHECKING:
+    from elastictok_cli.codec.encoder import EncodeOptions
+    from elastictok_cli.codec.events import BlockDone, Event, Finished, Started
+
+DEFAULT_MSE = 0.007
+_MOST_NAMED = 10  # missed blocks in the summary
+
+
+class Allocation(StrEnum):
+    """Who gets a length of its own."""
+
+    cell = "cell"
+    block = "block"
+
+
+@guarded
+def encode(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A video or picture; - is standard input.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="- is standard output.", show_default="IN with .etk"),
+    ] = None,
+    mse: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest mean square error of a block, on pixels from -1 to 1. 0.015 (24.3 dB) is rough, "
+            "0.007 (27.6 dB) fair, 0.003 (31.2 dB) good, 0.001 (36.0 dB) fine.",
+            show_default=str(DEFAULT_MSE),
+        ),
+    ] = None,
+    psnr: Annotated[
+        float | None,
+        typer.Option(metavar="DB", help="The same knob in decibels: mse = 4 / 10^(DB/10)."),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Keep N tokens of every cell."),
+    ] = None,
+    allocation: Annotated[
+        Allocation, typer.Option(help="Choose a length for each cell, or one for all cells of a block.")
+    ] = Allocation.cell,
+    keyframe_interval: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="Most time between seek points; 0: only scene cuts."),
+    ] = 5.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 5 when a block missed the target.")
+    ] = False,
+    start: Start = None,
+    duration: Duration = None,
+    max_height: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=1, help="Scale taller pictures down."),
+    ] = None,
+    no_audio: NoAudio = False,
+    model: Model = None,
+    device: Device = DeviceName.auto,
+    threads: Threads = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compress a video: as many tokens as each block needs to stay under the target."""
+    error = _target_error(mse, psnr, tokens)
+    check_window(start, duration)
+    target = target or _default_target(source)
+    if as_json and str(target) == PIPE:
+        raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
+    check_source(source)
+    check_target(target, force=force, source=source)
+
+    from elastictok_cli.video import VideoReader
+
+    lines = JsonLines(enabled=as_json)
+    with (
+        publish(target) as stream,
+        VideoReader(
+            source, start=start, duration=duration, max_height=max_height, aux=not no_audio
+        ) as reader,
+        Display(quiet=quiet) as display,
+    ):
+        from elastictok_cli.codec.encoder import EncodeOptions, make_header
+        from elastictok_cli.codec.encoder import encode as encode_frames
+        from formats import EtkWriter
+
+        where = find_device(device, threads)
+        loaded = load_model(model, where)
+        options = EncodeOptions(
+            mse=error, tokens=tokens, allocation=allocation.value, keyframe_interval=keyframe_interval
+        )
+        _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
+        writer = EtkWriter(stream, make_header(reader.info, loaded, options))
+        watch = _Watch(display)
+        warned = 0
+        for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):
+            for text in reader.warnings[warned:]:
+                display.warn(text)
+                lines.write("warning", {"message": text})
+            warned = len(reader.warnings)
+            watch.see(event)
+            if watch.finished is None:
+                lines.write(*_as_json(event))
+    assert watch.finished is not None
+    whole = start is None and duration is None
+    facts = _summary(watch.finished, watch.missed, whole=whole)
+    for line in _report(str(target), facts, error):
+        display.note(line)
+    lines.write("summary", {"output": str(target), **facts})
+    if strict and facts["missed"]:
+        raise typer.Exit(ExitCode.MISSED)
+
+
+def _target_error(mse: float | None, psnr: float | None, tokens: int | None) -> float | None:
+    """The error asked for; None when it is a number of tokens."""
+    if sum(value is not None for value in (mse, psnr, tokens)) > 1:
+        raise Failure("--mse, --psnr and --tokens exclude each other", ExitCode.USAGE)
+    if tokens is not None:
+        return None
+    if psnr is not None and not 0 < psnr < 100:
+        raise Failure("--psnr must be between 0 and 100 dB", ExitCode.USAGE)
+    error = units.mse_of(psnr) if psnr is not None else DEFAULT_MSE if mse is None else mse
+    if not 0 < error <= 4:
+        raise Failure("--mse must be more than 0 and at most 4", ExitCode.USAGE)
+    return error
+
+
+def _default_target(source: Path) -> Path:
+    if str(source) == PIPE:
+        raise Failure("name OUT when IN is standard input", ExitCode.USAGE)
+    return source.with_suffix(".etk")
+
+
+def _check_tokens(options: "EncodeOptions", most: int) -> None:
+    if options.tokens is not None and options.tokens > most:
+        raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
+
+
+class _Watch:
+    """Turns events into the state of the progress display."""
+
+    def __init__(self, display: Display) -> None:
+        self.finished: Finished | None = None
+        self.missed: list[BlockDone] = []
+        self._display = display
+        self._began = time.monotonic()
+        self._blocks = self._frames = self._tokens = 0
+        self._error = 0.0
+        self._written = 0  # bytes
+        self._written_tokens = 0  # of the segments in them
+
+    def see(self, event: "Event") -> None:
+        from elastictok_cli.codec import events
+
+        match event:
+            case events.Started():
+                self._started = event
+                self._total = _expected_frames(event)
+                self._rate = event.average_rate
+            case events.BlockDone():
+                self._blocks += 1
+                self._frames += event.frames
+                self._tokens += event.tokens
+                self._error += sum(event.frame_mse)
+                if event.missed:
+                    self.missed.append(event)
+                self._show()
+            case events.SegmentWritten():
+                self._written, self._written_tokens = event.bytes_so_far, self._tokens
+            case events.Finished():
+                self.finished = event
+
+    def _show(self) -> None:
+        total = max(self._total, self._frames) if self._total else None
+        spent = max(time.monotonic() - self._began, 1e-6)
+        fraction = self._frames / total if total else None
+        head = f"block {self._blocks}" + (
+            f"/{max(self._blocks, round(self._blocks / fraction))}" if fraction else ""
+        )
+        if fraction:
+            head += f"  {fraction:.0%}  eta {units.clock(spent / fraction - spent)}"
+        size = self._size()
+        facts = [f"{self._frames / spent:.1f} fps"]
+        if self._rate:
+            facts.append(f"{size * 8 / 1000 * self._rate / self._frames:.0f} kbps")
+        facts.append(f"est {units.size(size / fraction)}" if fraction else units.size(size))
+        facts.append(units.quality(self._error / self._frames))
+        facts.append(f"{self._tokens / self._blocks:.0f}/{self._started.tokens_per_block} tok")
+        if self.missed:
+            facts.append(f"{len(self.missed)} missed")
+        self._display.show(fraction, head, "  ".join(facts))
+
+    def _size(self) -> float:
+        """Bytes so far; tokens that wait for their segment count as those written did, or 2 bytes each."""
+        each = self._written / self._written_tokens if self._written_tokens else 2.0
+        return self._written + each * (self._tokens - self._written_tokens)
+
+
+def _expected_frames(started: "Started") -> int | None:
+    if started.frames:
+        return started.frames
+    if started.duration and started.average_rate:
+        return max(1, round(started.duration * started.average_rate))
+    return None
+
+
+def _as_json(event: "Event") -> tuple[str, dict[str, Any]]:
+    from elastictok_cli.codec import events
+
+    names = {events.Started: "started", events.BlockDone: "block", events.SegmentWritten: "segment"}
+    return names[type(event)], asdict(event)
+
+
+def _summary(finished: "Finished", missed: "list[BlockDone]", *, whole: bool) -> dict[str, Any]:
+    """The facts of the summary. `whole`: all of the source was encoded, so that its size can be compared."""
+    facts = asdict(finished)
+    blocks = max(1, finished.blocks)
+    source_bytes = finished.source_bytes if whole else None
+    return {
+        **facts,
+        "mean_block_tokens": finished.tokens / blocks,
+        "share": finished.tokens / blocks / finished.tokens_per_block,
+        "psnr": units.psnr(finished.mse),
+        "kbps": units.kbps(finished.bytes, finished.duration),
+        "source_ratio": finished.bytes / source_bytes if source_bytes else None,
+        "fps": finished.frames / finished.seconds if finished.seconds else None,
+        "missed": [{"index": block.index, "time": block.time, "mse": block.mse} for block in missed],
+    }
+
+
+def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]:
+    """The summary for people."""
+    size = units.size(facts["bytes"])
+    if facts["kbps"] is not None:
+        size += f", {facts['kbps']:.0f} kbps"
+    if facts["source_ratio"] is not None:
+        size += f", {facts['source_ratio']:.2f} of the source ({units.size(facts['source_bytes'])})"
+    lines = [
+        f"{name}: {units.count(facts['frames'], 'frame')}, {units.clock(facts['duration'], 2)}, "
+        f"{units.count(facts['blocks'], 'block')}, {units.count(facts['segments'], 'segment')}",
+        f"  size     {size}",
+        f"  tokens   {facts['mean_block_tokens']:.0f} a block on average ({facts['min_block_tokens']} to "
+        f"{facts['max_block_tokens']}), {facts['share']:.1%} of the most possible ({facts['tokens_per_block']})",
+        f"  quality  {units.quality(facts['mse'])} on average; worst block {units.quality(facts['worst_mse'])}",
+        f"  speed    {facts['seconds']:.1f} s, {facts['fps'] or 0:.1f} fps",
+    ]
+    missed = facts["missed"]
+    if missed:
+        lines.append(
+            f"  missed   {units.count(len(missed), 'block')} did not reach {units.quality(target or 0)}:"
+        )
+        for block in missed[:_MOST_NAMED]:
+            lines.append(
+                f"           block {block['index']} at {units.clock(block['time'], 2)}, {units.quality(block['mse'])}"
+            )
+        if len(missed) > _MOST_NAMED:
+            lines.append(f"           and {len(missed) - _MOST_NAMED} more; elastictok stats lists them all")
+    return lines

@@ -1,0 +1,173 @@
+"""`elastictok train`: a model from folders of videos and photos."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elastictok_cli.commands import units
+from elastictok_cli.commands.arguments import (
+    Device,
+    DeviceName,
+    Force,
+    Json,
+    Quiet,
+    Span,
+    Threads,
+    find_device,
+)
+from elastictok_cli.commands.console import Display, JsonLines
+from elastictok_cli.commands.failures import ExitCode, Failure, guarded
+
+if TYPE_CHECKING:
+    from elastictok_cli.training.loop import Event, Tick
+
+
+@guarded
+def train(
+    data: Annotated[
+        list[Path], typer.Option(metavar="DIR", help="Videos and photos; may be given several times.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="CKPT", help="The .safetensors file to write.")],
+    span: Span = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    val: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Videos to measure on from time to time.")
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="CKPT", help="Weights to start from.", show_default="the KLT of the data"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 8,
+    blocks: Annotated[int, typer.Option(min=1, help="Blocks in a clip.")] = 3,
+    crop: Annotated[int, typer.Option(min=32, help="Side of a clip in pixels.")] = 128,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    cache_gb: Annotated[float, typer.Option(help="Memory for decoded pictures.")] = 6.0,
+    compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    shard_mb: Annotated[
+        int | None,
+        typer.Option(min=1, help="Also save the state in pieces of this size."),
+    ] = None,
+    device: Device = DeviceName.auto,
+    threads: Threads = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model. The state is saved beside it every few minutes; the same command goes on from there."""
+    if span is None and steps is None:
+        raise Failure("say when to stop: --time, --steps or both", ExitCode.USAGE)
+    for folder in [*data, *(val or [])]:
+        if not folder.is_dir():
+            raise Failure(f"{folder} is not a folder", ExitCode.BAD_INPUT)
+    if out.suffix != ".safetensors":
+        raise Failure("--out must end in .safetensors", ExitCode.USAGE)
+    if not out.parent.is_dir():
+        raise Failure(f"the folder {out.parent} does not exist", ExitCode.USAGE)
+    state = out.with_suffix(".state.pt")
+    if out.exists() and not state.exists() and not force:
+        raise Failure(
+            f"{out} exists already, without {state.name} to go on from; -y overwrites it", ExitCode.USAGE
+        )
+
+    where = find_device(device, threads)
+    from elastictok_cli.tokenizer.checkpoint import CheckpointError
+    from elastictok_cli.training.loop import TrainingError, TrainOptions
+    from elastictok_cli.training.loop import train as run
+
+    options = TrainOptions(
+        data=tuple(data),
+        out=out,
+        time=span,
+        steps=steps,
+        batch=batch,
+        blocks=blocks,
+        crop=crop,
+        lr=lr,
+        cache_bytes=int(cache_gb * 2**30),
+        seed=seed,
+        validation=tuple(val or ()),
+        compile=compile_,
+        init=init,
+        shard_bytes=shard_mb * 10**6 if shard_mb else None,
+    )
+    lines = JsonLines(enabled=as_json)
+    began = time.monotonic()
+    watch: _Watch | None = None
+    try:
+        with Display(quiet=quiet) as display:
+            watch = _Watch(display)
+            for event in run(options, where):
+                watch.see(event)
+                lines.write(*_as_json(event))
+    except KeyboardInterrupt:
+        raise Failure(_interrupted(watch, out), ExitCode.INTERRUPTED) from None
+    except (TrainingError, CheckpointError) as error:
+        raise Failure(str(error), ExitCode.BAD_INPUT) from None
+    seconds = time.monotonic() - began
+    display.note(f"{out}: step {watch.step} after {units.clock(seconds)}")
+    lines.write("summary", {"output": str(out), "steps": watch.step, "seconds": seconds})
+
+
+def _interrupted(watch: "_Watch | None", out: Path) -> str:
+    if watch is None or watch.saved is None:
+        return f"interrupted before the first save of {out}"
+    return (
+        f"interrupted at step {watch.step}; run the same command again to go on from step {watch.saved}, the last "
+        f"that was saved"
+    )
+
+
+class _Watch:
+    """Turns events into the state of the progress display."""
+
+    def __init__(self, display: Display) -> None:
+        self.step = 0
+        self.saved: int | None = None
+        self._display = display
+        display.show(None, "loading clips", "")
+
+    def see(self, event: "Event") -> None:
+        from elastictok_cli.training import loop
+
+        match event:
+            case loop.Loading():
+                self._display.show(None, f"loading: {event.clips} clips", f"{event.gigabytes:.1f} GB")
+            case loop.Tick():
+                self.step = event.step
+                self._tick(event)
+            case loop.Saved():
+                self.step = self.saved = event.step
+            case loop.Validated():
+                figures = ", ".join(f"{name} {_short(value)}" for name, value in event.figures.items())
+                self._display.note(f"validation: {figures}")
+
+    def _tick(self, tick: "Tick") -> None:
+        head = f"step {tick.step}  {tick.progress:.0%}"
+        if tick.seconds_left is not None:
+            head += f"  eta {units.clock(tick.seconds_left)}"
+        errors = " ".join(f"{kind} {mse:.4f}" for kind, mse in tick.errors.items())
+        facts = (
+            f"loss {tick.loss:.3f}  mse {errors}  {tick.tokens:.1f} tok/cell  "
+            f"{tick.examples_per_second:.1f} examples/s"
+        )
+        self._display.show(tick.progress, head, facts)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _as_json(event: "Event") -> tuple[str, dict[str, Any]]:
+    from elastictok_cli.training import loop
+
+    names = {loop.Loading: "loading", loop.Tick: "step", loop.Saved: "saved", loop.Validated: "validated"}
+    facts = asdict(event)
+    if isinstance(event, loop.Validated):
+        facts = event.figures
+    elif isinstance(event, loop.Saved):
+        facts["path"] = str(event.path)
+    return names[type(event)], facts

@@ -1,0 +1,115 @@
+"""What an .etk file spends on each frame. Needs no model."""
+
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from formats import EtkReader, Segment
+
+
+class FrameUsage(NamedTuple):
+    """One frame. Tokens of a block are shared evenly by its frames, bytes of a segment by tokens."""
+
+    frame: int
+    time: float  # seconds
+    duration: float  # seconds, 0 if unknown
+    block: int
+    segment: int
+    keyframe: bool  # the first frame of a segment's first block
+    scene_cut: bool
+    missed: bool  # its block did not meet the target
+    tokens: float
+    block_tokens: int
+    share: float  # of the most tokens the block could keep
+    bytes: float
+    mse: float  # NaN if unknown
+
+
+def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
+    """Every frame that can be read, in order of time."""
+    header = reader.header
+    base = Fraction(*header.time_base)
+    capacity = header.grid[0] * header.grid[1] * header.model.tokens_per_cell
+    number = block_number = 0
+    for segment in reader.segments(tokens=False):
+        cost = _bytes_per_frame(segment)
+        for position, block in enumerate(segment.blocks):
+            count = block.token_count
+            facts = zip(block.pts, block.durations, block.frame_mse, strict=True)
+            for place, (pts, duration, mse) in enumerate(facts):
+                yield FrameUsage(
+                    frame=number,
+                    time=float(pts * base),
+                    duration=float(duration * base),
+                    block=block_number,
+                    segment=segment.number,
+                    keyframe=position == 0 and place == 0,
+                    scene_cut=block.scene_cut and place == 0,
+                    missed=block.missed,
+                    tokens=count / len(block.pts),
+                    block_tokens=count,
+                    share=count / capacity,
+                    bytes=cost[position],
+                    mse=mse,
+                )
+                number += 1
+            block_number += 1
+
+
+def _bytes_per_frame(segment: "Segment") -> list[float]:
+    """For each block, the bytes of one of its frames."""
+    counts = [block.token_count for block in segment.blocks]
+    lengths = [len(block.pts) for block in segment.blocks]
+    if not sum(counts):
+        return [segment.size_bytes / sum(lengths)] * len(lengths)
+    each = segment.size_bytes / sum(counts)
+    return [each * count / length for count, length in zip(counts, lengths, strict=True)]
+
+
+def _doubles() -> "array[float]":
+    return array("d")
+
+
+@dataclass
+class Totals:
+    """Sums over frames, and the series of a chart."""
+
+    segments: int = 0
+    bytes: float = 0.0
+    end: float = 0.0  # seconds
+    frame_times: "array[float]" = field(default_factory=_doubles)
+    frame_mse: "array[float]" = field(default_factory=_doubles)
+    block_times: "array[float]" = field(default_factory=_doubles)
+    block_tokens: "array[int]" = field(default_factory=lambda: array("q"))
+    block_missed: bytearray = field(default_factory=bytearray)
+
+    def add(self, row: FrameUsage) -> None:
+        """Count a frame."""
+        if row.block == len(self.block_tokens):
+            self.block_tokens.append(row.block_tokens)
+            self.block_missed.append(row.missed)
+            self.block_times.append(row.time)
+        self.frame_times.append(row.time)
+        self.frame_mse.append(row.mse)
+        self.segments += row.keyframe
+        self.bytes += row.bytes
+        self.end = row.time + row.duration
+
+    @property
+    def frames(self) -> int:
+        """Frames that could be read."""
+        return len(self.frame_mse)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the end of the last."""
+        return self.end - self.frame_times[0] if self.frame_times else 0.0
+
+    def errors(self) -> tuple[float, float]:
+        """Mean and largest error of the frames where it is known; NaN when none is."""
+        known = [mse for mse in self.frame_mse if not math.isnan(mse)]
+        return (math.fsum(known) / len(known), max(known)) if known else (math.nan, math.nan)

@@ -1,0 +1,92 @@
+"""The command line: what verbs there are, and how the program starts and stops."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from elastictok_cli.commands.decode import decode
+from elastictok_cli.commands.encode import encode
+from elastictok_cli.commands.models import models
+from elastictok_cli.commands.stats import stats
+from elastictok_cli.commands.train import train
+from elastictok_cli.version import __version__
+
+# \b keeps the lines of a paragraph as they are.
+_EXAMPLES = """\b
+Examples:
+  elastictok encode clip.mp4
+  elastictok stats clip.etk
+  elastictok decode clip.etk back.mp4
+
+\b
+Exit codes:
+  0 done               3 bad input           5 target missed, with --strict
+  2 wrong usage        4 damaged .etk file   130 interrupted"""
+
+_ENCODE_EXAMPLES = """\b
+Examples:
+  elastictok encode clip.mp4 --psnr 30
+  elastictok encode long.mkv part.etk --start 1:30 --duration 20
+  ffmpeg -i clip.avi -f nut - | elastictok encode - clip.etk"""
+
+_DECODE_EXAMPLES = """\b
+Examples:
+  elastictok decode clip.etk exact.mkv --lossless
+  elastictok decode clip.etk frames/ --start 0:10 --duration 2
+  elastictok decode clip.etk - | ffplay -"""
+
+_STATS_EXAMPLES = """\b
+Examples:
+  elastictok stats clip.etk --plot usage.png
+  elastictok stats clip.etk --json | jq 'select(.type == "frame" and .missed)'"""
+
+_TRAIN_EXAMPLES = """\b
+Example:
+  elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m"""
+
+app = typer.Typer(
+    name="elastictok",
+    help="Compress video to as many tokens as each block needs to stay under an error target, and no more.",
+    epilog=_EXAMPLES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=_ENCODE_EXAMPLES)(encode)
+app.command(epilog=_DECODE_EXAMPLES)(decode)
+app.command(epilog=_STATS_EXAMPLES)(stats)
+app.command(epilog=_TRAIN_EXAMPLES)(train)
+app.command()(models)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"elastictok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: unfinished files are removed on the way out
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without the characters of a chart
+    app(prog_name="elastictok")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
