@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
+_WIDEST = 4  # characters of a bar, where there are few
 
 
 def columns(values: Sequence[float], width: int) -> list[float]:
@@ -30,13 +31,15 @@ def chart(values: Sequence[int], marks: Sequence[int], *, width: int, height: in
     """Lines of at most `width` characters: bars of the values (one a block), and `!` under those marked."""
     top = max(values, default=0)
     label = max(len(str(top)), 1)
-    shown = columns(values, max(1, width - label - 2))
+    room = max(1, width - label - 2)
+    wide = min(_WIDEST, max(1, room // max(1, len(values))))  # characters of one bar
+    shown = [value for value in columns(values, room) for _ in range(wide)]
     rows = bars(shown, top, height)
     lines = []
     for number, row in enumerate(rows):
         name = str(top) if number == 0 else "0" if number == height - 1 else ""
         lines.append(f"{name:>{label}} ┤{row}".rstrip())
     if any(marks):
-        below = columns([float(mark) for mark in marks], len(shown))
+        below = [mark for mark in columns(marks, room) for _ in range(wide)]
         lines.append(f"{'':>{label}}  {''.join('!' if mark else ' ' for mark in below)}".rstrip())
     return lines

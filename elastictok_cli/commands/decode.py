@@ -89,7 +89,6 @@ def decode(
     from formats import EtkReader
 
     lines = JsonLines(enabled=as_json)
-    began = time.monotonic()
     with ExitStack() as stack:
         reader = stack.enter_context(EtkReader(sys.stdin.buffer if str(source) == PIPE else source))
         target = target or _default_target(source, reader, lossless=lossless or codec is Codec.ffv1)
@@ -98,6 +97,7 @@ def decode(
         display = stack.enter_context(Display(quiet=quiet))
         where = find_device(device, threads)
         loaded = load_model(model, where)
+        began = time.monotonic()
 
         from elastictok_cli.codec.decoder import ModelMismatch, window
         from elastictok_cli.codec.decoder import decode as decode_frames

@@ -90,7 +90,10 @@ def encode(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compress a video: as many tokens as each block needs to stay under the target."""
+    """Compress a video into an .etk file.
+
+    Every block of frames keeps as many tokens as it needs to stay under the target, and no more.
+    """
     error = _target_error(mse, psnr, tokens)
     check_window(start, duration)
     target = target or _default_target(source)

@@ -43,7 +43,7 @@ def stats(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a file holds and how many tokens each frame took.
+    """Show what an .etk file holds and where its tokens went.
 
     Of a damaged file, the intact part is shown; the exit code is then 4.
     """
@@ -76,7 +76,15 @@ def stats(
         lines.write("summary", summary)
         if not as_json and not to_stdout:
             width = shutil.get_terminal_size().columns
-            for line in _report(str(source), reader, totals, summary, table, width, show_all=show_all):
+            for line in _report(
+                "standard input" if str(source) == PIPE else str(source),
+                reader,
+                totals,
+                summary,
+                table,
+                width,
+                show_all=show_all,
+            ):
                 typer.echo(line)
         if plot_target is not None:
             _draw(plot_target, source.name, reader, totals)

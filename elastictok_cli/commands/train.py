@@ -57,7 +57,10 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model. The state is saved beside it every few minutes; the same command goes on from there."""
+    """Train a model on videos and photos.
+
+    The state is saved beside it every few minutes; the same command again goes on from there.
+    """
     if span is None and steps is None:
         raise Failure("say when to stop: --time, --steps or both", ExitCode.USAGE)
     for folder in [*data, *(val or [])]:
