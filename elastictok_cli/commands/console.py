@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
+from elastictok_cli.commands import units
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
@@ -74,6 +76,7 @@ class Display:
         self._print(f"warning: {text}")
 
     def _print(self, text: str) -> None:
+        text = units.printable(text)
         if self._live is not None:
             self._live.console.print(text, markup=False, soft_wrap=True)
         else:

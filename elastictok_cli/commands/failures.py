@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 import typer
 
+from elastictok_cli.commands import units
 from elastictok_cli.video import VideoError
 
 P = ParamSpec("P")
@@ -53,7 +54,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             message, code = _explain(error)
             if code is ExitCode.UNEXPECTED and os.environ.get("ELASTICTOK_TRACEBACK"):
                 raise
-            typer.echo(f"elastictok: {message}", err=True)
+            typer.echo(f"elastictok: {units.printable(message)}", err=True)
             if isinstance(error, OSError):
                 _drop_stdout()
             raise typer.Exit(code) from None

@@ -41,9 +41,9 @@ def draw(
         lower.axhline(
             target_mse, color="#cc3311", linewidth=0.8, linestyle="--", label=f"target {target_mse:g}"
         )
-        lower.legend(loc="upper right")
+        lower.legend(loc="lower right")
     lower.set_ylabel("mse per frame")
     lower.set_ylim(bottom=0)
     lower.set_xlabel("seconds")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     figure.savefig(file, format=suffix.removeprefix(".").lower(), dpi=120)

@@ -52,13 +52,14 @@ def stats(
     if as_json and to_stdout:
         raise Failure("--json and --csv - both want standard output", ExitCode.USAGE)
     for target in (csv_target, plot_target):
-        if target is not None:
+        if target is not None and str(target) != PIPE:
             check_target(target, force=force, source=source)
     if plot_target is not None:
         plot.check_plot(plot_target.suffix)
 
     from formats import EtkReader
 
+    name = "standard input" if str(source) == PIPE else units.printable(str(source))
     lines = JsonLines(enabled=as_json)
     totals = Totals()
     with ExitStack() as stack:
@@ -71,23 +72,15 @@ def stats(
             table.add(row)
             sheet.add(row)
             lines.write("frame", row._asdict())
+        if plot_target is not None:
+            _draw(plot_target, name, reader, totals)
         damage = describe_damage(reader)
         summary = _summary(reader, totals, damage)
         lines.write("summary", summary)
         if not as_json and not to_stdout:
             width = shutil.get_terminal_size().columns
-            for line in _report(
-                "standard input" if str(source) == PIPE else str(source),
-                reader,
-                totals,
-                summary,
-                table,
-                width,
-                show_all=show_all,
-            ):
+            for line in _report(name, reader, totals, summary, table, width, show_all=show_all):
                 typer.echo(line)
-        if plot_target is not None:
-            _draw(plot_target, source.name, reader, totals)
     for text in damage:
         typer.echo(f"warning: {text}", err=True)
     if damage:
@@ -194,7 +187,7 @@ def _header_lines(name: str, reader: "EtkReader") -> Iterator[str]:
     )
     turned = f", turned by {header.rotation}°" if header.rotation else ""
     yield f"{name}: {header.width}x{header.height}{rate}{turned}"
-    yield f"  model    {model.name}, sha256 {model.sha256.hex()[:12]}…"
+    yield f"  model    {units.printable(model.name)}, sha256 {model.sha256.hex()[:12]}…"
     yield (
         f"  grid     {columns} x {rows} cells of {model.cell[1]}x{model.cell[0]} pixels x {model.block_frames} frames, "
         f"{units.count(model.tokens_per_cell, 'token')} each at most"
@@ -261,7 +254,7 @@ def _table_row(row: FrameUsage) -> str:
     ]
     line = (
         f"{row.frame:>7} {units.clock(row.time, 3):>11} {row.block:>6} {row.tokens:>8.1f} {row.share:>6.1%} "
-        f"{row.bytes:>8.1f} {row.mse:>9.3g} {units.psnr(row.mse):>6.2f}  {' '.join(notes)}"
+        f"{row.bytes:>8.1f} {row.mse:>9.3g} {row.psnr:>6.2f}  {' '.join(notes)}"
     )
     return line.rstrip()
 
@@ -282,12 +275,11 @@ class _Sheet:
                 io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
             )
         self._writer = csv.writer(text, lineterminator="\n")
-        self._writer.writerow([*FrameUsage._fields, "psnr"])
+        self._writer.writerow(FrameUsage._fields)
 
     def add(self, row: FrameUsage) -> None:
         if self._writer is not None:
-            cells = [int(value) if isinstance(value, bool) else value for value in row]
-            self._writer.writerow([*cells, units.psnr(row.mse)])
+            self._writer.writerow([int(value) if isinstance(value, bool) else value for value in row])
 
 
 def _draw(target: Path, name: str, reader: "EtkReader", totals: Totals) -> None:

@@ -53,7 +53,11 @@ def publish(target: Path) -> Iterator[BinaryIO]:
         return
     part = target.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        with part.open("xb") as stream:
+        stream = part.open("xb")
+    except OSError as error:
+        raise Failure(f"{target} cannot be written: {error.strerror}", ExitCode.BAD_INPUT) from None
+    try:
+        with stream:
             yield stream
         part.replace(target)
     except BaseException:

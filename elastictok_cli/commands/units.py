@@ -66,3 +66,8 @@ def kbps(count: float, seconds: float) -> float | None:
 def count(number: int, noun: str) -> str:
     """1 block, 2 blocks."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: str) -> str:
+    """Text without what could steer a terminal: names come from files that anyone may have written."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
+from elastictok_cli.commands import units
+
 if TYPE_CHECKING:
     from formats import EtkReader, Segment
 
@@ -27,6 +29,7 @@ class FrameUsage(NamedTuple):
     share: float  # of the most tokens the block could keep
     bytes: float
     mse: float  # NaN if unknown
+    psnr: float  # of that
 
 
 def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
@@ -55,6 +58,7 @@ def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
                     share=count / capacity,
                     bytes=cost[position],
                     mse=mse,
+                    psnr=units.psnr(mse),
                 )
                 number += 1
             block_number += 1

@@ -1,0 +1,115 @@
+"""A small clip with sound, and ways to run the program."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from typer.testing import CliRunner, Result
+
+from elastictok_cli.main import app
+from formats import EtkReader
+
+SIZE = (64, 48)
+COUNT = 15
+
+# Ctrl-C is ignored by what a shell starts in the background, and so would be its tests.
+_PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from elastictok_cli.main import run
+run()
+"""
+
+
+def run(*arguments: object, **options: Any) -> Result:
+    """The program in this process."""
+    return CliRunner().invoke(
+        app, [str(argument) for argument in arguments], prog_name="elastictok", **options
+    )
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """The program in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def make_clip(path: Path, *, count: int = COUNT, audio: bool = True) -> Path:
+    """Frames of a texture that glides, 30 a second, with a tone beside them."""
+    width, height = SIZE
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 256, (height // 4 + 1, width // 4 + count + 1, 3)).astype(np.uint8)
+    texture = texture.repeat(4, 0).repeat(4, 1)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        tone = out.add_stream("aac", rate=48000, layout="mono") if audio else None
+        for index in range(count):
+            picture = np.ascontiguousarray(texture[:height, index : index + width])
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 30)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        if tone is not None:
+            wave = (np.sin(np.arange(1600 * count) / 20) * 0.3).astype(np.float32)[None]
+            for first in range(0, wave.shape[1], 1024):
+                sound = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(wave[:, first : first + 1024]), format="fltp", layout="mono"
+                )
+                sound.sample_rate, sound.pts, sound.time_base = 48000, first, Fraction(1, 48000)
+                out.mux(tone.encode(sound))
+            out.mux(tone.encode(None))
+    return path
+
+
+def pictures(path: Path) -> list[tuple[Fraction, np.ndarray]]:
+    """Time and (H, W, 3) pixels of each frame."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [
+            (frame.pts * frame.time_base, frame.to_ndarray(format="rgb24"))
+            for frame in container.decode(stream)
+        ]
+
+
+def packets(path: Path) -> list[tuple[Fraction, str]]:
+    """Time and hash of each audio packet."""
+    with av.open(str(path)) as container:
+        return [
+            (packet.pts * packet.time_base, hashlib.md5(bytes(packet)).hexdigest())
+            for packet in container.demux(container.streams.audio[0])
+            if packet.size
+        ]
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    """Parsed strictly: NaN and Infinity are no JSON."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def frame_count(etk: Path) -> int | None:
+    """By the index."""
+    with EtkReader(etk) as reader:
+        return reader.frame_count
+
+
+def flip(source: Path, target: Path, offset: int) -> Path:
+    """A copy with one byte changed."""
+    data = bytearray(source.read_bytes())
+    data[offset] ^= 0xFF
+    target.write_bytes(data)
+    return target

@@ -1,0 +1,20 @@
+"""One clip and one file for all tests of the program."""
+
+from pathlib import Path
+
+import pytest
+from cli_samples import make_clip, run
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+@pytest.fixture(scope="session")
+def etk(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three segments."""
+    path = tmp_path_factory.mktemp("etk") / "clip.etk"
+    result = run("encode", clip, path, "--tokens", 12, "--keyframe-interval", 0.12)
+    assert "3 segments" in result.stderr
+    return path

@@ -1,0 +1,344 @@
+import errno
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_samples import COUNT, SIZE, flip, frame_count, json_lines, make_clip, packets, pictures, run, start
+
+from elastictok_cli.tokenizer import checkpoint
+from formats import EtkReader
+
+
+def test_round_trip_keeps_frames_times_size_and_sound(clip: Path, tmp_path: Path) -> None:
+    etk, back = tmp_path / "out.etk", tmp_path / "back.mkv"
+    encoded = run("encode", clip, etk, "--mse", 0.01)
+    assert encoded.exit_code == 0, encoded.stderr
+    assert encoded.stdout == ""
+    for word in (f"{COUNT} frames", "of the source", "tokens", "of the most possible", "dB", "fps"):
+        assert word in encoded.stderr
+    decoded = run("decode", etk, back, "--lossless")
+    assert decoded.exit_code == 0, decoded.stderr
+    assert decoded.stdout == ""
+    before, after = pictures(clip), pictures(back)
+    assert len(after) == len(before) == COUNT
+    assert after[0][1].shape == (SIZE[1], SIZE[0], 3)
+    assert [round(1000 * float(t)) for t, _ in after] == [round(1000 * float(t)) for t, _ in before]
+    assert [name for _, name in packets(back)] == [name for _, name in packets(clip)]
+    with EtkReader(etk) as reader:
+        blocks = list(reader.blocks())
+    first = 0
+    for block in blocks:
+        span = slice(first, first + len(block.pts))
+        errors = [
+            np.mean((a[1].astype(np.float64) - b[1]) ** 2) / 127.5**2
+            for a, b in zip(before[span], after[span], strict=True)
+        ]
+        assert np.allclose(errors, block.frame_mse, rtol=1e-2)
+        assert block.missed or np.mean(errors) <= 0.01
+        first = span.stop
+
+
+def test_output_names_come_from_the_input(clip: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copy(clip, tmp_path / "a.mov"))
+    assert run("encode", source, "--tokens", 1, "-q").exit_code == 0
+    assert run("decode", tmp_path / "a.etk", "-q").exit_code == 0
+    assert run("decode", tmp_path / "a.etk", "-q", "--codec", "ffv1").exit_code == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"a.mov", "a.etk", "a.mp4", "a.mkv"}
+
+
+def test_a_picture_becomes_a_picture(etk: Path, tmp_path: Path) -> None:
+    still = tmp_path / "still.png"
+    assert run("decode", etk, still, "--duration", 0.01).exit_code == 0
+    assert run("encode", still, "--tokens", 3).exit_code == 0
+    still.unlink()
+    assert run("decode", tmp_path / "still.etk").exit_code == 0
+    assert pictures(still)[0][1].shape == (SIZE[1], SIZE[0], 3)
+
+
+def test_a_window_is_what_the_whole_has_there_moved_to_0(etk: Path, tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole.mkv", tmp_path / "part.mkv"
+    assert run("decode", etk, whole, "--lossless").exit_code == 0
+    assert run("decode", etk, part, "--lossless", "--start", "0:00.1", "--duration", "0.1").exit_code == 0
+    expected, found = pictures(whole)[3:6], pictures(part)
+    assert [float(t) for t, _ in found] == [0, 0.033, 0.067]
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(expected, found, strict=True))
+    assert packets(part)
+
+
+def test_encode_takes_a_window_a_height_and_leaves_out_sound(clip: Path, tmp_path: Path) -> None:
+    etk = tmp_path / "part.etk"
+    result = run(
+        "encode",
+        clip,
+        etk,
+        "--tokens",
+        2,
+        "--start",
+        0.1,
+        "--duration",
+        0.1,
+        "--max-height",
+        24,
+        "--no-audio",
+    )
+    assert result.exit_code == 0, result.stderr
+    with EtkReader(etk) as reader:
+        assert (reader.frame_count, reader.header.width, reader.header.height) == (3, 32, 24)
+        assert reader.header.aux is None
+        assert next(reader.blocks()).pts[0] == 0
+
+
+def test_psnr_is_the_same_knob(clip: Path, tmp_path: Path) -> None:
+    etk = tmp_path / "out.etk"
+    assert run("encode", clip, etk, "--psnr", 20, "--allocation", "block").exit_code == 0
+    with EtkReader(etk) as reader:
+        assert reader.header.target_mse == pytest.approx(0.04)
+        assert reader.header.allocation == "block"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--mse", 0.1, "--psnr", 30],
+        ["--mse", 0.1, "--tokens", 3],
+        ["--mse", 0],
+        ["--mse", "nan"],
+        ["--psnr", -3],
+        ["--psnr", 1000],
+        ["--tokens", 9999],
+        ["--start", "soon"],
+        ["--duration", 0],
+        ["--device", "abacus"],
+        ["--json", "-"],
+    ],
+)
+def test_wrong_usage_is_2(clip: Path, tmp_path: Path, arguments: list[object]) -> None:
+    target = [] if "-" in arguments else [tmp_path / "out.etk"]
+    result = run("encode", clip, *target, *arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_2(
+    clip: Path, etk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for verb, source in (("encode", clip), ("decode", etk)):
+        result = run(verb, source, tmp_path / "out.mp4", "--device", "cuda")
+        assert result.exit_code == 2
+        assert (
+            result.stderr
+            == "elastictok: this machine has no cuda device that torch can use; try --device cpu\n"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_without_y(clip: Path, etk: Path, tmp_path: Path) -> None:
+    target = tmp_path / "there"
+    target.write_bytes(b"old")
+    for arguments in (("encode", clip), ("decode", etk), ("stats", etk, "--csv")):
+        result = run(*arguments, target)
+        assert result.exit_code == 2
+        assert "exists already; -y overwrites it" in result.stderr
+        assert target.read_bytes() == b"old"
+    assert run("encode", clip, target, "--tokens", 1, "-y").exit_code == 0
+    assert frame_count(target) == COUNT
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_folder_of_pictures_needs_y_too(etk: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    assert run("decode", etk, f"{folder}/").exit_code == 0
+    assert len(list(folder.iterdir())) == COUNT
+    assert run("decode", etk, f"{folder}/").exit_code == 2
+    assert run("decode", etk, folder, "-y", "--duration", 0.1).exit_code == 0
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_in_and_out_must_differ_even_through_a_link(clip: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copy(clip, tmp_path / "a.mp4"))
+    link = tmp_path / "b.mp4"
+    link.symlink_to(source)
+    before = source.read_bytes()
+    for target in (source, link, tmp_path / "." / "a.mp4"):
+        result = run("encode", source, target, "-y")
+        assert result.exit_code == 2
+        assert "are the same file" in result.stderr
+    assert source.read_bytes() == before
+
+
+def test_a_missing_folder_is_told_before_any_work(clip: Path, etk: Path, tmp_path: Path) -> None:
+    for verb, source in (("encode", clip), ("decode", etk)):
+        result = run(verb, source, tmp_path / "none" / "out.mp4")
+        assert (result.exit_code, result.stderr) == (
+            2,
+            f"elastictok: the folder {tmp_path / 'none'} does not exist\n",
+        )
+
+
+def test_bad_input_is_3_and_leaves_nothing(clip: Path, etk: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.etk"
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    for arguments in (
+        ("encode", tmp_path / "missing.mp4", target),
+        ("encode", text, target),
+        ("encode", tmp_path, target),
+        ("encode", clip, target, "--model", text),
+        ("encode", clip, target, "--start", 100),
+        ("decode", tmp_path / "missing.etk", target),
+        ("decode", etk, tmp_path / "out.mp4", "--start", 100),
+        ("decode", etk, tmp_path / "out.xyz"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 3, arguments
+        assert result.stderr.startswith("elastictok: ")
+        assert result.stderr.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["text.mp4"]
+
+
+def test_other_weights_are_named(etk: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    loaded = checkpoint.load()
+    checkpoint.save(loaded.tokenizer.model, other, {"note": "the same, but another file"})
+    result = run("decode", etk, tmp_path / "out.mp4", "--model", other)
+    assert result.exit_code == 3
+    assert loaded.sha256.hex()[:12] in result.stderr
+    assert checkpoint.digest(other).hex()[:12] in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["other.safetensors"]
+
+
+def test_a_lost_segment_is_4_and_the_rest_is_written(etk: Path, tmp_path: Path) -> None:
+    with EtkReader(etk) as reader:
+        assert reader.index is not None
+        lost = reader.index[1]
+    damaged = flip(etk, tmp_path / "damaged.etk", lost.offset + 20)
+    result = run("decode", damaged, tmp_path / "out.mkv", "--lossless", "--json")
+    assert result.exit_code == 4
+    assert f"warning: segment 1 is lost, {lost.frames} frames from 0:00" in result.stderr
+    assert len(pictures(tmp_path / "out.mkv")) == COUNT - lost.frames
+    *_, summary = json_lines(result.stdout)
+    assert summary["damaged"] is True
+    assert summary["frames"] == COUNT - lost.frames
+
+
+def test_a_window_beside_the_damage_is_whole(etk: Path, tmp_path: Path) -> None:
+    with EtkReader(etk) as reader:
+        assert reader.index is not None
+        damaged = flip(etk, tmp_path / "damaged.etk", reader.index[1].offset + 20)
+    assert run("decode", damaged, tmp_path / "out.mp4", "--duration", 0.1, "--no-audio").exit_code == 0
+
+
+def test_nothing_decodable_is_4_and_leaves_nothing(etk: Path, tmp_path: Path) -> None:
+    with EtkReader(etk) as reader:
+        assert reader.index is not None
+        end = reader.index[0].offset + 20
+    cut = tmp_path / "cut.etk"
+    for size in (0, 5, 30, end):
+        cut.write_bytes(etk.read_bytes()[:size])
+        result = run("decode", cut, tmp_path / "out.mp4")
+        assert result.exit_code == 4
+        assert result.stderr.startswith("elastictok: ")
+        assert [p.name for p in tmp_path.iterdir()] == ["cut.etk"]
+
+
+def test_a_missed_target_is_named_and_5_when_strict(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.etk"
+    arguments = ("encode", clip, target, "-y", "--mse", 1e-9, "--duration", 0.1)
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "did not reach mse 1e-09" in result.stderr
+    assert "block 0 at 0:00.00" in result.stderr
+    assert run(*arguments, "--strict").exit_code == 5
+    assert frame_count(target) == 3
+
+
+def test_quiet_says_nothing(clip: Path, etk: Path, tmp_path: Path) -> None:
+    assert run("encode", clip, tmp_path / "out.etk", "--tokens", 1, "-q").output == ""
+    assert run("decode", etk, tmp_path / "out.mkv", "-q").output == ""
+
+
+def test_pipes(clip: Path) -> None:
+    with clip.open("rb") as source:
+        encoder = start(
+            *("encode", "-", "-", "--tokens", 2, "-q"),
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    decoder = start("decode", "-", "-", "--raw", "-q", stdin=encoder.stdout, stdout=subprocess.PIPE)
+    assert encoder.stdout is not None
+    encoder.stdout.close()
+    output, _ = decoder.communicate()
+    with encoder:
+        assert encoder.stderr is not None
+        said = encoder.stderr.read()
+    assert (encoder.returncode, decoder.returncode, said) == (0, 0, b"")
+    assert len(output) == COUNT * SIZE[0] * SIZE[1] * 3
+
+
+def test_a_reader_that_goes_away_is_no_error_message(etk: Path) -> None:
+    process = start("stats", etk, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate()
+    assert (process.returncode, said) == (141, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_midway_leaves_nothing_under_the_final_name(tmp_path: Path, number: signal.Signals) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", count=300, audio=False)
+    process = start(
+        "encode",
+        clip,
+        tmp_path / "out.etk",
+        "--json",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(number)
+    _, said = process.communicate()
+    left = {p.name for p in tmp_path.iterdir()}
+    if number == signal.SIGKILL:
+        assert "out.etk" not in left
+        return
+    assert left == {"clip.mp4"}
+    assert process.returncode == 130
+    assert said == b"elastictok: interrupted\n"
+
+
+def test_a_full_disk_is_3_and_leaves_nothing(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("formats.EtkWriter.write_segment", fail)
+    result = run("encode", clip, tmp_path / "out.etk", "--tokens", 1)
+    assert (result.exit_code, result.stderr) == (3, "elastictok: No space left on device\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_unexpected_is_one_sentence_with_a_hint(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("boom\nand much more")
+
+    monkeypatch.setattr("elastictok_cli.codec.encoder.encode", fail)
+    result = run("encode", clip, tmp_path / "out.etk")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "elastictok: unexpected RuntimeError: boom (ELASTICTOK_TRACEBACK=1 in the environment shows where)\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    shown = run("encode", clip, tmp_path / "out.etk", env={"ELASTICTOK_TRACEBACK": "1"})
+    assert isinstance(shown.exception, RuntimeError)

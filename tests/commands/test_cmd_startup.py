@@ -1,0 +1,72 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_samples import run
+
+from elastictok_cli import __version__
+
+_PROBE = """
+import sys
+from elastictok_cli.main import run
+sys.argv = ["elastictok", *sys.argv[1:]]
+try:
+    run()
+except SystemExit as stop:
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    sys.stderr.write(" ".join(sorted(loaded & {"torch", "av", "numpy", "matplotlib", "rich"})))
+    sys.exit(stop.code)
+"""
+
+
+def _loaded_by(*arguments: object) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["--version"], ["encode", "--help"], ["train", "-h"], ["models"]]
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    assert _loaded_by(*arguments) == set()
+
+
+def test_stats_needs_neither_torch_nor_ffmpeg(etk: Path) -> None:
+    assert _loaded_by("stats", etk) == {"numpy"}
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"elastictok {__version__}\n"
+
+
+def test_python_m_runs_it() -> None:
+    command = [sys.executable, "-m", "elastictok_cli", "--version"]
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        == f"elastictok {__version__}\n"
+    )
+
+
+def test_help_has_every_verb_and_examples() -> None:
+    text = run("-h").stdout
+    assert text == run("--help").stdout
+    for word in ("encode", "decode", "stats", "train", "models", "Examples:", "130 interrupted"):
+        assert word in text
+    for verb in ("encode", "decode", "stats", "train"):
+        assert f"  elastictok {verb} " in run(verb, "-h").stdout
+
+
+def test_a_typo_is_2_with_a_suggestion() -> None:
+    result = run("encod")
+    assert result.exit_code == 2
+    assert "encode" in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    result = run(env={"_ELASTICTOK_COMPLETE": f"source_{shell}"})
+    assert result.exit_code == 0
+    assert "elastictok" in result.stdout

@@ -1,0 +1,144 @@
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+from cli_samples import COUNT, flip, json_lines, run
+
+from elastictok_cli.commands.chart import chart
+from formats import EtkReader
+
+
+def test_report_says_what_is_in_the_file(etk: Path) -> None:
+    result = run("stats", etk)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    for word in (
+        "64x48",
+        "sha256",
+        "12 tokens in every cell",
+        f"{COUNT} frames",
+        "3 segments",
+        "of the most possible",
+        "█",
+    ):
+        assert word in result.stdout
+    rows = [line for line in result.stdout.splitlines() if line.strip()[:1].isdigit() and "%" in line]
+    assert len(rows) == COUNT
+    assert sum("key" in row for row in rows) == 3
+
+
+def test_a_long_file_is_shortened_with_a_hint(etk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elastictok_cli.commands.stats._HEAD", 3)
+    monkeypatch.setattr("elastictok_cli.commands.stats._TAIL", 2)
+    short = run("stats", etk).stdout
+    assert f"... {COUNT - 5} frames not shown: --all shows them, --csv FILE writes them" in short
+    assert "not shown" not in run("stats", etk, "--all").stdout
+
+
+def test_frames_add_up_to_the_file(etk: Path) -> None:
+    rows = [line for line in json_lines(run("stats", etk, "--json").stdout) if line["type"] == "frame"]
+    with EtkReader(etk) as reader:
+        assert reader.index is not None
+        assert sum(r["bytes"] for r in rows) == pytest.approx(sum(info.length for info in reader.index))
+        assert sum(r["tokens"] for r in rows) == pytest.approx(sum(info.tokens for info in reader.index))
+        blocks = list(reader.blocks())
+    assert [r["block_tokens"] for r in rows] == [b.token_count for b in blocks for _ in b.pts]
+    assert [r["mse"] for r in rows] == [mse for b in blocks for mse in b.frame_mse]
+
+
+def test_csv_and_json_give_the_same_numbers(etk: Path, tmp_path: Path) -> None:
+    frames = [line for line in json_lines(run("stats", etk, "--json").stdout) if line.pop("type") == "frame"]
+    target = tmp_path / "usage.csv"
+    assert run("stats", etk, "--csv", target).exit_code == 0
+    piped = run("stats", etk, "--csv", "-")
+    assert piped.stdout == target.read_text()
+    rows = list(csv.DictReader(piped.stdout.splitlines()))
+    assert [list(row) for row in rows] == [list(frame) for frame in frames]
+    assert [{k: float(v) for k, v in row.items()} for row in rows] == [
+        {k: float(v) for k, v in frame.items()} for frame in frames
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["usage.csv"]
+
+
+def test_json_and_csv_cannot_share_standard_output(etk: Path) -> None:
+    assert run("stats", etk, "--json", "--csv", "-").exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_plot_is_made(etk: Path, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / f"usage.{kind}"
+    result = run("stats", etk, "--plot", target)
+    assert result.exit_code == 0, result.stderr
+    assert target.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[kind])
+    assert [p.name for p in tmp_path.iterdir()] == [target.name]
+
+
+def test_plot_of_an_unknown_kind_is_2(etk: Path, tmp_path: Path) -> None:
+    result = run("stats", etk, "--plot", tmp_path / "usage.doc")
+    assert result.exit_code == 2
+    assert ".png" in result.stderr
+
+
+def test_plot_without_matplotlib_says_what_to_install(
+    etk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    result = run("stats", etk, "--plot", tmp_path / "usage.png")
+    assert result.exit_code == 2
+    assert "pip install 'elastictok[plot]'" in result.stderr
+
+
+def test_a_cut_file_shows_what_is_intact(etk: Path, tmp_path: Path) -> None:
+    with EtkReader(etk) as reader:
+        assert reader.index is not None
+        second = reader.index[1]
+    cut = tmp_path / "cut.etk"
+    cut.write_bytes(etk.read_bytes()[: second.offset + second.length + 5])
+    result = run("stats", cut)
+    assert result.exit_code == 4
+    assert "2 segments" in result.stdout
+    assert result.stderr.startswith("warning: ")
+    *_, summary = json_lines(run("stats", cut, "--json").stdout)
+    assert summary["complete"] is False
+    assert len(summary["damage"]) == 1
+
+
+def test_a_lost_segment_leaves_a_gap_in_the_numbers(etk: Path, tmp_path: Path) -> None:
+    with EtkReader(etk) as reader:
+        assert reader.index is not None
+        damaged = flip(etk, tmp_path / "damaged.etk", reader.index[1].offset + 20)
+    result = run("stats", damaged, "--json")
+    assert result.exit_code == 4
+    assert {line["segment"] for line in json_lines(result.stdout) if line["type"] == "frame"} == {0, 2}
+
+
+def test_no_file_and_no_etk_file(tmp_path: Path) -> None:
+    assert run("stats", tmp_path / "none.etk").exit_code == 3
+    (tmp_path / "text.etk").write_text("hello")
+    result = run("stats", tmp_path / "text.etk")
+    assert (result.exit_code, result.stderr) == (
+        4,
+        "elastictok: not an .etk file: the first bytes are wrong\n",
+    )
+
+
+@pytest.mark.parametrize("width", range(20, 201, 9))
+def test_chart_keeps_every_peak_at_any_width(width: int) -> None:
+    values = [10] * 500
+    peaks = {0: 1000, 137: 900, 138: 20, 333: 1000, 499: 800}
+    for place, value in peaks.items():
+        values[place] = value
+    marks = [place == 333 for place in range(500)]
+    lines = chart(values, marks, width=width)
+    assert max(map(len, lines)) <= width
+    *rows, below = [line.ljust(width)[6:] for line in lines]
+    columns = width - 6
+    for place, value in peaks.items():
+        column = next(c for c in range(columns) if place < (c + 1) * 500 // columns)
+        tallest = next(n for n, row in enumerate(rows) if row[column] != " ")
+        assert tallest == 0 if value > 830 else True
+        if place == 333:
+            assert below[column] == "!"
+    assert below.count("!") == 1
+    assert " " not in rows[-1]
