@@ -71,7 +71,8 @@ def stats(
             totals.add(row)
             table.add(row)
             sheet.add(row)
-            lines.write("frame", row._asdict())
+            if as_json:
+                lines.write("frame", row._asdict())
         if plot_target is not None:
             _draw(plot_target, name, reader, totals)
         damage = describe_damage(reader)
@@ -227,25 +228,25 @@ class _Table:
     """The first and last rows of a long file, or all of them."""
 
     def __init__(self, *, show_all: bool) -> None:
-        self._head: list[str] = []
-        self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._head: list[FrameUsage] = []
+        self._tail: deque[FrameUsage] = deque(maxlen=_TAIL)
         self._limit = None if show_all else _HEAD
         self._count = 0
 
     def add(self, row: FrameUsage) -> None:
         self._count += 1
         if self._limit is None or len(self._head) < self._limit:
-            self._head.append(_table_row(row))
+            self._head.append(row)
         else:
-            self._tail.append(_table_row(row))
+            self._tail.append(row)
 
     def lines(self) -> Iterator[str]:
         yield f"{'frame':>7} {'time':>11} {'block':>6} {'tokens':>8} {'share':>6} {'bytes':>8} {'mse':>9} {'psnr':>6}"
-        yield from self._head
+        yield from map(_table_row, self._head)
         hidden = self._count - len(self._head) - len(self._tail)
         if hidden:
             yield f"    ... {units.count(hidden, 'frame')} not shown: --all shows them, --csv FILE writes them"
-        yield from self._tail
+        yield from map(_table_row, self._tail)
 
 
 def _table_row(row: FrameUsage) -> str:

@@ -4,7 +4,6 @@ import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from elastictok_cli.commands import units
@@ -35,19 +34,19 @@ class FrameUsage(NamedTuple):
 def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
     """Every frame that can be read, in order of time."""
     header = reader.header
-    base = Fraction(*header.time_base)
+    tick, second = header.time_base
     capacity = header.grid[0] * header.grid[1] * header.model.tokens_per_cell
     number = block_number = 0
     for segment in reader.segments(tokens=False):
-        cost = _bytes_per_frame(segment)
-        for position, block in enumerate(segment.blocks):
-            count = block.token_count
+        counts = [block.token_count for block in segment.blocks]
+        costs = _bytes_per_frame(segment, counts)
+        for position, (block, count, cost) in enumerate(zip(segment.blocks, counts, costs, strict=True)):
             facts = zip(block.pts, block.durations, block.frame_mse, strict=True)
             for place, (pts, duration, mse) in enumerate(facts):
                 yield FrameUsage(
                     frame=number,
-                    time=float(pts * base),
-                    duration=float(duration * base),
+                    time=pts * tick / second,
+                    duration=duration * tick / second,
                     block=block_number,
                     segment=segment.number,
                     keyframe=position == 0 and place == 0,
@@ -56,7 +55,7 @@ def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
                     tokens=count / len(block.pts),
                     block_tokens=count,
                     share=count / capacity,
-                    bytes=cost[position],
+                    bytes=cost,
                     mse=mse,
                     psnr=units.psnr(mse),
                 )
@@ -64,9 +63,8 @@ def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
             block_number += 1
 
 
-def _bytes_per_frame(segment: "Segment") -> list[float]:
-    """For each block, the bytes of one of its frames."""
-    counts = [block.token_count for block in segment.blocks]
+def _bytes_per_frame(segment: "Segment", counts: list[int]) -> list[float]:
+    """For each block (with so many tokens), the bytes of one of its frames."""
     lengths = [len(block.pts) for block in segment.blocks]
     if not sum(counts):
         return [segment.size_bytes / sum(lengths)] * len(lengths)
