@@ -13,7 +13,7 @@ import torch.nn.functional as F
 _POSITIVE = (0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24)
 SPEEDS = (*(-s for s in reversed(_POSITIVE)), 0.0, *_POSITIVE)
 VELOCITIES = len(SPEEDS) ** 2
-_COARSE_REACH = 12  # quarter-resolution shifts of frame 2, so +-24 pixels per frame
+_COARSE_REACH = 12  # small-picture pixels: +-24 pixels per frame
 
 
 def speeds(device: torch.device | str) -> torch.Tensor:
@@ -56,8 +56,7 @@ def search(last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, ce
     """The table velocity per cell that best predicts `frames` (B, T, 3, H, W) from `last` (B, 3, H, W).
 
     T may be fewer than a block's frames: only real ones count. Coarse to fine on luma: a full search of +-24
-    pixels per frame at quarter resolution against the second frame,
-    then candidates (zero, `inherited` (B, 2, h, w), the coarse winner and its neighbours') and three
+    pixels per frame against the second (or only) frame, then candidates (zero, `inherited` (B, 2, h, w), the coarse winner and its neighbours') and three
     rounds of refinement at half resolution against every frame. Returns (B, 2, h, w) float32.
     """
     height, width = frames.shape[-2:]
@@ -67,10 +66,10 @@ def search(last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, ce
     last_half = F.avg_pool2d(_luma(last), 2)  # (B, 1, H/2, W/2)
     frames_half = F.avg_pool2d(_luma(frames.flatten(0, 1)), 2)
     frames_half = frames_half.view(*frames.shape[:2], *frames_half.shape[1:])  # (B, T, 1, H/2, W/2)
-    ahead = min(2, frames.shape[1])
-    coarse = _coarse_search(
-        F.avg_pool2d(last_half, 2), F.avg_pool2d(frames_half[:, ahead - 1], 2), grid, ahead
-    )
+    if frames.shape[1] > 1:
+        coarse = _full_search(F.avg_pool2d(last_half, 2), F.avg_pool2d(frames_half[:, 1], 2), grid)
+    else:
+        coarse = _full_search(last_half, frames_half[:, 0], grid)
 
     def cost(candidates: torch.Tensor) -> torch.Tensor:  # (B, N, 2, h, w) -> (B, N, h, w)
         batch, count = candidates.shape[:2]
@@ -101,15 +100,17 @@ def _luma(rgb: torch.Tensor) -> torch.Tensor:
 
 
 def _pick(candidates: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
-    """(B, N, 2, h, w), (B, N, h, w) -> the cheapest, (B, 2, h, w)."""
-    best = cost.argmin(1)[:, None, None].expand(-1, 1, 2, -1, -1)
+    """(B, N, 2, h, w), (B, N, h, w) -> the cheapest, (B, 2, h, w); the slowest where it makes no difference."""
+    best = (cost + 1e-6 * candidates.abs().sum(2)).argmin(1)[:, None, None].expand(-1, 1, 2, -1, -1)
     return candidates.gather(1, best).squeeze(1)
 
 
-def _coarse_search(
-    last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int], ahead: int
-) -> torch.Tensor:
-    """Full search at quarter resolution; `later` is `ahead` frames on: a shift of s is 4 s / ahead pixels a frame."""
+def _full_search(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Every shift of up to 12 pixels between two small pictures (B, 1, ., .).
+
+    They are a quarter of the size and two frames apart, or half the size and one frame apart: a shift of s is 2 s
+    pixels per frame. Returns (B, 2, h, w) velocities.
+    """
     reach = _COARSE_REACH
     height, width = last.shape[-2:]
     padded = F.pad(last, (reach, reach, reach, reach), mode="replicate")
@@ -125,4 +126,4 @@ def _coarse_search(
         best_cost = torch.where(better, cost, best_cost)
         best = torch.where(better, number, best)
     side = 2 * reach + 1
-    return torch.cat([best // side - reach, best % side - reach], 1).float() * (4 / ahead)
+    return torch.cat([best // side - reach, best % side - reach], 1).float() * 2

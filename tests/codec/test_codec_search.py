@@ -1,0 +1,121 @@
+"""The search against a made-up tokenizer whose true errors are known for every keep map."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elastictok_cli.codec import search
+from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
+
+LENGTH = 6
+
+
+class Fake:
+    """Cells of 16x16 whose k tokens leave a noise of known size; what `encode` predicts is off by `bias`."""
+
+    spec = TokenizerSpec("fake", 4, (16, 16), LENGTH, (8,), 64, True)
+
+    def __init__(self, amplitude: torch.Tensor, bias: float) -> None:
+        self.amplitude, self.bias = amplitude, bias  # (LENGTH + 1, h, w) error of every pixel, [-1, 1] scale
+        self.decodes = 0
+
+    def start(self, height: int, width: int) -> None:
+        return None
+
+    def encode(self, frames: torch.Tensor, context: Any, *, count: int, target: float = 0.007) -> Encoding:
+        rows, cols = self.amplitude.shape[1:]
+        curve = self.amplitude.square()[None] * 4 * 3 * 256 * self.bias
+        return Encoding(
+            torch.zeros(1, LENGTH, rows, cols, dtype=torch.int64),
+            torch.full((1, rows, cols), LENGTH),
+            curve,
+        )
+
+    def decode(
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+    ) -> tuple[torch.Tensor, Any]:
+        self.decodes += 1
+        error = self.amplitude.gather(0, keep).repeat_interleave(16, -2).repeat_interleave(16, -1)
+        return error[:, None, None].expand(1, 4, 3, *error.shape[-2:]), None
+
+    def truth(self, keep: torch.Tensor) -> float:
+        """MSE after rounding to 8 bits."""
+        return float(
+            (self.amplitude.gather(0, keep[0, None][0][None])[0] * 127.5).round().div(127.5).square().mean()
+        )
+
+
+def grey(rows: int, cols: int, count: int = 4) -> search.Job:
+    """A picture of value 0 (128 rounds to +0.004)."""
+    source = torch.full((count, rows * 16, cols * 16, 3), 127, dtype=torch.uint8)
+    return search.Job(torch.zeros(1, 4, 3, rows * 16, cols * 16), source)
+
+
+def amplitudes(seed: int, monotone: bool) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    start = torch.rand(1, 2, 3, generator=g) * 0.4
+    factors = torch.rand(LENGTH, 2, 3, generator=g) * 0.5 + (0.4 if monotone else 0.7)
+    return torch.cat([start, start * factors.cumprod(0)])
+
+
+@given(st.integers(0, 500), st.sampled_from([0.015, 0.007, 0.003]), st.floats(0.3, 3), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_passing_result_is_returned_whenever_all_tokens_pass(
+    seed: int, target: float, bias: float, monotone: bool
+) -> None:
+    fake = Fake(amplitudes(seed, monotone), bias)
+    for mode in ("cell", "block"):
+        coded = search.meet_target(fake, grey(2, 3), None, target, mode=mode)
+        full = search.fixed_length(fake, grey(2, 3), None, LENGTH)
+        assert coded.missed == (coded.mse > target)
+        if full.mse <= target:
+            assert not coded.missed
+
+
+@given(st.integers(0, 500), st.sampled_from([0.015, 0.007, 0.003]))
+@settings(max_examples=40, deadline=None)
+def test_one_length_is_the_smallest_that_passes_on_monotone_errors(seed: int, target: float) -> None:
+    fake = Fake(amplitudes(seed, True).cummin(0).values, 1)
+    coded = search.meet_target(fake, grey(2, 3), None, target, mode="block")
+    passing = [k for k in range(LENGTH + 1) if search.fixed_length(fake, grey(2, 3), None, k).mse <= target]
+    assert int(coded.keep.max()) == (min(passing) if passing else LENGTH)
+
+
+def test_wrong_predictions_are_corrected() -> None:
+    """Predictions four times too high would waste tokens, were they not checked by decoding."""
+    amplitude = 0.3 * 0.7 ** torch.arange(LENGTH + 1).view(-1, 1, 1).expand(-1, 4, 4)
+    right = search.meet_target(Fake(amplitude, 1), grey(4, 4), None, 0.007)
+    wrong = search.meet_target(Fake(amplitude, 4), grey(4, 4), None, 0.007)
+    assert not right.missed
+    assert not wrong.missed
+    assert int(wrong.keep.sum()) <= 1.15 * int(right.keep.sum())
+
+
+def test_few_decodes_are_enough() -> None:
+    fake = Fake(amplitudes(1, True), 1.3)
+    search.meet_target(fake, grey(2, 3), None, 0.007)
+    assert fake.decodes <= search.PROBES + 2
+
+
+def test_unreachable_targets_keep_everything_and_say_so() -> None:
+    fake = Fake(torch.full((LENGTH + 1, 2, 2), 0.5), 1)
+    coded = search.meet_target(fake, grey(2, 2), None, 0.007)
+    assert coded.missed
+    assert int(coded.keep.sum()) == 4 * LENGTH
+
+
+def test_errors_are_measured_on_rounded_pixels() -> None:
+    source = torch.zeros(2, 1, 1, 3, dtype=torch.uint8)
+    shown = torch.tensor([[[[3, 0, 0]]], [[[0, 0, 6]]]], dtype=torch.uint8)
+    wanted = torch.tensor([9 / 3, 36 / 3], dtype=torch.float64) / 127.5**2
+    torch.testing.assert_close(search.frame_errors(source, shown), wanted)
+
+
+@pytest.mark.parametrize("value", [-1.2, -1.0, 0.0, 0.999, 1.3])
+def test_pixels_are_clamped_and_rounded(value: float) -> None:
+    pixels = search.to_pixels(torch.full((1, 4, 3, 16, 16), value), 5, 7, 3)
+    assert pixels.shape == (3, 5, 7, 3)
+    assert int(pixels.max()) == min(255, max(0, round((value + 1) * 127.5)))

@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel
+
+SMALL = DefaultConfig(name="small", width=16, coefficients=12, stages=(1, 1), prior_width=8, hidden=8)
+
+
+def test_round_trip_keeps_config_facts_and_values(tmp_path: Path) -> None:
+    model = DefaultModel(SMALL)
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(model, path, {"steps": 3})
+    loaded = checkpoint.load(path)
+    assert loaded.tokenizer.model.config == SMALL
+    assert loaded.training == {"steps": 3}
+    assert loaded.sha256 == checkpoint.digest(path)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.tokenizer.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_the_shipped_one_is_small_enough_and_says_how_it_was_trained() -> None:
+    assert checkpoint.shipped().stat().st_size <= 16 * 2**20
+    loaded = checkpoint.load()
+    assert loaded.tokenizer.spec.name == "elastictok-default"
+    assert loaded.training["steps"] > 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"\xff" * 8 + b"{}", b"not a model"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match="not a safetensors file"):
+        checkpoint.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(checkpoint.CheckpointError, match=r"no model file at .*nothing"):
+        checkpoint.load(tmp_path / "nothing")
+
+
+def test_foreign_models_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(checkpoint.CheckpointError, match="holds no elastictok model"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("config", ["{}", '{"width": 32}', '{"nonsense": 1}', "[", '{"width": "x"}'])
+def test_a_configuration_that_does_not_fit_is_refused(tmp_path: Path, config: str) -> None:
+    path = tmp_path / "x.safetensors"
+    tensors = {n: t.contiguous() for n, t in DefaultModel(SMALL).state_dict().items()}
+    save_file(tensors, path, {"architecture": checkpoint.ARCHITECTURE, "config": config})
+    with pytest.raises(checkpoint.CheckpointError, match="does not fit its own configuration"):
+        checkpoint.load(path)
+
+
+def test_config_is_plain_json() -> None:
+    config = DefaultConfig()
+    assert DefaultConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -1,0 +1,106 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.tokenizer.default import (
+    KEY,
+    DefaultConfig,
+    DefaultModel,
+    from_cells,
+    from_eighth,
+    to_cells,
+    to_eighth,
+)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return checkpoint.load()
+
+
+def video(frames: int = 8, height: int = 48, width: int = 64) -> torch.Tensor:
+    """Smooth moving waves, (1, frames, 3, height, width)."""
+    y = torch.arange(height).view(1, 1, 1, -1, 1) / 9
+    x = torch.arange(width).view(1, 1, 1, 1, -1) / 7
+    t = torch.arange(frames).view(1, -1, 1, 1, 1) / 3
+    c = torch.arange(3).view(1, 1, -1, 1, 1)
+    return 0.8 * torch.sin(x + t + c) * torch.cos(y - t / 2)
+
+
+def test_cells_and_patches_are_only_rearranged() -> None:
+    clip = video(4)
+    config = DefaultConfig()
+    assert torch.equal(from_cells(to_cells(clip, 16), config), clip)
+    assert torch.equal(from_eighth(to_eighth(clip), 4), clip)
+
+
+def test_untrained_networks_do_nothing() -> None:
+    torch.manual_seed(0)
+    model = DefaultModel(DefaultConfig(width=16, coefficients=12, stages=(1, 1)))
+    clip = video(4)
+    keep = torch.ones(1, 3, 4, dtype=torch.int64)
+    decoded, _ = model.refine(clip, None, torch.zeros(1, 12, 3, 4), keep, KEY)
+    torch.testing.assert_close(decoded, clip)
+
+
+def test_tokens_beyond_keep_are_not_read(loaded: Loaded) -> None:
+    tokenizer = loaded.tokenizer
+    clip = video()
+    context = None
+    for part in clip.split(4, 1):
+        encoding = tokenizer.encode(part, context, count=4)
+        keep = torch.randint(0, 6, (1, 3, 4), generator=torch.Generator().manual_seed(1))
+        beyond = torch.arange(encoding.tokens.shape[1]).view(1, -1, 1, 1) >= keep.unsqueeze(1)
+        spoiled = torch.where(beyond, torch.randint(0, 64_000, beyond.shape), encoding.tokens)
+        first, next_context = tokenizer.decode(encoding.tokens, keep, context, count=4)
+        second, _ = tokenizer.decode(spoiled, keep, context, count=4)
+        assert torch.equal(first, second)
+        context = next_context
+
+
+def test_error_falls_with_tokens(loaded: Loaded) -> None:
+    tokenizer = loaded.tokenizer
+    clip = video(4)
+    encoding = tokenizer.encode(clip, None, count=4)
+    errors = []
+    for k in (0, 1, 2, 4, 8, 16, 32):
+        decoded, _ = tokenizer.decode(encoding.tokens, encoding.length.clamp_max(k), None, count=4)
+        errors.append(float((decoded - clip).square().mean()))
+    assert all(b < a for a, b in pairwise(errors))
+    assert errors[-1] < 0.05 * errors[0]
+
+
+def test_values_are_within_the_vocabulary_and_velocities_come_first(loaded: Loaded) -> None:
+    tokenizer = loaded.tokenizer
+    generator = torch.Generator().manual_seed(0)
+    still = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 24, 32, generator=generator) * 2 - 1, scale_factor=4
+    )
+    clip = torch.stack([still.roll(3 * t, -1) for t in range(8)], 1)
+    _, context = tokenizer.decode(
+        (first := tokenizer.encode(clip[:, :4], None, count=4)).tokens, first.length, None, count=4
+    )
+    encoding = tokenizer.encode(clip[:, 4:], context, count=4, target=0.001)
+    assert (first.tokens[:, 0] < 64_000).all()
+    sent = encoding.tokens[:, 0] >= 64_000
+    assert sent.any()
+    assert encoding.tokens.max() < tokenizer.spec.vocabulary <= 65_536
+    assert (encoding.tokens[:, 1:] < 64_000).all()
+    assert torch.equal(encoding.length, 56 + sent.long())
+    assert encoding.curve.shape[1] == tokenizer.spec.tokens_per_cell + 1
+
+
+def test_motion_is_followed(loaded: Loaded) -> None:
+    """A picture that glides costs far less to predict than one that is replaced."""
+    tokenizer = loaded.tokenizer
+    noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    picture = torch.nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
+    glide = torch.stack([picture.roll(4 * t, -1) for t in range(1, 5)], 1)
+    first = tokenizer.encode(picture[:, None].expand(-1, 4, -1, -1, -1), None, count=4)
+    _, context = tokenizer.decode(first.tokens, first.length, None, count=4)
+    moving = tokenizer.encode(glide, context, count=4, target=0.001)
+    inner = (slice(None), slice(1, -1), slice(2, -2))
+    assert moving.curve[:, 1][inner].sum() < 0.3 * moving.curve[:, 0][inner].sum()

@@ -1,0 +1,213 @@
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.tokenizer.default import INTER, KEY, DefaultConfig, DefaultModel
+from elastictok_cli.training import data, klt, loop, optim, rollout
+
+CPU = torch.device("cpu")
+# one frame per block keeps the KLT of a test small (768 dimensions)
+TINY = DefaultConfig(
+    name="tiny",
+    frames=1,
+    coefficients=64,
+    stages=(1, 2, 4),
+    width=16,
+    prior_width=8,
+    hidden=16,
+    predict_blocks=1,
+    synthesis_blocks=1,
+)
+
+
+def picture(seed: int, height: int = 72, width: int = 88) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    small = torch.from_numpy(rng.random((1, 3, height // 8, width // 8))).float()
+    large = torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
+    return (large[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos of gliding pictures, three photos, and a file that is neither."""
+    root = tmp_path_factory.mktemp("media")
+    for n in range(2):
+        with av.open(str(root / f"v{n}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            still = picture(n)
+            for t in range(8):
+                frame = av.VideoFrame.from_ndarray(
+                    np.ascontiguousarray(still[:64, t : t + 64]), format="rgb24"
+                )
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    for n in range(3):
+        with av.open(str(root / f"p{n}.png"), "w") as container:
+            stream = container.add_stream("png", rate=1)
+            stream.width, stream.height, stream.pix_fmt = 88, 72, "rgb24"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(10 + n), format="rgb24")))
+            container.mux(stream.encode())
+    (root / "broken.mp4").write_bytes(b"not a video")
+    (root / "notes.txt").write_text("nothing")
+    return root
+
+
+def options(folder: Path, out: Path, **changes: object) -> loop.TrainOptions:
+    base = loop.TrainOptions(
+        data=(folder,), out=out, steps=6, batch=2, blocks=2, crop=32, warmup=2, config=TINY, clip_frames=8
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_media_are_found_and_broken_files_skipped(folder: Path) -> None:
+    paths = data.find_media([folder])
+    assert [p.name for p in paths] == ["broken.mp4", "p0.png", "p1.png", "p2.png", "v0.mp4", "v1.mp4"]
+    clips = list(data.load_clips(paths, most_frames=5, short_side=48, seed=0, limit_bytes=1 << 30))
+    shapes = {c.name: c.frames.shape for c in clips}
+    assert shapes["v0"] == (5, 48, 48, 3)
+    assert shapes["p1"] == (1, 48, 59, 3)
+    assert len(shapes) == 5
+
+
+def test_the_cache_stops_at_its_limit(folder: Path) -> None:
+    paths = data.find_media([folder])
+    assert len(list(data.load_clips(paths, most_frames=5, short_side=48, seed=0, limit_bytes=1))) == 1
+
+
+def test_crops_have_the_asked_shape_and_range(folder: Path) -> None:
+    clips = list(
+        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
+    )
+    batch = data.Sampler(clips, crop=32, frames=6, seed=1).batch(12)
+    assert batch.shape == (12, 6, 3, 32, 32)
+    assert batch.min() >= -1.001
+    assert batch.max() <= 1.001
+    assert batch.std() > 0.1
+    with pytest.raises(ValueError, match="at least 1000 x 1000"):
+        data.Sampler(clips, crop=1000, frames=6, seed=1)
+
+
+def test_the_start_is_a_codec_whose_curves_tell_the_truth(folder: Path) -> None:
+    clips = list(
+        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
+    )
+    sampler = data.Sampler(clips, crop=32, frames=2, seed=1)
+    torch.manual_seed(0)
+    model = DefaultModel(TINY)
+    klt.fit(model, sampler, clips=64)
+    for kind in (KEY, INTER):
+        basis = model.basis[kind]
+        torch.testing.assert_close(basis @ basis.t(), torch.eye(64), atol=1e-4, rtol=0)
+        assert int(model.quantizer.index[kind].max()) < 64
+    batch = sampler.batch(4)
+    told: list[torch.Tensor] = []
+
+    def rule(curve: torch.Tensor) -> torch.Tensor:
+        keep = torch.full((4, 2, 2), 4)
+        told.append(curve.gather(1, keep.unsqueeze(1)).sum((1, 2, 3)) / batch[0, :1].numel())
+        return keep
+
+    with torch.no_grad():
+        steps = list(rollout.rollout(model, batch, (1, 1), torch.full((4,), 0.007), rule))
+    for step, predicted in zip(steps, told, strict=True):
+        torch.testing.assert_close(step.mse, predicted, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(step.linear_mse, predicted, atol=1e-5, rtol=1e-3)
+    assert steps[0].mse.mean() < 0.2 * batch.square().mean()
+
+
+def error_of(path: Path, batch: torch.Tensor) -> float:
+    """Mean log MSE with 1 of 7 tokens kept."""
+    model = checkpoint.load(path).tokenizer.model
+    with torch.no_grad():
+        steps = rollout.rollout(
+            model, batch, (1, 1), torch.full((len(batch),), 0.007), lambda c: torch.ones(len(c), 2, 2).long()
+        )
+        return float(torch.stack([torch.log(s.mse) for s in steps]).mean())
+
+
+def test_training_lowers_the_error_of_the_start(folder: Path, tmp_path: Path) -> None:
+    run = options(folder, tmp_path / "m.safetensors", steps=0, batch=4, lr=2e-3)
+    list(loop.train(run, CPU))
+    clips = list(
+        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
+    )
+    batch = data.Sampler(clips, crop=32, frames=2, seed=7).batch(16)
+    start = error_of(run.out, batch)
+    ticks = [e for e in loop.train(replace(run, steps=100), CPU) if isinstance(e, loop.Tick)]
+    assert ticks[-1].progress == 1
+    assert checkpoint.load(run.out).training["steps"] == 100
+    assert error_of(run.out, batch) < start - 0.03
+
+
+def test_a_run_goes_on_exactly_where_it_stopped(folder: Path, tmp_path: Path) -> None:
+    # a constant rate: what remains of the budget must not matter here
+    whole = options(folder, tmp_path / "whole.safetensors", cooldown=1e-9)
+    list(loop.train(whole, CPU))
+    part = replace(whole, out=tmp_path / "part.safetensors", steps=3)
+    list(loop.train(part, CPU))
+    list(loop.train(replace(part, steps=6), CPU))
+    a, b = (torch.load(p.with_suffix(".state.pt"), weights_only=True) for p in (whole.out, part.out))
+    assert a["step"] == b["step"] == 6
+    for name, value in a["model"].items():
+        assert torch.equal(value, b["model"][name]), name
+    assert whole.out.stat().st_size == part.out.stat().st_size
+
+
+def test_a_time_budget_ends_the_run(folder: Path, tmp_path: Path) -> None:
+    run = options(folder, tmp_path / "m.safetensors", steps=None, time=0.5)
+    ticks = [e for e in loop.train(run, CPU) if isinstance(e, loop.Tick)]
+    assert ticks[-1].progress == 1
+    assert ticks[-1].seconds_left == 0
+
+
+def test_state_in_pieces_can_be_joined(folder: Path, tmp_path: Path) -> None:
+    run = options(folder, tmp_path / "m.safetensors", steps=1, shard_bytes=50_000)
+    list(loop.train(run, CPU))
+    state = tmp_path / "m.state.pt"
+    whole = state.read_bytes()
+    assert len(list(tmp_path.glob("m.state.pt.0*"))) == -(-len(whole) // 50_000)
+    state.unlink()
+    loop.join(state)
+    assert state.read_bytes() == whole
+
+
+def test_another_shape_is_refused(folder: Path, tmp_path: Path) -> None:
+    run = options(folder, tmp_path / "m.safetensors", steps=1)
+    list(loop.train(run, CPU))
+    with pytest.raises(loop.TrainingError, match="another shape"):
+        list(loop.train(replace(run, steps=2, config=replace(TINY, width=24)), CPU))
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(loop.TrainingError, match="no videos or photos"):
+        list(loop.train(options(tmp_path, tmp_path / "m.safetensors"), CPU))
+
+
+def test_keep_maps_differ_over_the_picture_and_stay_in_range() -> None:
+    curve = torch.rand(6, 1, 8, 8) * 0.9 ** torch.arange(10).view(1, -1, 1, 1)
+    rule = rollout.random_keep(torch.full((6,), 0.1), 64, torch.Generator().manual_seed(0))
+    keep = rule(curve)
+    assert keep.min() >= 0
+    assert keep.max() <= 9
+    assert (keep.float().std((1, 2)) > 0).any()
+
+
+def test_orthogonal_makes_singular_values_near_one() -> None:
+    matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(0))
+    for m in (matrix, matrix.t()):
+        values = torch.linalg.svdvals(optim.orthogonal(m))
+        assert values.min() > 0.6
+        assert values.max() < 1.4
+
+
+def test_every_parameter_has_one_optimizer() -> None:
+    model = DefaultModel(TINY)
+    groups = [g for o in optim.build(model, lr=1e-3) for g in o.param_groups]
+    held = [id(p) for g in groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
