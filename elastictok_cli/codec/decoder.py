@@ -16,6 +16,8 @@ from elastictok_cli.tokenizer.checkpoint import Loaded
 from elastictok_cli.video.records import Frame
 from formats import Block, EtkReader, Header, unpack_tokens
 
+_TOLERANCE = Fraction(1, 1_000_000)  # seconds; the same as in VideoReader
+
 
 class ModelMismatch(Exception):
     """The file was made with other weights; the message is one sentence for the user."""
@@ -34,13 +36,19 @@ def check_model(header: Header, loaded: Loaded) -> None:
 def window(
     header: Header, reader: EtkReader, start: float | None, duration: float | None
 ) -> tuple[int, int | None]:
-    """First pts of the window and the pts it ends before (None: the end), `start` counted from the first frame."""
+    """First pts of the window and the pts it ends before (None: the end).
+
+    `start` and `duration` are seconds, counted from the first frame; decimals that were rounded mean the frame
+    they were read from.
+    """
     base = Fraction(*header.time_base)
     origin = _first_pts(reader)
-    first = origin + math.ceil(_exact(start) / base) if start else origin
-    if duration is None:
-        return first, None
-    return first, first + math.ceil(_exact(duration) / base)
+
+    def ticks(seconds: Fraction) -> int:
+        return origin + max(0, math.ceil((seconds - _TOLERANCE) / base))
+
+    begin = _exact(start)
+    return ticks(begin), None if duration is None else ticks(begin + _exact(duration))
 
 
 def decode(

@@ -32,7 +32,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option(metavar="CKPT", help="The .safetensors file to write.")],
     span: Span = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Stop after this many steps; 0 writes the start.")
+    ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Videos to measure on from time to time.")
     ] = None,
@@ -139,6 +141,8 @@ class _Watch:
         match event:
             case loop.Loading():
                 self._display.show(None, f"loading: {event.clips} clips", f"{event.gigabytes:.1f} GB")
+            case loop.Fitting():
+                self._display.show(None, "fitting the KLT start", f"{event.clips} clips")
             case loop.Tick():
                 self.step = event.step
                 self._tick(event)
@@ -152,7 +156,7 @@ class _Watch:
         head = f"step {tick.step}  {tick.progress:.0%}"
         if tick.seconds_left is not None:
             head += f"  eta {units.clock(tick.seconds_left)}"
-        errors = " ".join(f"{kind} {mse:.4f}" for kind, mse in tick.errors.items())
+        errors = " ".join(f"{kind.replace('_', ' ')} {mse:.4f}" for kind, mse in tick.errors.items())
         facts = (
             f"loss {tick.loss:.3f}  mse {errors}  {tick.tokens:.1f} tok/cell  "
             f"{tick.examples_per_second:.1f} examples/s"
@@ -167,7 +171,13 @@ def _short(value: Any) -> str:
 def _as_json(event: "Event") -> tuple[str, dict[str, Any]]:
     from elastictok_cli.training import loop
 
-    names = {loop.Loading: "loading", loop.Tick: "step", loop.Saved: "saved", loop.Validated: "validated"}
+    names = {
+        loop.Loading: "loading",
+        loop.Fitting: "fitting",
+        loop.Tick: "step",
+        loop.Saved: "saved",
+        loop.Validated: "validated",
+    }
     facts = asdict(event)
     if isinstance(event, loop.Validated):
         facts = event.figures

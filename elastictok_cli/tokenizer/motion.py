@@ -56,8 +56,9 @@ def search(last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, ce
     """The table velocity per cell that best predicts `frames` (B, T, 3, H, W) from `last` (B, 3, H, W).
 
     T may be fewer than a block's frames: only real ones count. Coarse to fine on luma: a full search of +-24
-    pixels per frame against the second (or only) frame, then candidates (zero, `inherited` (B, 2, h, w), the coarse winner and its neighbours') and three
-    rounds of refinement at half resolution against every frame. Returns (B, 2, h, w) float32.
+    pixels per frame against the second (or only) frame, then candidates (zero, `inherited` (B, 2, h, w), the coarse
+    winner and its neighbours') and three rounds of refinement at half resolution against every frame.
+    Returns (B, 2, h, w) float32.
     """
     height, width = frames.shape[-2:]
     grid = (height // cell, width // cell)

@@ -44,7 +44,7 @@ class TrainOptions:
     crop: int = 128
     lr: float = 1e-3
     warmup: int = 50  # steps
-    cooldown: float = 0.4  # last share of the budget in which the rate falls to zero
+    cooldown: float = 0.6  # last share of the budget in which the rate falls to zero
     cache_bytes: int = 6 << 30
     clip_frames: int = 60
     short_side: int = 288
@@ -64,7 +64,7 @@ class Tick:
 
     step: int
     loss: float
-    errors: dict[str, float]  # mean MSE by kind of block, and share of the target's error
+    errors: dict[str, float]  # mean MSE of keyframe and inter blocks; at_N: were N tokens kept in every cell
     tokens: float  # mean residual tokens per cell
     examples_per_second: float
     progress: float  # 0 .. 1 of the budget
@@ -94,7 +94,19 @@ class Loading:
     gigabytes: float
 
 
-Event = Tick | Saved | Validated | Loading
+@dataclass(frozen=True)
+class Fitting:
+    """The KLT start of a new model is being computed; takes a minute or so."""
+
+    clips: int
+
+
+Event = Tick | Saved | Validated | Loading | Fitting
+
+
+def state_path(out: Path) -> Path:
+    """Where the resumable state of a run stands, beside its checkpoint."""
+    return out.with_suffix(".state.pt")
 
 
 def train(options: TrainOptions, device: torch.device) -> Iterator[Event]:
@@ -117,6 +129,8 @@ def train(options: TrainOptions, device: torch.device) -> Iterator[Event]:
         clips.append(clip)
         if len(clips) % 50 == 0:
             yield Loading(len(clips), sum(c.frames.nbytes for c in clips) / 2**30)
+    if options.init is None and not state_path(options.out).is_file():
+        yield Fitting(len(clips))
     run = _Run(options, clips, device)
     yield from run.steps()
 
@@ -134,7 +148,7 @@ class _Run:
 
     def __init__(self, options: TrainOptions, clips: list[data.Clip], device: torch.device) -> None:
         self.options, self.device = options, device
-        self.state_path = options.out.with_suffix(".state.pt")
+        self.state_path = state_path(options.out)
         torch.manual_seed(options.seed)
         if options.init is not None:
             self.model = checkpoint.load(options.init).tokenizer.model.requires_grad_(True).train()
@@ -224,10 +238,14 @@ class _Run:
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 self.average[name].lerp_(p.detach(), 1 - decay)
-        errors = {
-            "key": float(steps[0].mse.detach().mean()),
-            "inter": float(torch.stack([s.mse.detach() for s in steps[1:]]).mean()) if steps[1:] else 0.0,
-        }
+        errors = {"key": float(steps[0].mse.detach().mean())}
+        if steps[1:]:
+            errors["inter"] = float(torch.stack([s.mse.detach() for s in steps[1:]]).mean())
+        cell_pixels = batch[0, : model.config.frames].numel() / steps[0].curve[0, 0].numel()
+        for length in (1, 2, 4, 8, 16, 32):
+            if length <= model.config.residual_tokens:
+                at = torch.stack([s.curve[:, length].mean() for s in steps]).mean()
+                errors[f"at_{length}"] = float(at) / cell_pixels
         tokens = float(torch.stack([s.keep.float().mean() for s in steps]).mean())
         return float(loss.detach()), errors, tokens
 

@@ -31,6 +31,7 @@ class Step:
     sent: torch.Tensor  # (B, h, w) bool, velocities
     mse: torch.Tensor  # (B,)
     linear_mse: torch.Tensor  # (B,) before the last network
+    curve: torch.Tensor  # (B, R + 1, h, w) squared error of each cell after k tokens, before the last network
 
 
 KeepRule = Callable[[torch.Tensor], torch.Tensor]  # curve (B, R + 1, h, w) -> keep (B, h, w)
@@ -77,7 +78,7 @@ def rollout(
         # the basis is orthonormal: what the coefficients miss, and what lies outside them
         linear = residual.square().sum((1, 2, 3, 4)) - wanted.square().sum((1, 2, 3))
         linear = (linear + (wanted - coefficients).square().sum((1, 2, 3))) / block[0].numel()
-        yield Step(kind, residual, decoded, keep, sent, mse, linear.clamp_min(0))
+        yield Step(kind, residual, decoded, keep, sent, mse, linear.clamp_min(0), curve)
         context = Context(decoded[:, -1].detach().clamp(-1, 1), left, velocity)
 
 
