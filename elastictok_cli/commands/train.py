@@ -45,7 +45,7 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 8,
     blocks: Annotated[int, typer.Option(min=1, help="Blocks in a clip.")] = 3,
     crop: Annotated[int, typer.Option(min=32, help="Side of a clip in pixels.")] = 128,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     cache_gb: Annotated[float, typer.Option(help="Memory for decoded pictures.")] = 6.0,
     compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
