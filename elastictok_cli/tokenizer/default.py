@@ -29,6 +29,7 @@ from elastictok_cli.tokenizer import fsq, motion
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
+GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ class NestedQuantizer(nn.Module):
         *,
         target: torch.Tensor | None = None,  # (B, K, h, w) coefficients to code, or ...
         digits: torch.Tensor | None = None,  # (B, R, D, h, w) ... digits to decode
+        gain: torch.Tensor | float = 1.0,  # (B, 1, h, w) factor on the steps
     ) -> Quantized:
         """Quantize `target`, or decode `digits`; exactly one of them is given."""
         batch, _, height, width = prior.shape
@@ -207,6 +209,7 @@ class NestedQuantizer(nn.Module):
             state = torch.cat([normal, torch.log(normal.abs() + 0.05), prior], 1)
             shift, stretch = outof(F.silu(into(state))).float().chunk(2, 1)
             step = (self.log_step[kind, span].flatten().view(1, -1, 1, 1) + 3 * torch.tanh(stretch / 3)).exp()
+            step = step * gain
             mean = shift * scale[:, where]
             if target is not None:
                 before = target[:, where] - told[:, where]
@@ -335,23 +338,33 @@ def choose_motion(
     return velocity, sent, torch.where(wide, found_moved, kept_moved)
 
 
+class Residual(NamedTuple):
+    """The coded residual of one block, and which cells needed a gain."""
+
+    codes: torch.Tensor  # (B, R, h, w) int64
+    after: torch.Tensor  # (B, R, h, w) squared error left after each token
+    gain: torch.Tensor  # (B, h, w) int64: 0 none, else 1 + its place in GAINS
+
+
 class DefaultTokenizer:
     """The codec's view of a `DefaultModel` (see `base.Tokenizer`).
 
-    A cell's sequence starts with its velocity where one is sent (values 64,000 and up), then FSQ codes.
+    A cell's sequence is: its velocity, where one is sent (values from 64,000 on); its gain, where one is needed
+    (values behind the velocities); then FSQ codes.
     """
 
     def __init__(self, model: DefaultModel) -> None:
         self.model = model.eval()
         c = model.config
         self.codes = math.prod(c.levels)
+        self.first_gain = self.codes + motion.VELOCITIES
         self.spec = TokenizerSpec(
             name=c.name,
             frames=c.frames,
             cell=(c.cell, c.cell),
-            tokens_per_cell=c.residual_tokens + 1,
+            tokens_per_cell=c.residual_tokens + 2,
             levels=c.levels,
-            vocabulary=self.codes + motion.VELOCITIES,
+            vocabulary=self.first_gain + len(GAINS),
             nested=True,
         )
 
@@ -367,31 +380,54 @@ class DefaultTokenizer:
         m, c = self.model, self.model.config
         batch, _, _, height, width = frames.shape
         grid = (height // c.cell, width // c.cell)
-        kind, sent, velocity, kept_error = KEY, None, None, None
         if context is None:
             prediction = m.key_mean.view(1, 1, 3, 1, 1).expand_as(frames)
         else:
-            kind = INTER
             velocity, sent, moved = choose_motion(m, frames, context, 0.5 * target, count)
             prediction, _ = m.predict(moved, context, velocity, count)
         residual = frames - prediction
-        target_coefficients = project(to_cells(residual, c.cell), m.basis[kind])
-        coded = m.quantizer(m.prior(context, grid, batch), kind, target=target_coefficients)
-        residual_tokens = fsq.digits_to_index(coded.digits, m.quantizer.levels)  # (B, R, h, w)
-        energy = cell_energy(residual, c.cell).unsqueeze(1)
-        after = (energy - coded.gains.cumsum(1)).clamp_min(0)  # (B, R, h, w)
-        tokens = torch.cat([residual_tokens, torch.full_like(residual_tokens[:, :1], -1)], 1)
-        curve = torch.cat([energy, after, after[:, -1:]], 1)  # (B, R + 2, h, w)
+        energy = cell_energy(residual, c.cell).unsqueeze(1)  # (B, 1, h, w)
+        kind = KEY if context is None else INTER
+        coded = self._code(residual, energy, m.prior(context, grid, batch), kind, target)
+        tokens, curve = coded.codes, torch.cat([energy, coded.after], 1)
         length = torch.full((batch, *grid), c.residual_tokens, device=frames.device)
-        if context is not None and sent is not None and bool(sent.any()):
-            assert velocity is not None
-            kept_error = cell_energy(frames - m.moved(context, context.velocity, count), c.cell).unsqueeze(1)
-            vector = self.codes + motion.velocity_to_index(velocity).unsqueeze(1)
-            pick = sent.unsqueeze(1)
-            tokens = torch.where(pick, torch.cat([vector, residual_tokens], 1), tokens)
-            curve = torch.where(pick, torch.cat([kept_error, energy, after], 1), curve)
-            length = length + sent
+        tokens, curve, length = _put_first(
+            coded.gain > 0, self.first_gain + coded.gain - 1, energy, (tokens, curve, length)
+        )
+        if context is None:
+            sent, vector, before = torch.zeros_like(coded.gain, dtype=torch.bool), coded.gain, energy
+        else:
+            vector = self.codes + motion.velocity_to_index(velocity)
+            inherited = m.moved(context, context.velocity, count) if bool(sent.any()) else moved
+            before = cell_energy(frames - inherited, c.cell).unsqueeze(1)
+        tokens, curve, length = _put_first(sent, vector, before, (tokens, curve, length))
         return Encoding(tokens, length, curve)
+
+    def _code(
+        self, residual: torch.Tensor, energy: torch.Tensor, prior: torch.Tensor, kind: int, target: float
+    ) -> Residual:
+        """Quantize; cells that even all tokens leave over half the target are tried with every gain."""
+        m, c = self.model, self.model.config
+        wanted = project(to_cells(residual, c.cell), m.basis[kind])
+        allowed = 0.5 * target * m.basis.shape[-1]
+
+        def code(gain: float) -> tuple[torch.Tensor, torch.Tensor]:
+            coded = m.quantizer(prior, kind, target=wanted, gain=gain)
+            after = (energy - coded.gains.cumsum(1)).clamp_min(0)
+            return fsq.digits_to_index(coded.digits, m.quantizer.levels), after
+
+        codes, after = code(1.0)
+        gain = torch.zeros_like(codes[:, 0])
+        short = after[:, -1] > allowed  # (B, h, w)
+        if bool(short.any()):
+            for number, factor in enumerate(GAINS, 1):
+                other, other_after = code(factor)
+                # fewer tokens to get there, or less error at the end
+                better = short & (_cost(other_after, allowed) < 0.95 * _cost(after, allowed))
+                codes = torch.where(better.unsqueeze(1), other, codes)
+                after = torch.where(better.unsqueeze(1), other_after, after)
+                gain = torch.where(better, number, gain)
+        return Residual(codes, after, gain)
 
     @torch.inference_mode()
     def decode(
@@ -400,10 +436,16 @@ class DefaultTokenizer:
         """See `base.Tokenizer.decode`. Tokens beyond `keep` are not read. Frames come clamped to [-1, 1]."""
         m, c = self.model, self.model.config
         batch, _, rows, cols = tokens.shape
-        sent = (tokens[:, 0] >= self.codes) & (keep > 0)
-        # residual token r stands in slot r, or in slot r + 1 behind a velocity
-        codes = torch.where(sent.unsqueeze(1), tokens[:, 1:], tokens[:, :-1]).clamp(0, self.codes - 1)
-        kept = keep - sent.to(keep.dtype)
+        moving = (tokens[:, 0] >= self.codes) & (tokens[:, 0] < self.first_gain) & (keep > 0)
+        vector = (tokens[:, 0] - self.codes).clamp(0, motion.VELOCITIES - 1)
+        tokens, kept = _drop_first(moving, tokens, keep)
+        gained = (tokens[:, 0] >= self.first_gain) & (kept > 0)
+        factor = tokens.new_tensor(GAINS, dtype=torch.float32)[
+            (tokens[:, 0] - self.first_gain).clamp(0, len(GAINS) - 1)
+        ]
+        gain = torch.where(gained, factor, 1.0).unsqueeze(1)
+        tokens, kept = _drop_first(gained, tokens, kept)
+        codes = tokens[:, : c.residual_tokens].clamp(0, self.codes - 1)
         digits = fsq.index_to_digits(codes, m.quantizer.levels)  # (B, R, D, h, w)
         features = None
         if context is None:
@@ -414,11 +456,41 @@ class DefaultTokenizer:
             )
         else:
             kind = INTER
-            vector = motion.index_to_velocity((tokens[:, 0] - self.codes).clamp(0, motion.VELOCITIES - 1))
-            velocity = torch.where(sent.unsqueeze(1), vector, context.velocity)
+            velocity = torch.where(moving.unsqueeze(1), motion.index_to_velocity(vector), context.velocity)
             prediction, features = m.predict(m.moved(context, velocity, count), context, velocity, count)
         prior = m.prior(context, (rows, cols), batch)
-        coefficients = m.quantizer.assemble(m.quantizer(prior, kind, digits=digits).changes, kept, kind)
+        changes = m.quantizer(prior, kind, digits=digits, gain=gain).changes
+        coefficients = m.quantizer.assemble(changes, kept, kind)
         decoded, left = m.refine(prediction, features, coefficients, kept, kind)
         decoded = decoded.clamp(-1, 1)
         return decoded, Context(decoded[:, -1], left, velocity)
+
+
+def _cost(after: torch.Tensor, allowed: float) -> torch.Tensor:
+    """Tokens until the error is at most `allowed` (B, h, w), more for those that never get there."""
+    short = (after > allowed).float().sum(1)
+    return short + 10 * (after[:, -1] / allowed - 1).clamp_min(0)
+
+
+def _put_first(
+    where: torch.Tensor,  # (B, h, w) bool
+    token: torch.Tensor,  # (B, h, w)
+    before: torch.Tensor,  # (B, 1, h, w) error with no token at all
+    sequence: tuple[torch.Tensor, torch.Tensor, torch.Tensor],  # tokens, curve, length
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Put a token in front of some cells' sequences; the others get an unused slot at the end."""
+    tokens, curve, length = sequence
+    pick = where.unsqueeze(1)
+    longer = torch.cat([token.unsqueeze(1), tokens], 1)
+    padded = torch.cat([tokens, torch.full_like(tokens[:, :1], -1)], 1)
+    later = torch.cat([before, curve], 1)
+    same = torch.cat([curve, curve[:, -1:]], 1)
+    return torch.where(pick, longer, padded), torch.where(pick, later, same), length + where
+
+
+def _drop_first(
+    where: torch.Tensor, tokens: torch.Tensor, keep: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Undo `_put_first` for tokens (B, G, h, w) and keep (B, h, w)."""
+    moved = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -1)], 1)
+    return torch.where(where.unsqueeze(1), moved, tokens), keep - where.to(keep.dtype)

@@ -42,7 +42,9 @@ class TrainOptions:
     batch: int = 8
     blocks: int = 3
     crop: int = 128
-    lr: float = 3e-4  # AdamW's; Muon takes 20 times that. More makes unnormalized convolutions grow without end
+    lr: float = (
+        3e-4  # AdamW's; Muon takes 20 times that. More makes unnormalized convolutions grow without end
+    )
     warmup: int = 50  # steps
     cooldown: float = 1.0  # last share of the budget in which the rate falls to zero
     cache_bytes: int = 6 << 30

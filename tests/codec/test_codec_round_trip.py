@@ -28,7 +28,8 @@ def scene(
 ) -> list[Frame]:
     """A blurred random picture that glides, with a square that moves over it."""
     rng = np.random.default_rng(seed)
-    noise = torch.from_numpy(rng.random((1, 3, height // 8 + 8, width // 8 + 8))).float()
+    grey, tint = rng.random((1, 1, height // 8 + 8, width // 8 + 8)), rng.random((1, 3, 1, 1))
+    noise = torch.from_numpy(0.2 + 0.5 * grey + 0.2 * tint).float()
     picture = torch.nn.functional.interpolate(noise, (height + 64, width + 64), mode="bicubic").clamp(0, 1)
     frames = []
     for n in range(count):

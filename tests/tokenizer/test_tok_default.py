@@ -70,7 +70,7 @@ def test_error_falls_with_tokens(loaded: Loaded) -> None:
         decoded, _ = tokenizer.decode(encoding.tokens, encoding.length.clamp_max(k), None, count=4)
         errors.append(float((decoded - clip).square().mean()))
     assert all(b < a for a, b in pairwise(errors))
-    assert errors[-1] < 0.05 * errors[0]
+    assert errors[-1] < 0.08 * errors[0]
 
 
 def test_values_are_within_the_vocabulary_and_velocities_come_first(loaded: Loaded) -> None:
@@ -84,12 +84,13 @@ def test_values_are_within_the_vocabulary_and_velocities_come_first(loaded: Load
         (first := tokenizer.encode(clip[:, :4], None, count=4)).tokens, first.length, None, count=4
     )
     encoding = tokenizer.encode(clip[:, 4:], context, count=4, target=0.001)
-    assert (first.tokens[:, 0] < 64_000).all()
-    sent = encoding.tokens[:, 0] >= 64_000
-    assert sent.any()
+    assert ((first.tokens < 64_000) | (first.tokens >= 65_521)).all()  # no velocity in a keyframe block
+    heads = (encoding.tokens >= 64_000).sum(1)
+    assert (encoding.tokens[:, 0] >= 64_000).any()
+    assert heads.max() <= 2  # a velocity, a gain
     assert encoding.tokens.max() < tokenizer.spec.vocabulary <= 65_536
-    assert (encoding.tokens[:, 1:] < 64_000).all()
-    assert torch.equal(encoding.length, 56 + sent.long())
+    assert (encoding.tokens[:, 2:] < 64_000).all()
+    assert torch.equal(encoding.length, 56 + heads)
     assert encoding.curve.shape[1] == tokenizer.spec.tokens_per_cell + 1
 
 
@@ -104,3 +105,19 @@ def test_motion_is_followed(loaded: Loaded) -> None:
     moving = tokenizer.encode(glide, context, count=4, target=0.001)
     inner = (slice(None), slice(1, -1), slice(2, -2))
     assert moving.curve[:, 1][inner].sum() < 0.3 * moving.curve[:, 0][inner].sum()
+
+
+def test_contrast_beyond_the_steps_is_reached_with_a_gain(loaded: Loaded) -> None:
+    """Hard black and white stripes saturate quantizers made for natural pictures."""
+    tokenizer = loaded.tokenizer
+    x = torch.arange(64)
+    stripes = torch.where(x % 6 < 3, 1.0, -1.0).view(1, 1, 1, 1, -1).expand(1, 4, 3, 64, 64)
+    encoding = tokenizer.encode(stripes, None, count=4)
+    gained = encoding.tokens[:, 0] >= 65_521
+    assert gained.any()
+    decoded, _ = tokenizer.decode(encoding.tokens, encoding.length, None, count=4)
+    without = torch.where(
+        gained.unsqueeze(1), torch.cat([encoding.tokens[:, 1:], encoding.tokens[:, :1]], 1), encoding.tokens
+    )
+    flat, _ = tokenizer.decode(without, encoding.length - gained.long(), None, count=4)
+    assert (decoded - stripes).square().mean() < 0.5 * (flat - stripes).square().mean()

@@ -121,28 +121,28 @@ def test_the_start_is_a_codec_whose_curves_tell_the_truth(folder: Path) -> None:
     assert steps[0].mse.mean() < 0.2 * batch.square().mean()
 
 
-def error_of(path: Path, batch: torch.Tensor) -> float:
-    """Mean log MSE with 1 of 7 tokens kept."""
-    model = checkpoint.load(path).tokenizer.model
-    with torch.no_grad():
-        steps = rollout.rollout(
-            model, batch, (1, 1), torch.full((len(batch),), 0.007), lambda c: torch.ones(len(c), 2, 2).long()
-        )
-        return float(torch.stack([torch.log(s.mse) for s in steps]).mean())
-
-
-def test_training_lowers_the_error_of_the_start(folder: Path, tmp_path: Path) -> None:
-    run = options(folder, tmp_path / "m.safetensors", steps=0, batch=4, lr=2e-3)
-    list(loop.train(run, CPU))
+def test_steps_lower_the_loss_of_the_start(folder: Path) -> None:
     clips = list(
         data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
     )
-    batch = data.Sampler(clips, crop=32, frames=2, seed=7).batch(16)
-    start = error_of(run.out, batch)
-    ticks = [e for e in loop.train(replace(run, steps=100), CPU) if isinstance(e, loop.Tick)]
-    assert ticks[-1].progress == 1
-    assert checkpoint.load(run.out).training["steps"] == 100
-    assert error_of(run.out, batch) < start - 0.03
+    sampler = data.Sampler(clips, crop=32, frames=2, seed=1)
+    torch.manual_seed(0)
+    model = DefaultModel(TINY)
+    klt.fit(model, sampler, clips=64)
+    batch = sampler.batch(4)
+    optimizers = optim.build(model, lr=1e-3)
+    losses = []
+    for _ in range(40):
+        steps = rollout.rollout(
+            model, batch, (1, 1), torch.full((4,), 0.007), lambda c: torch.full((4, 2, 2), 2)
+        )
+        loss = torch.stack([loop._loss(s) for s in steps]).mean()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.05
 
 
 def test_a_run_goes_on_exactly_where_it_stopped(folder: Path, tmp_path: Path) -> None:
