@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.default import INTER, KEY, DefaultConfig, DefaultModel
 from elastictok_cli.training import data, klt, loop, optim, rollout
 
