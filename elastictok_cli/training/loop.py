@@ -117,6 +117,13 @@ def train(options: TrainOptions, device: torch.device) -> Iterator[Event]:
     Raises TrainingError when there is nothing to train on, or when the state belongs to another run.
     """
     torch.set_flush_denormal(True)  # zero-initialised branches make denormals, which are slow on CPUs
+    try:
+        yield from _train(options, device)
+    finally:
+        torch.set_flush_denormal(False)  # it is a setting of the whole thread, others may count on denormals
+
+
+def _train(options: TrainOptions, device: torch.device) -> Iterator[Event]:
     paths = data.find_media(list(options.data))
     if not paths:
         raise TrainingError(f"no videos or photos in {', '.join(map(str, options.data))}")
