@@ -57,15 +57,21 @@ def meet_target(
     tokenizer: Tokenizer, job: Job, context: Any, target: float, *, mode: str = "cell", probes: int = PROBES
 ) -> Coded:
     """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all)."""
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target)
+    count = len(job.source)
     if mode == "block":
+        encoding = tokenizer.encode(job.frames, context, count=count, target=target, complete=True)
         return _one_length(tokenizer, job, encoding, context, target)
-    return _per_cell(tokenizer, job, encoding, context, target, probes)
+    encoding = tokenizer.encode(job.frames, context, count=count, target=target)
+    coded = _per_cell(tokenizer, job, encoding, context, target, probes)
+    if coded.missed:  # then every cell has to help
+        encoding = tokenizer.encode(job.frames, context, count=count, target=target, complete=True)
+        coded = _per_cell(tokenizer, job, encoding, context, target, probes)
+    return coded
 
 
 def fixed_length(tokenizer: Tokenizer, job: Job, context: Any, tokens: int) -> Coded:
     """Code one block with `tokens` tokens in every cell (all it has, where it has fewer)."""
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source))
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source), complete=True)
     return _probe(tokenizer, job, encoding, encoding.length.clamp_max(tokens), context, None)
 
 

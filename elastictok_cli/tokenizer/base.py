@@ -48,9 +48,18 @@ class Tokenizer(Protocol):
     def start(self, height: int, width: int) -> Any:
         """Context of a keyframe block: nothing is known yet."""
 
-    def encode(self, frames: torch.Tensor, context: Any, *, count: int, target: float = 0.007) -> Encoding:
+    def encode(
+        self,
+        frames: torch.Tensor,
+        context: Any,
+        *,
+        count: int,
+        target: float = 0.007,
+        complete: bool = False,
+    ) -> Encoding:
         """Tokens of one block given the blocks before it. The first `count` frames are real, the rest repeat the
-        last of them; `target` (MSE) only steers side decisions."""
+        last of them; `target` (MSE) steers side decisions, and cells far below it need not offer all their tokens,
+        or any, unless `complete`."""
 
     def decode(
         self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int

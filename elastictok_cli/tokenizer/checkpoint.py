@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel, DefaultTokenizer
 
-ARCHITECTURE = "elastictok-default-1"
+ARCHITECTURE = "elastictok-default-2"
 
 
 class CheckpointError(Exception):

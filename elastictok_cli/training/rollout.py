@@ -67,12 +67,15 @@ def rollout(
         residual = block - prediction
         prior = model.prior(context, grid, block.shape[0])
         wanted = project(to_cells(residual, c.cell), model.basis[kind])
-        coded = model.quantizer(prior, kind, target=wanted)
         with torch.no_grad():
             energy = cell_energy(residual, c.cell).unsqueeze(1)
+            allowed = target.view(-1, 1, 1).expand(energy[:, 0].shape) * model.basis.shape[-1]
+            cell_class = model.quantizer.classify(wanted, energy[:, 0], allowed, kind)
+        coded = model.quantizer(prior, kind, cell_class, target=wanted)
+        with torch.no_grad():
             curve = torch.cat([energy, (energy - coded.gains.cumsum(1)).clamp_min(0)], 1)
             keep = rule(curve)
-        coefficients = model.quantizer.assemble(coded.changes, keep, kind)
+        coefficients = model.quantizer.assemble(coded.changes, keep, kind, cell_class)
         decoded, left = model.refine(prediction, features, coefficients, keep, kind)
         mse = (decoded - block).square().mean((1, 2, 3, 4))
         # the basis is orthonormal: what the coefficients miss, and what lies outside them

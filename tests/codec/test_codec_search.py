@@ -25,7 +25,9 @@ class Fake:
     def start(self, height: int, width: int) -> None:
         return None
 
-    def encode(self, frames: torch.Tensor, context: Any, *, count: int, target: float = 0.007) -> Encoding:
+    def encode(
+        self, frames: torch.Tensor, context: Any, *, count: int, target: float = 0.007, complete: bool = False
+    ) -> Encoding:
         rows, cols = self.amplitude.shape[1:]
         curve = self.amplitude.square()[None] * 4 * 3 * 256 * self.bias
         return Encoding(

@@ -1,7 +1,9 @@
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
+import torch
 from cli_samples import json_lines, make_clip, run
 from test_cmd_json import _check
 
@@ -47,6 +49,30 @@ def test_train_interrupted_says_where_it_goes_on(
     result = run("train", "--data", data, "--out", tmp_path / "my.safetensors", "--steps", 99)
     assert result.exit_code == 130
     assert "interrupted at step 41; run the same command again to go on from step 40" in result.stderr
+
+
+def test_train_saves_before_it_gives_way_to_an_interrupt(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from elastictok_cli.training import loop
+
+    one_step = loop._Run._one_step
+
+    def interrupting(self: loop._Run, *arguments: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return one_step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop._Run, "_one_step", interrupting)
+    out = tmp_path / "my.safetensors"
+    before = signal.getsignal(signal.SIGINT)
+    result = run(
+        "train", "--data", data, "--out", out, "--steps", 99, *_SMALL, "--init", checkpoint.shipped()
+    )
+    assert result.exit_code == 130
+    assert "interrupted and saved at step 1; run the same command again to go on" in result.stderr
+    assert checkpoint.load(out).training["steps"] == 1
+    assert torch.load(loop.state_path(out), weights_only=True)["step"] == 1
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_train_refuses_what_cannot_work(data: Path, tmp_path: Path) -> None:

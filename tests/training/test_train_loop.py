@@ -57,6 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of cells settle in more rounds than a test has time for."""
+    monkeypatch.setattr(klt, "_LLOYD_ROUNDS", 1)
+    monkeypatch.setattr(klt, "_LEAST_CELLS", 20)
+
+
 def options(folder: Path, out: Path, **changes: object) -> loop.TrainOptions:
     base = loop.TrainOptions(
         data=(folder,), out=out, steps=6, batch=2, blocks=2, crop=32, warmup=2, config=TINY, clip_frames=8
