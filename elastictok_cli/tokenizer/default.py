@@ -32,6 +32,7 @@ from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
+_AT_ONCE = 2048  # cells quantized together: bounds memory at any picture size
 _FEW = 8  # tokens with which most cells get near their goal
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
@@ -137,7 +138,7 @@ class DefaultModel(nn.Module):
         # features are about the block before: carry them to the middle of this one
         middle = torch.tensor([(count + 1) // 2], device=velocity.device)
         carried = motion.warp(context.features, velocity / 8, middle)[:, 0]
-        x = self.predict_in(torch.cat([to_eighth(moved), carried], 1))
+        x = pointwise(self.predict_in, to_eighth(moved), carried)
         x = self.predict_trunk(x)
         return moved + from_eighth(self.predict_out(x), self.config.frames), x
 
@@ -163,7 +164,7 @@ class DefaultModel(nn.Module):
             ],
             1,
         )
-        x = self.rough_in(torch.cat([to_eighth(rough), to_eighth(residual)], 1))
+        x = pointwise(self.rough_in, to_eighth(rough), to_eighth(residual))
         x = x + F.pixel_shuffle(self.latent_in(told), 2) + self.kind_bias[kind].view(1, -1, 1, 1)
         if features is not None:
             x = x + features
@@ -350,6 +351,17 @@ class ResBlock(nn.Module):
         return out
 
 
+def pointwise(layer: nn.Conv2d, *inputs: torch.Tensor) -> torch.Tensor:
+    """A 1x1 convolution of `inputs` side by side, without the copy of them all that `torch.cat` makes."""
+    out: torch.Tensor | None = None
+    weights = layer.weight.split([x.shape[1] for x in inputs], 1)  # type: ignore[no-untyped-call]
+    for x, weight in zip(inputs, weights, strict=True):
+        part = F.conv2d(x, weight, layer.bias if out is None else None)
+        out = part if out is None else out + part
+    assert out is not None
+    return out
+
+
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
     """The same layer with all parameters zero: a branch that starts by doing nothing."""
     nn.init.zeros_(layer.weight)
@@ -531,8 +543,12 @@ class DefaultTokenizer:
         out = Residual(none.expand(slots) - 1, energy.expand(slots), none, none)
         picked = Picked((energy > (0.0 if complete else _NEGLIGIBLE * goal))[:, 0])
         if picked.count:
-            parts = picked.take(wanted), picked.take(energy), picked.take(prior)
-            coded = self._code_cells(*parts, kind, goal, complete)
+            w, e, p = (torch.split(picked.take(x), _AT_ONCE, -1) for x in (wanted, energy, prior))
+            done = [
+                self._code_cells(*part, kind=kind, goal=goal, complete=complete)
+                for part in zip(w, e, p, strict=True)
+            ]
+            coded = (torch.cat(column, -1) for column in zip(*done, strict=True))
             out = Residual(*(picked.put(all_, some) for all_, some in zip(out, coded, strict=True)))
         return out
 
@@ -637,16 +653,28 @@ class DefaultTokenizer:
         if told.count:
             prior = told.take(m.prior(context, (rows, cols), batch))
             own = told.take(digits.flatten(1, 2)).view(1, *digits.shape[1:3], 1, -1)
-            cell_class = m.quantizer.read_class(own)
-            length = told.take(kept.unsqueeze(1))[:, 0]
-            coded = m.quantizer(
-                prior, kind, cell_class, digits=own, gain=told.take(gain), most=int(length.max())
-            )
-            some = m.quantizer.assemble(coded.changes, length, kind, cell_class)
-            coefficients = told.put(coefficients, some)
+            length = told.take(kept.unsqueeze(1))
+            p, d, g, n = (torch.split(x, _AT_ONCE, -1) for x in (prior, own, told.take(gain), length))
+            some = [self._tell(*part, kind=kind) for part in zip(p, d, g, n, strict=True)]
+            coefficients = told.put(coefficients, torch.cat(some, -1))
         decoded, left = m.refine(prediction, features, coefficients, kept, kind)
         decoded = decoded.clamp(-1, 1)
         return decoded, Context(decoded[:, -1], left, velocity)
+
+    def _tell(
+        self,
+        prior: torch.Tensor,  # (1, prior_width, 1, n)
+        digits: torch.Tensor,  # (1, R, D, 1, n)
+        gain: torch.Tensor,  # (1, 1, 1, n)
+        length: torch.Tensor,  # (1, 1, 1, n) codes kept, at least 1
+        kind: int,
+    ) -> torch.Tensor:
+        """Decoded coefficients (1, K, 1, n) of some cells."""
+        quantizer = self.model.quantizer
+        cell_class = quantizer.read_class(digits)
+        most = int(length.max())
+        changes = quantizer(prior, kind, cell_class, digits=digits, gain=gain, most=most).changes
+        return quantizer.assemble(changes, length[:, 0], kind, cell_class)
 
 
 def _cost(after: torch.Tensor, allowed: float) -> torch.Tensor:
