@@ -11,6 +11,7 @@ from elastictok_cli.commands.decode import decode
 from elastictok_cli.commands.encode import encode
 from elastictok_cli.commands.models import models
 from elastictok_cli.commands.stats import stats
+from elastictok_cli.commands.thin import thin
 from elastictok_cli.commands.train import train
 from elastictok_cli.version import __version__
 
@@ -43,6 +44,11 @@ Examples:
   elastictok stats clip.etk --plot usage.png
   elastictok stats clip.etk --json | jq 'select(.type == "frame" and .missed)'"""
 
+_THIN_EXAMPLES = """\b
+Examples:
+  elastictok thin clip.etk small.etk --keep 0.5
+  elastictok thin clip.etk small.etk --kbps 200 --source clip.mp4"""
+
 _TRAIN_EXAMPLES = """\b
 Example:
   elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m"""
@@ -59,6 +65,7 @@ app = typer.Typer(
 app.command(epilog=_ENCODE_EXAMPLES)(encode)
 app.command(epilog=_DECODE_EXAMPLES)(decode)
 app.command(epilog=_STATS_EXAMPLES)(stats)
+app.command(epilog=_THIN_EXAMPLES)(thin)
 app.command(epilog=_TRAIN_EXAMPLES)(train)
 app.command()(models)
 
