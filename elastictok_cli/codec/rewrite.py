@@ -1,7 +1,8 @@
 """A file to a thinner one, segment by segment: how many tokens there are, which go, and what is written.
 
-Two passes or a few: the first counts tokens by level (`thinning.Levels`), the last writes; between them, only a
-budget in bytes needs passes that pack without writing. Nothing grows with the length of the video but the index.
+Two passes: the first counts tokens by level (`thinning.Levels`), the second writes. For a budget in bytes, levels are
+tried between them. Nothing grows with the length of the
+video but a line for each segment.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,9 +23,10 @@ from formats import Block, EtkReader, EtkWriter, Header, Segment
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_CLOSE = 0.99  # of a budget in bytes: near enough
-_AIM = 0.996
+_AIM = 0.996  # of a budget in bytes
+_CLOSE, _GOOD = 0.992, 0.985  # near enough for an estimate, for a file
 _ATTEMPTS = 6
+_SAMPLE, _SAMPLED_PART = 4, 32  # segments to estimate from: so many, and one of so many more
 
 Measure = Callable[[Sequence[Block]], list[Block]]
 
@@ -35,6 +37,14 @@ class BudgetTooSmall(Exception):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.bytes = size
+
+
+class Span(NamedTuple):
+    """Where a segment is: pts of its first and last frame; bytes of its unit."""
+
+    first_pts: int
+    last_pts: int
+    bytes: int
 
 
 @dataclass
@@ -49,6 +59,7 @@ class Survey:
     first_pts: int | None = None
     end_pts: int = 0
     most: int = 0  # tokens of one cell
+    spans: list[Span] = field(default_factory=list)
     by_level: IntArray = field(default_factory=lambda: np.zeros(TOP + 1, np.int64))
 
     @property
@@ -69,6 +80,7 @@ def survey(reader: EtkReader, *, levels: bool) -> Iterator[Survey]:
         found.frames += sum(len(block.pts) for block in blocks)
         found.tokens += sum(block.token_count for block in blocks)
         found.bytes += segment.size_bytes
+        found.spans.append(Span(blocks[0].pts[0], blocks[-1].pts[-1], segment.size_bytes))
         found.most = max(found.most, *(int(block.keep.max()) for block in blocks))
         if found.first_pts is None:
             found.first_pts = blocks[0].pts[0]
@@ -84,31 +96,77 @@ def by_share(found: Survey, share: float) -> Level:
 
 
 def by_bytes(
-    reader: EtkReader, header: Header, found: Survey, budget: int, tick: Callable[[], None]
+    reader: EtkReader,
+    header: Header,
+    found: Survey,
+    budget: int,
+    tick: Callable[[], None],
 ) -> Level:
     """Keep what fits into a file of so many bytes, audio and everything included. Raises BudgetTooSmall.
 
-    Packs the file a few times; `tick` is called after each segment.
+    Levels are tried on a few segments, spread over the file, and the best of them by packing all of it (mostly once).
+    `tick` is called after each segment packed.
     """
-    low, low_bytes = -1, _packed(reader, header, Level(-1), tick)  # what fits
-    if low_bytes > budget:
-        raise BudgetTooSmall(low_bytes)
-    high, high_bytes = TOP, low_bytes + found.bytes  # what does not, about
-    kept = found.by_level.cumsum()
+    fixed = size_as_it_is(reader, header, found) - found.bytes
+    count = min(found.segments, _SAMPLE + found.segments // _SAMPLED_PART)
+    sample = [found.spans[(2 * n + 1) * found.segments // (2 * count)] for n in range(count)]
+    scale = found.bytes / sum(span.bytes for span in sample)
+
+    def estimate(level: int) -> int:
+        size = 0
+        for span in sample:
+            for segment in reader.segments(span.first_pts, span.last_pts + 1):
+                writer = EtkWriter(_Nowhere(), header)
+                size += writer.write_segment(thinned(header, segment.blocks, Level(level)))
+                tick()
+        return fixed + round(size * scale)
+
+    def pack(level: int) -> int:
+        writer = EtkWriter(_Nowhere(), header)
+        for _ in rewrite(reader, writer, Level(level)):
+            tick()
+        return writer.bytes_written
+
+    low, high = (-1, fixed), (TOP, fixed + found.bytes)
+    near = _search(estimate, budget, found.by_level, low, high, close=_CLOSE)
+    level = _search(pack, budget, found.by_level, low, high, close=_GOOD, first=near)
+    if level < 0 and (size := pack(level)) > budget:
+        raise BudgetTooSmall(size)
+    return Level(level)
+
+
+def _search(
+    size_of: Callable[[int], int],
+    budget: int,
+    by_level: IntArray,
+    low: tuple[int, int],
+    high: tuple[int, int],
+    *,
+    close: float,
+    first: int | None = None,
+) -> int:
+    """The highest level tried whose size is in the budget, by interpolation in tokens.
+
+    low, high: a level that fits and one that does not, with their sizes. Stops where a size reaches `close` of the
+    budget, or after some tries.
+    """
+    kept = np.append(by_level.cumsum(), 0)  # at -1: none
     aim = _AIM * budget
-    attempts = 0
-    while high - low > 1 and low_bytes < _CLOSE * budget and (attempts < _ATTEMPTS or low < 0):
-        attempts += 1
-        fewest, most = int(kept[low]) if low >= 0 else 0, int(kept[high])
-        wanted = fewest + (most - fewest) * (aim - low_bytes) / max(1, high_bytes - low_bytes)
-        level = min(max(level_for(found.by_level, math.floor(wanted)), low + 1), high - 1)
-        size = _packed(reader, header, Level(level), tick)
+    for _ in range(_ATTEMPTS):
+        if high[0] - low[0] <= 1 or (low[0] >= 0 and low[1] >= close * budget):
+            break
+        part = (aim - low[1]) / max(1, high[1] - low[1])
+        wanted = math.floor(kept[low[0]] + (kept[high[0]] - kept[low[0]]) * part)
+        level = level_for(by_level, wanted) if first is None else first
+        first = None
+        level = min(max(level, low[0] + 1), high[0] - 1)
+        size = size_of(level)
         if size <= budget:
-            low, low_bytes = level, size
+            low = level, size
         else:
-            high, high_bytes = level, size
-            aim = max(low_bytes, aim - 0.004 * budget)  # bytes do not fall quite as fast as tokens
-    return Level(low)
+            high = level, size
+            aim = max(low[1], aim - 0.003 * budget)  # bytes do not fall quite as fast as tokens
+    return low[0]
 
 
 def side_bytes(reader: EtkReader) -> int:
@@ -185,14 +243,6 @@ def rewrite(
 
 def _thin(header: Header, segment: Segment, rule: Cap | Level | None) -> list[Block]:
     return segment.blocks if rule is None else thinned(header, segment.blocks, rule)
-
-
-def _packed(reader: EtkReader, header: Header, rule: Level, tick: Callable[[], None]) -> int:
-    """The size of the file by this rule."""
-    writer = EtkWriter(_Nowhere(), header)
-    for _ in rewrite(reader, writer, rule):
-        tick()
-    return writer.bytes_written
 
 
 class _Nowhere(io.BytesIO):

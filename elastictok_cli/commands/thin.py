@@ -178,7 +178,9 @@ def _choose(
         # errors take two bytes a frame, and are not there yet while the budget is tried
         room = budget - (rewrite.error_bytes(found) if measured else 0)
         try:
-            rule = rewrite.by_bytes(reader, header(Level(0)), found, room, _Ticks(display, found))
+            rule = rewrite.by_bytes(
+                reader, header(Level(0)), found, room, lambda: display.show(None, "kbps", "trying what fits")
+            )
         except rewrite.BudgetTooSmall as error:
             least = error.bytes + budget - room
             smallest = units.kbps(least, float(found.ticks * Fraction(*reader.header.time_base))) or 0
@@ -188,18 +190,6 @@ def _choose(
                 ExitCode.USAGE,
             ) from None
     return (rule, header(rule)) if rewrite.drops(found, rule) else (None, old)
-
-
-class _Ticks:
-    """A sign of life while the budget is tried."""
-
-    def __init__(self, display: Display, found: "Survey") -> None:
-        self._display, self._segments, self._count = display, found.segments, 0
-
-    def __call__(self) -> None:
-        self._count += 1
-        number = (self._count - 1) % self._segments + 1
-        self._display.show(None, f"segment {number}/{self._segments}", "finding what fits")
 
 
 def _budget(header: "Header", found: "Survey", kbps: float) -> int:
