@@ -58,7 +58,7 @@ const report = (() => {
   // ---- chart ----
   const box = $("chart");
   const known = F.worst.some((v) => v !== null);
-  let view = [start, end], unit = "psnr", cursor = null, drag = null;
+  let view = [start, end], unit = "psnr", per = "tokens", cursor = null, drag = null;
   const M = { left: 58, right: 64 };
   let W = 1000, P = {};
   const svg = document.createElementNS(NS, "svg");
@@ -126,20 +126,20 @@ const report = (() => {
 
   function drawTokens() {
     const { top, height } = P.tokens, [from, to] = visible(B);
-    const points = columns(B, [["tokens", true]], from, to);
-    const most = Math.max(1, ...points.map((p) => p.tokens));
+    const points = columns(B, [[per, true]], from, to);
+    const most = Math.max(1, ...points.map((p) => p[per]));
     const step = nice(most, 4), limit = Math.ceil(most / step - 1e-9) * step;
     const Y = (v) => top + height * (1 - v / limit);
     P.tokens.Y = Y;
-    svg.append(el("text", { x: M.left, y: top - 9, class: "title" }, "tokens per block"));
-    svg.append(el("text", { x: W, y: top - 9, "text-anchor": "end" }, "% of the most possible"));
+    svg.append(el("text", { x: M.left, y: top - 9, class: "title" }, per === "tokens" ? "tokens per block" : "tokens per frame"));
+    if (per === "tokens") svg.append(el("text", { x: W, y: top - 9, "text-anchor": "end" }, "% of the most possible"));
     for (let v = 0; v <= limit + step / 2; v += step) {
       svg.append(el("line", { x1: M.left, x2: W - M.right, y1: Y(v), y2: Y(v), class: v ? "grid" : "axis" }));
       svg.append(el("text", { x: M.left - 8, y: Y(v) + 4, "text-anchor": "end" }, v >= 1 || v === 0 ? whole(v) : v));
-      svg.append(el("text", { x: W - M.right + 8, y: Y(v) + 4 }, ((100 * v) / data.capacity).toPrecision(2).replace(/\.0$/, "") + "%"));
+      if (per === "tokens") svg.append(el("text", { x: W - M.right + 8, y: Y(v) + 4 }, ((100 * v) / data.capacity).toPrecision(2).replace(/\.0$/, "") + "%"));
     }
     let line = "";
-    for (const p of points) line += `${line ? "L" : "M"}${X(p.start).toFixed(1)} ${Y(p.tokens).toFixed(1)}L${X(p.end).toFixed(1)} ${Y(p.tokens).toFixed(1)}`;
+    for (const p of points) line += `${line ? "L" : "M"}${X(p.start).toFixed(1)} ${Y(p[per]).toFixed(1)}L${X(p.end).toFixed(1)} ${Y(p[per]).toFixed(1)}`;
     if (line) {
       const bottom = Y(0).toFixed(1);
       const g = el("g", { "clip-path": "url(#clip)" });
@@ -162,7 +162,7 @@ const report = (() => {
       }
       if (B.flags[i] & 4 && x - lastMiss >= 3) {
         lastMiss = x;
-        const y = Math.max(top + 10, Y(B.tokens[i]) - 4), c = (x + X(Math.min(B.end[i], view[1]))) / 2;
+        const y = Math.max(top + 10, Y(B[per][i]) - 4), c = (x + X(Math.min(B.end[i], view[1]))) / 2;
         g.append(el("path", { d: `M${c} ${y}l-5 -8h10z`, class: "mark" }));
       }
     }
@@ -231,10 +231,10 @@ const report = (() => {
   function drawAll() {
     const { top, height } = P.all, kept = view;
     view = [start, end];
-    const points = columns(B, [["tokens", true]], 0, B.start.length - 1), most = Math.max(1, ...points.map((p) => p.tokens));
+    const points = columns(B, [[per, true]], 0, B.start.length - 1), most = Math.max(1, ...points.map((p) => p[per]));
     const Y = (v) => (top + height * (1 - v / most)).toFixed(1);
     let line = `M${M.left} ${top + height}`;
-    for (const p of points) line += `L${X(p.start).toFixed(1)} ${Y(p.tokens)}L${X(p.end).toFixed(1)} ${Y(p.tokens)}`;
+    for (const p of points) line += `L${X(p.start).toFixed(1)} ${Y(p[per])}L${X(p.end).toFixed(1)} ${Y(p[per])}`;
     svg.append(el("path", { d: line + `L${W - M.right} ${top + height}Z`, class: "area" }));
     const [a, b] = kept.map(X);
     view = kept;
@@ -274,11 +274,11 @@ const report = (() => {
     if (x < M.left - 1 || x > W - M.right + 1) return;
     const at = describe(cursor), mse = F.worst[at.k];
     over.append(el("line", { x1: x, x2: x, y1: P.tokens.top, y2: P.axis, class: "cross" }));
-    over.append(el("circle", { cx: x, cy: P.tokens.Y(B.tokens[at.i]), r: 5, class: "dot", style: "fill:var(--tokens)" }));
+    over.append(el("circle", { cx: x, cy: P.tokens.Y(B[per][at.i]), r: 5, class: "dot", style: "fill:var(--tokens)" }));
     if (known && mse !== null) over.append(el("circle", { cx: x, cy: P.error.Y(mse), r: 5, class: "dot", style: "fill:var(--error)" }));
     const lines = [
       ["b", `${at.time}  ${at.notes.join(", ")}`],
-      ["p", `${whole(B.tokens[at.i])} tokens (${at.share}%)`, "--tokens"],
+      ["p", `${whole(B.tokens[at.i])} tokens (${at.share}%), ${short(B.each[at.i])} a frame`, "--tokens"],
       ["p", mse === null ? "error unknown" : `${decibels(mse)}, mse ${short(mse)}`, "--error"],
       ["span", `${at.blocks}, from frame ${whole(B.frame[at.i])}`],
       ["span", `${bytes(B.bytes[at.i])}${B.step > 1 ? " together" : ""}`],
@@ -381,14 +381,16 @@ const report = (() => {
   $("zoom-in").addEventListener("click", () => scaleBy(0.5));
   $("zoom-out").addEventListener("click", () => scaleBy(2));
   $("zoom-all").addEventListener("click", () => zoom(start, end));
-  for (const name of ["psnr", "mse"]) $("unit-" + name).addEventListener("click", () => {
-    unit = name;
-    for (const other of ["psnr", "mse"]) $("unit-" + other).setAttribute("aria-pressed", String(other === name));
+  const switches = (prefix, names, choose) => names.forEach((name) => $(prefix + name).addEventListener("click", () => {
+    choose(name);
+    for (const other of names) $(prefix + other).setAttribute("aria-pressed", String(other === name));
     draw();
-  });
-  if (!known) document.querySelector(".switch").hidden = true;
+  }));
+  switches("unit-", ["psnr", "mse"], (name) => { unit = name; });
+  switches("per-", ["block", "frame"], (name) => { per = name === "block" ? "tokens" : "each"; });
+  $("units").hidden = !known;
 
-  const legend = [["--tokens", "tokens of a block"]];
+  const legend = [["--tokens", B.step > 1 ? `tokens: the most of ${B.step} blocks` : "tokens"]];
   if (known) legend.push(["--error", F.step > 1 ? `error: worst of ${F.step} frames, band down to the best` : "error of a frame"]);
   if (B.flags.some((f) => f & 2)) legend.push(["--cut", "scene cut"]);
   if (B.flags.some((f) => f & 4)) legend.push(["--missed", "missed the target"]);

@@ -37,6 +37,7 @@ class Gathered:
                 "block": "first",
                 "frame": "first",
                 "tokens": "max",  # of a block
+                "each": "max",  # of one of its frames
                 "sum": "sum",
                 "bytes": "sum",
                 "key": "max",
@@ -139,6 +140,7 @@ def _add_block(found: Gathered, moments: "_Moments", block: _Block) -> None:
         block=row.block,
         frame=row.frame,
         tokens=row.block_tokens,
+        each=row.tokens,
         sum=row.block_tokens,
         bytes=block.bytes,
         key=row.keyframe,
@@ -246,6 +248,7 @@ def charts(found: Gathered) -> dict[str, Any]:
             "block": numbers(blocks.column("block"), 0),
             "frame": numbers(blocks.column("frame"), 0),
             "tokens": numbers(blocks.column("tokens"), 0),
+            "each": numbers(blocks.column("each"), 1),
             "sum": numbers(blocks.column("sum"), 0),
             "bytes": numbers(blocks.column("bytes"), 1),
             "flags": [

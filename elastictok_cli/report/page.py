@@ -43,7 +43,7 @@ def render(content: Content) -> str:
         "chart_label": escape(_chart_label(found)),
         "segments_hint": escape(_segments_hint(content)),
         "looks": _looks() if pictured else "",
-        "moments": "\n".join(map(_moment, found.moments)),
+        "moments": "\n".join(_moment(row, found.most) for row in found.moments),
         "facts": "\n".join(
             f"    <dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(content)
         ),
@@ -128,13 +128,13 @@ def _tiles(content: Content) -> list[str]:
             "size",
             units.size(total),
             f"{rate:.0f} kbps" if rate is not None else "",
-            _compared(content, total),
+            "audio and subtitles included" if header.aux else "no audio",
         ),
         _tile(
             "tokens per block",
             f"{mean:,.0f}",
-            f"{mean / capacity(header):.1%} of the most possible",
-            f"{found.fewest:,} to {found.most:,}",
+            f"{mean / capacity(header):.1%}",
+            f"of the most possible; from {found.fewest:,} to {found.most:,}",
         ),
     ]
     if found.known:
@@ -179,15 +179,6 @@ def _tile(label: str, value: str, unit: str, note: str, *, bad: bool = False) ->
     )
 
 
-def _compared(content: Content, total: float) -> str:
-    source = content.header.source_bytes
-    audio = "audio included" if content.header.aux else ""
-    if not source or content.size is None:
-        return audio
-    of_source = f"{total / source:.2f} of the source ({units.size(source)})"
-    return f"{of_source}, {audio}" if audio else of_source
-
-
 def _decibels(mse: float) -> str:
     return "exact" if mse == 0 else f"{units.psnr(mse):.2f} dB"
 
@@ -224,7 +215,7 @@ def _looks() -> str:
     )
 
 
-def _moment(row: dict[str, Any]) -> str:
+def _moment(row: dict[str, Any], most: int) -> str:
     last = row["frame"] + row["frames"] - 1
     frames = f"{row['frame']} to {last}" if row["frames"] > 1 else str(row["frame"])
     known = not math.isnan(row["mse"])
@@ -234,7 +225,7 @@ def _moment(row: dict[str, Any]) -> str:
         ("missed", "missed", row["missed"]),
     ]
     why = " ".join(f'<span class="tag {kind}">{text}</span>' for text, kind, shown in tags if shown)
-    width = f"{min(100.0, 100 * row['share']):.1f}"
+    width = f"{100 * row['tokens'] / max(1, most):.1f}"
     cells = [
         f'<td><button type="button" data-from="{row["start"]:.6f}" data-to="{row["end"]:.6f}">'
         f"{units.clock(row['start'], 2)}</button></td>",
@@ -273,6 +264,8 @@ def _facts(content: Content) -> list[tuple[str, str]]:
     ]
     if content.source is not None:
         facts.append(("source", content.source))
+    if header.source_bytes is not None:
+        facts.append(("source size", units.size(header.source_bytes)))
     if header.rotation:
         facts.append(("rotation", f"{header.rotation}°"))
     facts += [(f"source {name}", value) for name, value in (("pixel format", header.pixel_format),) if value]

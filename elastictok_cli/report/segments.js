@@ -43,7 +43,7 @@
   $("scale-top").textContent = short(top);
   const looks = [...document.querySelectorAll("#looks button")];
   film.dataset.look = looks.length ? "picture" : "heat";
-  const scaleShown = () => { $("scale").style.visibility = film.dataset.look === "picture" ? "hidden" : "visible"; };
+  const scaleShown = () => { $("scale").hidden = film.dataset.look === "picture"; };
   for (const look of looks) look.addEventListener("click", () => {
     film.dataset.look = look.dataset.look;
     for (const other of looks) other.setAttribute("aria-pressed", String(other === look));
