@@ -7,9 +7,9 @@ dropping every token above one level:
 
 - **Within a block**, the encoder has kept tokens until none was worth its price: in a cell with K codes the K-th
   still paid, so cells with more codes have more to lose. Between the two simple answers (the same share of every
-  cell, the same cap for every cell) lies a cap that grows with the square root of K, which is what measured best.
+  cell, the same cap for every cell) lies a cap that grows with a power of K below 1, which is what measured best.
 - **Along a segment**, blocks build on those before them: what a block loses, all later ones up to the next keyframe
-  show too. So its tokens weigh as much as the frames from it to the end of its segment.
+  show too. So its tokens weigh more, by a power of the number of frames from it to the end of its segment.
 
 A velocity or gain at the head of a sequence (values that are no FSQ codes) steers all the codes behind it and goes
 last. An ordered dither over the grid decides between cells that are alike, so that any number of tokens can be kept
@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from formats import Block, Header, pack_tokens, unpack_tokens
 
-CELL_POWER = 0.5  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
-FRAME_POWER = 1.0  # how the worth of a block's tokens grows with the frames that depend on it
+CELL_POWER = 0.75  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
+FRAME_POWER = 1.25  # how the worth of a block's tokens grows with the frames that depend on it
 _MOST_STEERING = 2
 _STEERING_DEPTH = 1 / 64  # of velocity and gain: before any first code (1/32 to 1 by dither)
 _DITHERS = 16

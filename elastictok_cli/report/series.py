@@ -11,7 +11,6 @@ Op = Literal["first", "last", "max", "min", "sum"]
 Array = npt.NDArray[np.float64]
 
 _MERGE: dict[Op, Callable[[Array, Array], Array]] = {
-    "first": lambda a, b: a,
     "last": lambda a, b: b,
     "max": np.fmax,  # NaN (unknown) only where both are
     "min": np.fmin,
@@ -27,7 +26,13 @@ class Series:
     """
 
     def __init__(self, capacity: int, ops: Mapping[str, Op]) -> None:
-        self._ops = dict(ops)
+        self._places = {name: place for place, name in enumerate(ops)}
+        # columns that are merged alike are merged together; "first" needs nothing
+        self._alike = [
+            ([place for place, op in enumerate(ops.values()) if op == kind], merge)
+            for kind, merge in _MERGE.items()
+            if kind in ops.values()
+        ]
         self._rows = np.empty((capacity, len(ops)))
         self._count = 0  # rows in use
         self._filled = 0  # added rows in the last of them
@@ -38,12 +43,12 @@ class Series:
 
     def add(self, **row: float) -> None:
         """Append a row with exactly these columns."""
-        values = np.array([row[name] for name in self._ops], np.float64)
-        if len(row) != len(self._ops):
-            raise KeyError(f"columns are {list(self._ops)}")
+        values = np.array([row[name] for name in self._places], np.float64)
+        if len(row) != len(values):
+            raise KeyError(f"columns are {list(self._places)}")
         if self._count and self._filled < self.step:
-            last = self._rows[self._count - 1]
-            self._rows[self._count - 1] = self._merge(last[None], values[None])[0]
+            last = self._count - 1
+            self._rows[last] = self._merge(self._rows[last], values)
             self._filled += 1
             return
         if self._count == len(self._rows):
@@ -56,14 +61,13 @@ class Series:
 
     def column(self, name: str) -> list[float]:
         """All values of a column."""
-        place = list(self._ops).index(name)
-        values: list[float] = self._rows[: self._count, place].tolist()
+        values: list[float] = self._rows[: self._count, self._places[name]].tolist()
         return values
 
     def _merge(self, earlier: Array, later: Array) -> Array:
         merged = earlier.copy()
-        for place, op in enumerate(self._ops.values()):
-            merged[:, place] = _MERGE[op](earlier[:, place], later[:, place])
+        for places, merge in self._alike:
+            merged[..., places] = merge(earlier[..., places], later[..., places])
         return merged
 
 

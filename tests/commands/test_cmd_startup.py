@@ -57,9 +57,19 @@ def test_python_m_runs_it() -> None:
 def test_help_has_every_verb_and_examples() -> None:
     text = run("-h").stdout
     assert text == run("--help").stdout
-    for word in ("encode", "decode", "stats", "thin", "train", "models", "Examples:", "130 interrupted"):
+    for word in (
+        "encode",
+        "decode",
+        "stats",
+        "report",
+        "thin",
+        "train",
+        "models",
+        "Examples:",
+        "130 interrupted",
+    ):
         assert word in text
-    for verb in ("encode", "decode", "stats", "thin", "train"):
+    for verb in ("encode", "decode", "stats", "report", "thin", "train"):
         assert f"  elastictok {verb} " in run(verb, "-h").stdout
 
 
