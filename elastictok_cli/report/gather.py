@@ -4,6 +4,7 @@ import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -280,19 +281,26 @@ def cards(
     reader: EtkReader, found: Gathered, picture: Picture | None, tick: Callable[[int], None]
 ) -> list[Any]:
     """What is shown of the chosen segments: facts, mean keep map, first frame."""
-    from fractions import Fraction
-
-    second = 1 / Fraction(*reader.header.time_base)
+    chosen = {facts["number"]: facts for facts in found.segments.things()}
     made = []
-    for number, facts in enumerate(found.segments.things()):
-        pts = round(Fraction(facts["start"]) * second)
-        segment = next((s for s in reader.segments(pts, pts + 1) if s.number == facts["number"]), None)
-        if segment is not None:
-            made.append(facts | {"map": _heat_map([block.keep for block in segment.blocks])})
-            if picture is not None:
-                made[-1]["picture"], made[-1]["width"], made[-1]["height"] = picture(segment)
-        tick(number + 1)
+    for segment in _segments(reader, chosen, tokens=picture is not None):
+        card = chosen[segment.number] | {"map": _heat_map([block.keep for block in segment.blocks])}
+        if picture is not None:
+            card["picture"], card["width"], card["height"] = picture(segment)
+        made.append(card)
+        tick(len(made))
     return made
+
+
+def _segments(reader: EtkReader, chosen: dict[int, dict[str, Any]], *, tokens: bool) -> Iterator[Segment]:
+    """The segments of these numbers: by the index where there is one, else in one walk over the file."""
+    if reader.index is None:
+        yield from (segment for segment in reader.segments(tokens=tokens) if segment.number in chosen)
+        return
+    second = 1 / Fraction(*reader.header.time_base)
+    for number, facts in chosen.items():
+        pts = round(Fraction(facts["start"]) * second)
+        yield from (s for s in reader.segments(pts, pts + 1, tokens=tokens) if s.number == number)
 
 
 def _heat_map(keeps: list[npt.NDArray[np.uint16]]) -> dict[str, Any]:

@@ -153,6 +153,20 @@ def test_a_long_video_makes_no_larger_page_and_keeps_its_peaks(monkeypatch: pyte
     assert 5 in [card["number"] for card in found.segments.things()]
 
 
+def test_cards_of_a_file_cut_short_are_those_of_the_whole() -> None:
+    whole = _long_bytes(4)
+    with EtkReader(io.BytesIO(whole)) as reader:
+        assert reader.index is not None
+        end = reader.index[3].offset
+    made = []
+    for data in (whole, whole[:end]):
+        with EtkReader(io.BytesIO(data)) as reader:
+            found = gather(reader, None, 48, lambda count: None)
+            made.append(cards(reader, found, None, lambda count: None))
+    assert [card["number"] for card in made[0]] == [0, 1, 2, 3]
+    assert made[0][:3] == made[1]
+
+
 def test_names_from_files_are_text() -> None:
     text, _ = _page(1)
     assert "a&lt;b.etk" in text
