@@ -10,7 +10,9 @@ import typer
 from elastictok_cli.commands.decode import decode
 from elastictok_cli.commands.encode import encode
 from elastictok_cli.commands.models import models
+from elastictok_cli.commands.report import report
 from elastictok_cli.commands.stats import stats
+from elastictok_cli.commands.thin import thin
 from elastictok_cli.commands.train import train
 from elastictok_cli.version import __version__
 
@@ -43,6 +45,16 @@ Examples:
   elastictok stats clip.etk --plot usage.png
   elastictok stats clip.etk --json | jq 'select(.type == "frame" and .missed)'"""
 
+_REPORT_EXAMPLES = """\b
+Examples:
+  elastictok report clip.etk
+  elastictok report clip.etk usage.html --source clip.mp4"""
+
+_THIN_EXAMPLES = """\b
+Examples:
+  elastictok thin clip.etk small.etk --keep 0.5
+  elastictok thin clip.etk small.etk --kbps 200 --source clip.mp4"""
+
 _TRAIN_EXAMPLES = """\b
 Example:
   elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m"""
@@ -59,6 +71,8 @@ app = typer.Typer(
 app.command(epilog=_ENCODE_EXAMPLES)(encode)
 app.command(epilog=_DECODE_EXAMPLES)(decode)
 app.command(epilog=_STATS_EXAMPLES)(stats)
+app.command(epilog=_REPORT_EXAMPLES)(report)
+app.command(epilog=_THIN_EXAMPLES)(thin)
 app.command(epilog=_TRAIN_EXAMPLES)(train)
 app.command()(models)
 

@@ -109,6 +109,17 @@ class EtkReader:
         for segment in self.segments(start_pts, end_pts, tokens=tokens):
             yield from segment.blocks
 
+    def parts(self) -> Iterator[Segment | bytes]:
+        """Give segments and parts of the container stream with audio and subtitles, as they follow in the file."""
+        for unit in self._walk():
+            part: Segment | bytes | None = None  # so that the last one is gone before the next is decoded
+            if unit.head.type == SEGMENT:
+                part = self._try_segment(unit, tokens=True)
+            elif unit.head.type == AUX:
+                part = self._try_payload(unit)
+            if part is not None:
+                yield part
+
     def aux(self) -> Iterator[bytes]:
         """Give the parts of the container stream with audio and subtitles, in order."""
         for unit in self._walk():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -74,6 +74,16 @@ def decode(
             for n, (pts, duration) in enumerate(zip(block.pts, block.durations, strict=True)):
                 if (first_pts is None or pts >= first_pts) and (end_pts is None or pts < end_pts):
                     yield Frame(pixels[n], pts, duration)
+
+
+def pictures(
+    blocks: Iterable[Block], header: Header, loaded: Loaded, device: torch.device
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The pixels of a segment's blocks in order, (n, H, W, 3) for each block of n frames."""
+    context = loaded.tokenizer.start(*_padded(header))
+    for block in blocks:
+        pixels, context = _decode_block(block, header, loaded, context, device)
+        yield pixels
 
 
 def _decode_block(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import shutil
 import sys
 from collections import deque
@@ -198,6 +199,11 @@ def _header_lines(name: str, reader: "EtkReader") -> Iterator[str]:
         yield f"  target   {units.quality(header.target_mse)}, a length for each {each}"
     elif header.target_tokens is not None:
         yield f"  target   {units.count(header.target_tokens, 'token')} in every cell"
+    if "thinned" in header.options:
+        was = header.options.get("thinned_from_mse")
+        yield f"  thinned  {units.printable(str(header.options['thinned']))}" + (
+            f"; made for {units.quality(was)}" if isinstance(was, float) else ""
+        )
 
 
 def _summary_lines(
@@ -214,8 +220,11 @@ def _summary_lines(
         f"  tokens   {summary['mean_block_tokens']:.0f} a block on average ({summary['min_block_tokens']} to "
         f"{summary['max_block_tokens']}), {summary['share']:.1%} of the most possible ({_capacity(reader)})"
     )
-    mean, worst = units.quality(summary["mse"]), units.quality(summary["worst_frame_mse"])
-    yield f"  quality  {mean} on average; worst frame {worst}"
+    if math.isnan(summary["mse"]):
+        yield "  quality  not known: the file does not record its error"
+    else:
+        mean, worst = units.quality(summary["mse"]), units.quality(summary["worst_frame_mse"])
+        yield f"  quality  {mean} on average; worst frame {worst}"
     missed = summary["missed"]
     if missed:
         named = missed if show_all else missed[:_MOST_NAMED]

@@ -89,6 +89,28 @@ def test_stats(etk: Path) -> None:
     assert lines[0]["bytes"] == etk.stat().st_size
 
 
+def test_thin(etk: Path, tmp_path: Path) -> None:
+    lines = json_lines(run("thin", etk, tmp_path / "thin.etk", "--keep", 0.5, "--json").stdout)
+    _check("thin", lines)
+    assert [line["type"] for line in lines] == ["started", *["segment"] * 3, "summary"]
+    summary = lines[-1]
+    assert summary["bytes"] == (tmp_path / "thin.etk").stat().st_size
+    assert summary["tokens"] / summary["tokens_before"] == summary["kept"] <= 0.5
+    assert summary["side_bytes"] > 0
+    assert summary["mse"] is summary["psnr"] is None
+
+
+def test_report(etk: Path, tmp_path: Path) -> None:
+    lines = json_lines(run("report", etk, tmp_path / "out.html", "--pictures", 0, "--json").stdout)
+    _check("report", lines)
+    (summary,) = lines
+    assert summary["bytes"] == (tmp_path / "out.html").stat().st_size
+    assert (summary["frames"], summary["segments"], summary["pictures"]) == (COUNT, 3, 0)
+    stats = json_lines(run("stats", etk, "--json").stdout)[-1]
+    assert summary["tokens"] == stats["tokens"]
+    assert math.isclose(summary["mse"], stats["mse"])
+
+
 def test_models() -> None:
     _check("models", json_lines(run("models", "--json").stdout))
 

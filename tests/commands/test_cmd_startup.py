@@ -38,6 +38,10 @@ def test_stats_needs_neither_torch_nor_ffmpeg(etk: Path) -> None:
     assert _loaded_by("stats", etk) == {"numpy"}
 
 
+def test_thin_runs_no_network(etk: Path, tmp_path: Path) -> None:
+    assert _loaded_by("thin", etk, tmp_path / "thin.etk", "--keep", 0.5, "--quiet") == {"numpy"}
+
+
 def test_version() -> None:
     assert run("--version").stdout == f"elastictok {__version__}\n"
 
@@ -53,9 +57,19 @@ def test_python_m_runs_it() -> None:
 def test_help_has_every_verb_and_examples() -> None:
     text = run("-h").stdout
     assert text == run("--help").stdout
-    for word in ("encode", "decode", "stats", "train", "models", "Examples:", "130 interrupted"):
+    for word in (
+        "encode",
+        "decode",
+        "stats",
+        "report",
+        "thin",
+        "train",
+        "models",
+        "Examples:",
+        "130 interrupted",
+    ):
         assert word in text
-    for verb in ("encode", "decode", "stats", "train"):
+    for verb in ("encode", "decode", "stats", "report", "thin", "train"):
         assert f"  elastictok {verb} " in run(verb, "-h").stdout
 
 

@@ -1,0 +1,176 @@
+"""Which tokens to drop from a finished file, without its model and without its source.
+
+A cell's tokens are nested, so the first k of them are a coarser version of the cell: dropping is cutting tails, and
+the question is how much from which cell. Nothing in a file says what a token is worth, but two things can be
+inferred. They order all tokens of a file; `Levels` turns the order into whole numbers, and a file is thinned by
+dropping every token above one level:
+
+- **Within a block**, the encoder has kept tokens until none was worth its price: in a cell with K codes the K-th
+  still paid, so cells with more codes have more to lose. Between the two simple answers (the same share of every
+  cell, the same cap for every cell) lies a cap that grows with a power of K below 1, which is what measured best.
+- **Along a segment**, blocks build on those before them: what a block loses, all later ones up to the next keyframe
+  show too. So its tokens weigh more, by a power of the number of frames from it to the end of its segment.
+
+A velocity or gain at the head of a sequence (values that are no FSQ codes) steers all the codes behind it and goes
+last. An ordered dither over the grid decides between cells that are alike, so that any number of tokens can be kept
+and no corner of the picture pays first. `benchmarks/thin.py` measures these choices against others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from formats import Block, Header, pack_tokens, unpack_tokens
+
+CELL_POWER = 0.75  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
+FRAME_POWER = 1.25  # how the worth of a block's tokens grows with the frames that depend on it
+_MOST_STEERING = 2
+_STEERING_DEPTH = 1 / 64  # of velocity and gain: before any first code (1/32 to 1 by dither)
+_DITHERS = 16
+_PER_OCTAVE = 1024  # levels; one is 0.07 % of a token's depth
+_OCTAVES = 48  # depths from 2^-32 to 2^16 are told apart
+_LOWEST = -32
+TOP = _PER_OCTAVE * _OCTAVES - 1  # the level that keeps everything
+
+IntArray = npt.NDArray[np.int64]
+UInt16Array = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Cap:
+    """Keep at most so many tokens in every cell: what encoding with this fixed length stores."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Level:
+    """Keep the tokens up to this level, 0 to TOP (see `Levels`); less than 0 keeps none."""
+
+    level: int
+
+
+class Levels:
+    """The order in which the tokens of a file go: the highest level first."""
+
+    def __init__(self, header: Header) -> None:
+        self._codes = math.prod(header.model.levels)
+        self._tokens_per_cell = header.model.tokens_per_cell
+        self._dither = _dither(*header.grid)
+        self._one_length = header.allocation == "block"
+
+    def count(self, blocks: Sequence[Block]) -> IntArray:
+        """How many tokens of a segment stand at each level, (TOP + 1,). The blocks come with their tokens."""
+        total = np.zeros(TOP + 1)  # float64 is exact: a segment has 2^24 tokens at most
+        for block, shift in zip(blocks, _shifts(blocks), strict=True):
+            kinds = self._kinds(block)
+            owner, levels = kinds.levels(shift)
+            total += np.bincount(levels, kinds.cells[owner], minlength=TOP + 1)
+        return total.astype(np.int64)
+
+    def keep(self, blocks: Sequence[Block], level: int) -> Iterator[UInt16Array]:
+        """The keep maps that remain of a segment's blocks, (rows, columns) each."""
+        for block, shift in zip(blocks, _shifts(blocks), strict=True):
+            kinds = self._kinds(block)
+            owner, levels = kinds.levels(shift)
+            left = np.bincount(owner[levels <= level], minlength=len(kinds.cells))
+            yield left[kinds.of_cell].reshape(block.keep.shape).astype(np.uint16)
+
+    def _kinds(self, block: Block) -> _Kinds:
+        keep = block.keep.astype(np.int64)
+        if self._one_length:  # all cells as the longest, so that what remains is one length again
+            longest = np.full_like(keep, keep.max())
+            steering = np.zeros_like(keep)
+            dither = np.full_like(keep, _DITHERS // 2)
+        else:
+            longest = keep
+            steering = _steering(block, self._codes, self._tokens_per_cell)
+            dither = self._dither
+        sides = (int(longest.max()) + 1, _MOST_STEERING + 1, _DITHERS, int(keep.max()) + 1)
+        key = np.ravel_multi_index((longest, steering, dither, keep), sides).ravel()
+        kinds, of_cell, cells = np.unique(key, return_inverse=True, return_counts=True)
+        longest, steering, dither, keep = np.unravel_index(kinds, sides)
+        return _Kinds(keep, longest, steering, dither, cells, of_cell)
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """The cells of a block, those that are alike taken together: n kinds."""
+
+    tokens: IntArray  # (n,) kept in each of these cells
+    longest: IntArray  # (n,) the length that tokens are judged by: that of the cell, or of its block
+    steering: IntArray  # (n,) of them velocity and gain
+    dither: IntArray  # (n,) 0 to 15
+    cells: IntArray  # (n,) how many
+    of_cell: IntArray  # (rows * columns,) the kind of each cell
+
+    def levels(self, shift: int) -> tuple[IntArray, IntArray]:
+        """For each token of each kind: its kind and its level, which does not fall along a sequence."""
+        owner = np.repeat(np.arange(len(self.tokens)), self.tokens)
+        begins = np.cumsum(self.tokens) - self.tokens
+        place = np.arange(len(owner)) - begins[owner] - self.steering[owner]
+        depth = np.maximum(place, 0) + 1 - (self.dither[owner] + 0.5) / _DITHERS
+        depth = np.where(place < 0, depth * _STEERING_DEPTH, depth)
+        codes = np.maximum(self.longest - self.steering, 1)
+        worth = np.rint(CELL_POWER * np.log2(codes) * _PER_OCTAVE).astype(np.int64) + shift
+        level = np.floor((np.log2(depth) - _LOWEST) * _PER_OCTAVE).astype(np.int64) - worth[owner]
+        return owner, np.clip(level, 0, TOP)
+
+
+def thinned(header: Header, blocks: Sequence[Block], rule: Cap | Level) -> list[Block]:
+    """The blocks of a segment with fewer tokens. Errors become unknown, as nothing was decoded."""
+    if isinstance(rule, Cap):
+        keeps: Iterator[UInt16Array] = (np.minimum(b.keep, rule.tokens).astype(np.uint16) for b in blocks)
+    else:
+        keeps = Levels(header).keep(blocks, rule.level)
+    return [cut(block, keep, header.model.tokens_per_cell) for block, keep in zip(blocks, keeps, strict=True)]
+
+
+def cut(block: Block, keep: UInt16Array, tokens_per_cell: int) -> Block:
+    """The block with the first `keep` (rows, columns) tokens of each cell, its error unknown."""
+    tokens = block.tokens
+    if not np.array_equal(keep, block.keep):
+        longest = max(int(block.keep.max()), 1)
+        tokens = pack_tokens(unpack_tokens(tokens, block.keep, min(longest, tokens_per_cell)), keep)
+    unknown = (math.nan,) * len(block.pts)
+    return replace(block, keep=keep, tokens=tokens, frame_mse=unknown, missed=False)
+
+
+def level_for(counts: IntArray, tokens: int) -> int:
+    """The highest level that keeps at most `tokens`; -1 where even level 0 is too much. counts: (TOP + 1,)."""
+    return int(np.searchsorted(counts.cumsum(), tokens, side="right")) - 1
+
+
+def _steering(block: Block, codes: int, tokens_per_cell: int) -> IntArray:
+    """How many tokens at the head of each cell's sequence are no codes, (rows, columns), at most _MOST_STEERING."""
+    count = np.zeros(block.keep.shape, np.int64)
+    first = 0
+    for place in range(min(_MOST_STEERING, tokens_per_cell)):
+        has = block.keep > place
+        here = block.tokens[
+            first : first + int(has.sum())
+        ]  # the file's order: all first tokens, all second ones
+        first += len(here)
+        values = np.zeros(block.keep.shape, np.uint16)
+        values[has] = here
+        count += (count == place) & has & (values >= codes)
+    return count
+
+
+def _shifts(blocks: Sequence[Block]) -> list[int]:
+    """For each block, how many levels its tokens are below those of the segment's last frame alone."""
+    frames = [len(block.pts) for block in blocks]
+    left = np.cumsum(frames[::-1])[::-1] / sum(frames)  # share of the segment that sees the block
+    return [round(FRAME_POWER * math.log2(share) * _PER_OCTAVE) for share in left]
+
+
+def _dither(rows: int, columns: int) -> IntArray:
+    """An ordered dither, 4 x 4 cells: 0 to 15."""
+    two = np.array([[0, 2], [3, 1]])
+    four = np.block([[4 * two, 4 * two + 2], [4 * two + 3, 4 * two + 1]])
+    return np.tile(four, (-(-rows // 4), -(-columns // 4)))[:rows, :columns].astype(np.int64)

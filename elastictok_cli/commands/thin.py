@@ -1,0 +1,316 @@
+"""`elastictok thin`: an .etk file with fewer tokens, without its source and without running the model."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elastictok_cli.commands import units
+from elastictok_cli.commands.arguments import (
+    Device,
+    DeviceName,
+    Force,
+    Json,
+    Model,
+    Quiet,
+    Threads,
+    find_device,
+    load_model,
+)
+from elastictok_cli.commands.console import Display, JsonLines
+from elastictok_cli.commands.damage import describe_damage
+from elastictok_cli.commands.failures import ExitCode, Failure, guarded
+from elastictok_cli.commands.targets import PIPE, check_source, check_target, publish
+
+if TYPE_CHECKING:
+    from elastictok_cli.codec.rewrite import Survey
+    from elastictok_cli.codec.thinning import Cap, Level
+    from formats import Block, EtkReader, Header
+
+
+@guarded
+def thin(
+    source: Annotated[Path, typer.Argument(metavar="IN.etk", help="- is standard input.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.etk", help="- is standard output.")],
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Keep at most N tokens of every cell, as encode --tokens does."
+        ),
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Keep at most this share of all tokens: 0.5 is half of them."),
+    ] = None,
+    kbps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="K", help="Make the whole file, audio included, no larger than K kilobits a second."
+        ),
+    ] = None,
+    original: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            metavar="VIDEO",
+            help="The video IN.etk was made from: decode, and record the error. Slow; runs the model.",
+            show_default="the error is recorded as unknown",
+        ),
+    ] = None,
+    model: Model = None,
+    device: Device = DeviceName.auto,
+    threads: Threads = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Drop the least useful tokens of an .etk file: a smaller file of the same video, in seconds.
+
+    Tokens are nested, so this needs neither the source nor the model. What is damaged is left out and named; the exit
+    code is then 4.
+    """
+    wish = _wish(tokens, keep, kbps)
+    if as_json and str(target) == PIPE:
+        raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
+    check_source(source)
+    check_target(target, force=force, source=source)
+    if original is not None and str(target) != PIPE:
+        check_target(target, force=True, source=original)
+
+    from elastictok_cli.codec import rewrite
+    from formats import EtkReader, EtkWriter
+
+    lines = JsonLines(enabled=as_json)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        reader = stack.enter_context(EtkReader(sys.stdin.buffer if str(source) == PIPE else source))
+        measure = _measure(stack, original, reader, model, device, threads) if original is not None else None
+        stream = stack.enter_context(publish(target))
+        display = stack.enter_context(Display(quiet=quiet))
+        found = _survey(reader, display, levels=tokens is None)
+        if not found.frames:
+            raise _nothing(reader)
+        lines.write("started", _started(reader.header, found, target))
+        rule, header = _choose(wish, reader, found, display, measured=measure is not None)
+        writer = EtkWriter(stream, header)
+        done = _Done()
+        for event in rewrite.rewrite(reader, writer, rule, done.watched(measure, found, display, began)):
+            lines.write("segment", asdict(event))
+        done.bytes, done.side_bytes = writer.bytes_written, rewrite.side_bytes(reader)
+    damage = describe_damage(reader)
+    for text in damage:
+        display.warn(text)
+        lines.write("damage", {"message": text})
+    if rule is None:
+        display.note(
+            f"nothing to drop: {units.printable(str(source))} is no larger than that; OUT is the same video"
+        )
+    facts = _summary(str(target), reader, found, done, thinned=rule is not None, damage=damage)
+    facts["seconds"] = time.monotonic() - began
+    for line in _report(facts):
+        display.note(line)
+    lines.write("summary", facts)
+    if damage:
+        raise typer.Exit(ExitCode.CORRUPT)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """Exactly one of these."""
+
+    tokens: int | None
+    share: float | None
+    kbps: float | None
+
+    def __str__(self) -> str:
+        if self.tokens is not None:
+            return f"tokens {self.tokens}"
+        return f"keep {self.share:g}" if self.share is not None else f"kbps {self.kbps:g}"
+
+
+def _wish(tokens: int | None, share: float | None, kbps: float | None) -> _Wish:
+    if sum(value is not None for value in (tokens, share, kbps)) != 1:
+        raise Failure("say how much to keep: one of --tokens, --keep and --kbps", ExitCode.USAGE)
+    if share is not None and not 0 <= share <= 1:
+        raise Failure("--keep must be from 0 to 1", ExitCode.USAGE)
+    if kbps is not None and not (0 < kbps < math.inf):
+        raise Failure("--kbps must be more than 0", ExitCode.USAGE)
+    return _Wish(tokens, share, kbps)
+
+
+def _survey(reader: "EtkReader", display: Display, *, levels: bool) -> "Survey":
+    from elastictok_cli.codec.rewrite import survey
+
+    total = len(reader.index) if reader.index else None
+    for found in survey(reader, levels=levels):
+        display.show(found.segments / total / 4 if total else None, f"segment {found.segments}", "counting")
+    return found
+
+
+def _choose(
+    wish: _Wish, reader: "EtkReader", found: "Survey", display: Display, *, measured: bool
+) -> "tuple[Cap | Level | None, Header]":
+    """What to drop (None: nothing) and the header that says so."""
+    from elastictok_cli.codec import rewrite
+    from elastictok_cli.codec.thinning import Cap, Level
+
+    old = replace(reader.header, frame_count=found.frames)
+
+    def header(rule: "Cap | Level") -> "Header":
+        return rewrite.thinned_header(reader.header, str(wish), rule, found.frames)
+
+    rule: Cap | Level
+    if wish.tokens is not None:
+        rule = Cap(wish.tokens)
+    elif wish.share is not None:
+        rule = rewrite.by_share(found, wish.share)
+    else:
+        budget = _budget(reader.header, found, wish.kbps or 0)
+        if rewrite.size_as_it_is(reader, old, found) <= budget:
+            return None, old
+        # errors take two bytes a frame, and are not there yet while the budget is tried
+        room = budget - (rewrite.error_bytes(found) if measured else 0)
+        try:
+            rule = rewrite.by_bytes(
+                reader, header(Level(0)), found, room, lambda: display.show(None, "kbps", "trying what fits")
+            )
+        except rewrite.BudgetTooSmall as error:
+            least = error.bytes + budget - room
+            smallest = units.kbps(least, float(found.ticks * Fraction(*reader.header.time_base))) or 0
+            raise Failure(
+                f"--kbps {wish.kbps:g} cannot be reached: without a single token the file still has "
+                f"{smallest:.4g} kbps ({units.size(least)}: audio, times, structure)",
+                ExitCode.USAGE,
+            ) from None
+    return (rule, header(rule)) if rewrite.drops(found, rule) else (None, old)
+
+
+def _budget(header: "Header", found: "Survey", kbps: float) -> int:
+    seconds = found.ticks * Fraction(*header.time_base)
+    if seconds <= 0:
+        raise Failure("a picture that lasts no time has no --kbps; use --keep or --tokens", ExitCode.USAGE)
+    return math.floor(Fraction(kbps) * 125 * seconds)
+
+
+def _measure(
+    stack: ExitStack,
+    original: Path,
+    reader: "EtkReader",
+    model: Path | None,
+    device: DeviceName,
+    threads: int | None,
+) -> "Callable[[Sequence[Block]], list[Block]]":
+    """What puts the errors against the source into the blocks of a segment."""
+    from elastictok_cli.codec import decoder, measure
+
+    where = find_device(device, threads)
+    loaded = load_model(model, where)
+    try:
+        decoder.check_model(reader.header, loaded)
+        frames = stack.enter_context(measure.Source(original, reader.header))
+    except (decoder.ModelMismatch, measure.SourceMismatch) as error:
+        raise Failure(str(error), ExitCode.BAD_INPUT) from None
+
+    def with_errors(blocks: "Sequence[Block]") -> "Iterator[Block]":
+        shown = decoder.pictures(blocks, reader.header, loaded, where)
+        try:
+            for block, pixels in zip(blocks, shown, strict=True):
+                yield replace(block, frame_mse=frames.errors(block, pixels))
+        except measure.SourceMismatch as error:
+            raise Failure(str(error), ExitCode.BAD_INPUT) from None
+
+    return lambda blocks: list(with_errors(blocks))
+
+
+class _Done:
+    """Sums over the blocks as they are written."""
+
+    def __init__(self) -> None:
+        self.bytes = self.side_bytes = self.frames = self.tokens = 0
+        self.error = 0.0
+
+    def watched(
+        self,
+        measure: "Callable[[Sequence[Block]], list[Block]] | None",
+        found: "Survey",
+        display: Display,
+        began: float,
+    ) -> "Callable[[Sequence[Block]], list[Block]]":
+        """`measure`, counting what passes through."""
+
+        def count(blocks: "Sequence[Block]") -> "list[Block]":
+            blocks = measure(blocks) if measure is not None else list(blocks)
+            self.frames += sum(len(block.pts) for block in blocks)
+            self.tokens += sum(block.token_count for block in blocks)
+            self.error += sum(sum(block.frame_mse) for block in blocks)
+            spent = max(time.monotonic() - began, 1e-6)
+            display.show(self.frames / found.frames, f"frame {self.frames}", f"{self.frames / spent:.0f} fps")
+            return blocks
+
+        return count
+
+
+def _nothing(reader: "EtkReader") -> Failure:
+    if damage := describe_damage(reader):
+        return Failure(f"nothing can be read: {'; '.join(damage)}", ExitCode.CORRUPT)
+    return Failure("the file has no frames", ExitCode.BAD_INPUT)
+
+
+def _started(header: "Header", found: "Survey", target: Path) -> dict[str, Any]:
+    return {
+        "output": str(target),
+        "frames": found.frames,
+        "blocks": found.blocks,
+        "segments": found.segments,
+        "tokens": found.tokens,
+        "model": header.model.name,
+    }
+
+
+def _summary(
+    name: str, reader: "EtkReader", found: "Survey", done: _Done, *, thinned: bool, damage: list[str]
+) -> dict[str, Any]:
+    duration = float(found.ticks * Fraction(*reader.header.time_base))
+    mse = done.error / done.frames
+    return {
+        "output": name,
+        "thinned": thinned,
+        "frames": done.frames,
+        "blocks": found.blocks,
+        "segments": found.segments,
+        "duration": duration,
+        "tokens": done.tokens,
+        "tokens_before": found.tokens,
+        "kept": done.tokens / found.tokens if found.tokens else 1.0,
+        "bytes": done.bytes,
+        "side_bytes": done.side_bytes,
+        "video_bytes_before": found.bytes,
+        "kbps": units.kbps(done.bytes, duration),
+        "mse": mse,
+        "psnr": units.psnr(mse),
+        "damaged": bool(damage),
+    }
+
+
+def _report(facts: dict[str, Any]) -> list[str]:
+    """The summary for people."""
+    size = units.size(facts["bytes"])
+    if facts["kbps"] is not None:
+        size += f", {facts['kbps']:.1f} kbps"
+    if facts["side_bytes"]:
+        size += f", of it audio and subtitles {units.size(facts['side_bytes'])}"
+    error = "unknown: --source measures it" if math.isnan(facts["mse"]) else units.quality(facts["mse"])
+    return [
+        f"{facts['output']}: {units.count(facts['frames'], 'frame')}, {units.clock(facts['duration'], 2)}",
+        f"  tokens   {facts['tokens']} of {facts['tokens_before']} ({facts['kept']:.1%})",
+        f"  size     {size}; the video took {units.size(facts['video_bytes_before'])} before",
+        f"  quality  {error}",
+        f"  speed    {facts['seconds']:.1f} s",
+    ]

@@ -1,0 +1,134 @@
+"""Which tokens go first, on keep maps made up here."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from elastictok_cli.codec.thinning import TOP, Cap, Level, Levels, level_for, thinned
+from formats import Block, Header, ModelRef, pack_tokens, unpack_tokens
+
+_MODEL = ModelRef(
+    name="m",
+    sha256=bytes(32),
+    levels=(8, 8, 8, 5, 5, 5),
+    vocabulary=65524,
+    tokens_per_cell=20,
+    block_frames=4,
+    cell=(16, 16),
+)
+_HEADER = Header(
+    model=_MODEL, width=160, height=96, grid=(6, 10), time_base=(1, 25), target_mse=0.007, allocation="cell"
+)
+
+
+def _block(keep: np.ndarray, tokens: np.ndarray, start: int = 0) -> Block:
+    keep = keep.astype(np.uint16)
+    return Block(
+        tuple(range(start, start + 4)), (1,) * 4, keep, pack_tokens(tokens, keep), (0.01,) * 4, missed=True
+    )
+
+
+@pytest.fixture
+def segment() -> list[Block]:
+    rng = np.random.default_rng(1)
+    blocks = []
+    for number in range(5):
+        keep = rng.integers(0, 21, _HEADER.grid)
+        blocks.append(_block(keep, rng.integers(0, 64000, (20, *_HEADER.grid)), 4 * number))
+    return blocks
+
+
+def _total(blocks: list[Block]) -> int:
+    return sum(block.token_count for block in blocks)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 0.5, 0.9, 1.0])
+def test_a_level_keeps_what_was_counted_and_hits_the_share(segment: list[Block], share: float) -> None:
+    counts = Levels(_HEADER).count(segment)
+    assert counts.sum() == _total(segment)
+    wanted = int(share * _total(segment))
+    level = level_for(counts, wanted)
+    left = _total(thinned(_HEADER, segment, Level(level)))
+    assert left == counts[: level + 1].sum()
+    assert wanted - 0.02 * _total(segment) <= left <= wanted
+
+
+def test_more_is_never_less(segment: list[Block]) -> None:
+    keeps = [
+        np.stack([block.keep for block in thinned(_HEADER, segment, Level(level))])
+        for level in (-1, *range(20_000, TOP, 997), TOP)
+    ]
+    assert not keeps[0].any()
+    assert np.array_equal(keeps[-1], [block.keep for block in segment])
+    assert len({keep.tobytes() for keep in keeps}) > 10
+    assert all((low <= high).all() for low, high in pairwise(keeps))
+
+
+def _prefixes(before: list[Block], after: list[Block]) -> Iterator[bool]:
+    for old, new in zip(before, after, strict=True):
+        full = unpack_tokens(old.tokens, old.keep, 20)
+        yield np.array_equal(new.tokens, pack_tokens(full, new.keep))
+
+
+@pytest.mark.parametrize("rule", [Cap(0), Cap(5), Cap(99), Level(30_000), Level(-1)])
+def test_what_is_left_is_the_head_of_each_sequence(segment: list[Block], rule: Cap | Level) -> None:
+    after = thinned(_HEADER, segment, rule)
+    assert all(_prefixes(segment, after))
+    assert all(np.isnan(block.frame_mse).all() and not block.missed for block in after)
+    assert [b.pts for b in after] == [b.pts for b in segment]
+    if isinstance(rule, Cap):
+        assert all(
+            np.array_equal(b.keep, np.minimum(a.keep, rule.tokens))
+            for a, b in zip(segment, after, strict=True)
+        )
+
+
+def test_the_start_of_a_segment_keeps_more() -> None:
+    tokens = np.ones((20, *_HEADER.grid))
+    blocks = [_block(np.full(_HEADER.grid, 12), tokens, 4 * n) for n in range(6)]
+    level = level_for(Levels(_HEADER).count(blocks), _total(blocks) // 2)
+    kept = [block.token_count for block in thinned(_HEADER, blocks, Level(level))]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] > 2 * kept[-1] > 0
+
+
+def test_velocity_and_gain_go_last_of_a_cell() -> None:
+    tokens = np.full((20, *_HEADER.grid), 5)
+    tokens[0, :, :5] = 64_010
+    tokens[1, :, :5] = 65_521
+    keep = np.full(_HEADER.grid, 8)
+    keep[:, :5] += 2
+    blocks = [_block(keep, tokens)]
+    order = Levels(_HEADER)
+    counts = order.count(blocks)
+    half = next(order.keep(blocks, level_for(counts, blocks[0].token_count // 2)))
+    # the same codes stay in both halves of the picture, up to one by dither; those that steer come on top
+    assert abs((half[:, :5] - 2).mean() - half[:, 5:].mean()) < 0.3
+    few = next(order.keep(blocks, level_for(counts, 60)))
+    assert few[:, :5].min() >= 1
+    assert not few[:, 5:].any()
+
+
+def test_dropped_tokens_spread_over_the_picture() -> None:
+    blocks = [_block(np.full(_HEADER.grid, 1), np.ones((20, *_HEADER.grid)))]
+    counts = Levels(_HEADER).count(blocks)
+    kept = next(Levels(_HEADER).keep(blocks, level_for(counts, 32)))
+    assert 20 <= kept.sum() <= 32
+    assert (kept.reshape(3, 2, 5, 2).sum((1, 3)) <= 3).all()
+    assert (kept.reshape(3, 2, 5, 2).sum((1, 3)) >= 1).all()
+
+
+def test_one_length_stays_one_length() -> None:
+    header = replace(_HEADER, allocation="block")
+    rng = np.random.default_rng(0)
+    blocks = [
+        _block(np.minimum(rng.integers(5, 30, header.grid), 14 - n), np.ones((20, *header.grid)), 4 * n)
+        for n in range(4)
+    ]
+    level = level_for(Levels(header).count(blocks), _total(blocks) // 2)
+    for before, after in zip(blocks, thinned(header, blocks, Level(level)), strict=True):
+        assert 0 < after.keep.max() < before.keep.max()
+        assert np.array_equal(after.keep, np.minimum(before.keep, after.keep.max()))
