@@ -212,7 +212,7 @@ class EtkReader:
                 offset = self._search(offset + 1)
                 continue
             if not self._bytes.reaches(unit.end):
-                self._report(offset, Truncated(f"the file ends inside a {unit.head.name}"))
+                self._report(offset, Truncated(f"the file ends inside the {unit.head.name}"))
                 return
             if unit.head.type == TRAILER:
                 if self._bytes.reaches(unit.end + 1):
@@ -256,7 +256,7 @@ class EtkReader:
     def _read_payload(self, unit: _Unit) -> bytes:
         payload = self._bytes.read_at(unit.offset + HEAD_SIZE, unit.head.length)
         if len(payload) < unit.head.length:
-            raise Truncated(f"the file ends inside a {unit.head.name}")
+            raise Truncated(f"the file ends inside the {unit.head.name}")
         check_payload(unit.head, payload)
         return payload
 

@@ -116,6 +116,8 @@ class ContainerSink:
         self._output.close()
 
     def _add_stream(self, container: str, codec: str, average_rate: Fraction | None) -> Any:
+        if (container, codec) == ("mov", "av1"):  # FFmpeg finds out only when it writes the file's head
+            raise UnwritableVideo("mov files cannot hold av1; use .mp4 or .mkv")
         # Only a nominal rate, which encoders plan with: times come from the frames.
         rate = min(max(average_rate or Fraction(25), Fraction(1)), Fraction(240)).limit_denominator(1001)
         for name, options in _ENCODERS[codec]:

@@ -60,7 +60,7 @@ def test_cut_anywhere(cut: int, pipe: bool) -> None:
 
 def test_cut_message() -> None:
     reader, _ = read(SMALL_FILE[:-1])
-    assert [damage.reason for damage in reader.damage] == ["the file ends inside a TRAILER unit"]
+    assert [damage.reason for damage in reader.damage] == ["the file ends inside the TRAILER unit"]
     reader, _ = read(SMALL_FILE[: ends(SMALL_FILE)[-1]])
     assert [damage.reason for damage in reader.damage] == ["the file ends without a trailer"]
     with pytest.raises(Truncated):

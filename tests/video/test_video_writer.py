@@ -305,6 +305,7 @@ def test_overwriting(tmp_path: Path) -> None:
         ("a.xyz", {}, "no suffix"),
         ("no/a.mp4", {}, "is not a folder"),
         ("a.webm", {}, "cannot hold h264"),
+        ("a.mov", {"codec": "av1"}, "mov files cannot hold av1; use .mp4 or .mkv"),
         ("a.mov", {"lossless": True}, r"use \.mkv"),
         ("a.jpg", {"lossless": True}, r"use \.png"),
         ("a.y4m", {"lossless": True}, "not lossless"),
