@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elastictok_cli.commands.convert import convert
 from elastictok_cli.commands.decode import decode
 from elastictok_cli.commands.encode import encode
 from elastictok_cli.commands.models import models
@@ -47,6 +48,11 @@ _TRAIN_EXAMPLES = """\b
 Example:
   elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m"""
 
+_CONVERT_EXAMPLES = """\b
+Example:
+  elastictok convert elastictok-vae.params vae.safetensors
+  elastictok encode in.mp4 out.etk --model vae.safetensors --mse 0.003"""
+
 app = typer.Typer(
     name="elastictok",
     help="Compress video to as many tokens as each block needs to stay under an error target, and no more.",
@@ -61,6 +67,7 @@ app.command(epilog=_DECODE_EXAMPLES)(decode)
 app.command(epilog=_STATS_EXAMPLES)(stats)
 app.command(epilog=_TRAIN_EXAMPLES)(train)
 app.command()(models)
+app.command(epilog=_CONVERT_EXAMPLES)(convert)
 
 
 def _show_version(wanted: bool) -> None:

@@ -57,11 +57,11 @@ class Array:
     values: npt.NDArray[Any]
     dtype: str  # float32 or bfloat16
 
-    def as_float32(self) -> torch.Tensor:
-        """The numbers, exactly."""
+    def as_tensor(self) -> torch.Tensor:
+        """The numbers, exactly, in their own type."""
         if self.dtype == "bfloat16":
-            return torch.from_numpy((self.values.astype(np.uint32) << 16).view(np.float32))
-        return torch.from_numpy(np.ascontiguousarray(self.values, np.float32))
+            return torch.from_numpy(np.array(self.values).view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(np.array(self.values, np.float32))
 
 
 def read_stream(path: Path) -> dict[str, Array]:

@@ -11,8 +11,10 @@ patch, d values of a token (6 digits for FSQ, 8 numbers for the VAE), S = tokens
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -55,6 +57,10 @@ class PaperConfig:
             raise ValueError("hidden must be heads times an even number")
         if self.min_tokens > self.block_tokens:
             raise ValueError("min_tokens is more than a block has")
+        if self.block_tokens > 8192 or math.prod(self.levels) > 65536 or self.latent > 64 or self.frames > 32:
+            raise ValueError(
+                "sizes are beyond what a file holds: 8192 tokens, 65536 codes, 64 numbers, 32 frames"
+            )
 
     @property
     def block_tokens(self) -> int:
@@ -82,6 +88,25 @@ class PaperConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+    @classmethod
+    def named(cls, name: str) -> PaperConfig:
+        """A published config ("fsq-200m", "vae-200m"), or that of a JSON file of settings.
+
+        Raises ValueError with one sentence for the user.
+        """
+        if name in PRESETS:
+            return PRESETS[name]
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"{name} is neither a config ({', '.join(PRESETS)}) nor a file")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise TypeError("it must be an object")
+            return cls.from_dict(values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name} is no config: {error}") from None
 
 
 PRESETS = {

@@ -41,7 +41,7 @@ class Golden:
         self.config = tiny_config(name, self.numbers)
         self.model = PaperModel(self.config)
         tensors = from_official(read_stream(GOLDEN / f"{name}_params.stream"), self.config)
-        self.model.load_state_dict({key: value.as_float32() for key, value in tensors.items()})
+        self.model.load_state_dict({key: value.as_tensor() for key, value in tensors.items()})
         self.patches = torch.from_numpy(self.numbers["vision"]).float()[None] / 127.5 - 1
 
     def __getitem__(self, key: str) -> torch.Tensor:
