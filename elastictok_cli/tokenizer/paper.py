@@ -190,12 +190,19 @@ class PaperModel(nn.Module):
         self, patches: torch.Tensor, keep: torch.Tensor, past: Cache | None = None
     ) -> tuple[torch.Tensor, Cache]:
         """Codes (B, N, d) of one block after those in `past`, zero where dropped, and the block's own cache."""
-        raw, cache = self.encoder(patches, keep, past)
+        dropped = _dropped(keep)
+        raw, cache = self.encoder(patches, keep, past, unread=dropped)  # (B, N - dropped, d)
+        raw = F.pad(raw, (0, 0, 0, dropped))  # (B, N, d)
         return self.bottleneck(raw, keep)[0] * keep.unsqueeze(-1), cache
 
-    def decode(self, codes: torch.Tensor, past: Cache | None = None) -> tuple[torch.Tensor, Cache]:
-        """Patches (B, N, P) in [-1, 1] of one block after those in `past`, and the block's own cache."""
-        recon, cache = self.decoder(codes, past)
+    def decode(
+        self, codes: torch.Tensor, keep: torch.Tensor, past: Cache | None = None
+    ) -> tuple[torch.Tensor, Cache]:
+        """Patches (B, N, P) in [-1, 1] of one block after those in `past`, and the block's own cache.
+
+        codes must be zero where not kept.
+        """
+        recon, cache = self.decoder(codes, past, zeros=_dropped(keep))
         return recon, cache
 
     def extend(self, past: Cache | None, new: Cache) -> Cache:
@@ -225,11 +232,15 @@ class Encoder(nn.Module):
         keep: torch.Tensor,  # (B, L)
         past: Cache | None = None,
         segments: torch.Tensor | None = None,
+        unread: int = 0,
     ) -> tuple[torch.Tensor, Cache]:
-        """(B, L, d), for a VAE (B, L, 2d). Dropped positions carry their pixels too, and are attended to."""
+        """(B, L, d), for a VAE (B, L, 2d), without the last `unread` tokens.
+
+        Dropped positions carry their pixels too, and are attended to.
+        """
         x = self.in_proj(patches)  # (B, L, C)
         x = x + torch.where(keep.unsqueeze(-1), self.is_kept_embed, self.is_masked_embed)  # (B, L, C)
-        x, cache = self.blocks(x, past, segments)  # (B, L, C)
+        x, cache = self.blocks(x, past, segments, unread=unread)  # (B, L - unread, C)
         return self.pre_quant(x), cache
 
 
@@ -247,10 +258,11 @@ class Decoder(nn.Module):
         codes: torch.Tensor,  # (B, L, d)
         past: Cache | None = None,
         segments: torch.Tensor | None = None,
+        zeros: int = 0,
     ) -> tuple[torch.Tensor, Cache]:
-        """(B, L, P) in [-1, 1]. There are no biases: dropped tokens enter as exact zeros."""
+        """(B, L, P) in [-1, 1]. There are no biases: dropped tokens (the last `zeros`) enter as exact zeros."""
         x = self.post_quant(codes)  # (B, L, C)
-        x, cache = self.blocks(x, past, segments)  # (B, L, C)
+        x, cache = self.blocks(x, past, segments, zeros=zeros)  # (B, L, C)
         return torch.tanh(self.out_proj(x).float()), cache
 
 
@@ -264,15 +276,28 @@ class Transformer(nn.Module):
         self.norm = nn.RMSNorm(c.hidden, c.eps)
 
     def forward(
-        self, x: torch.Tensor, past: Cache | None = None, segments: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,  # (B, L, C)
+        past: Cache | None = None,
+        segments: torch.Tensor | None = None,
+        *,
+        zeros: int = 0,
+        unread: int = 0,
     ) -> tuple[torch.Tensor, Cache]:
-        """(B, L, C) to the same, and the cache of these L tokens alone."""
+        """(B, L - unread, C), and the cache of these L tokens alone.
+
+        Of one block, work that dropped tokens do not need can be saved: if the last `zeros` come in as zeros, the
+        first layer makes the same of all of them; what the last layer makes of the last `unread`, nobody reads.
+        """
         start = past[0].k.shape[2] if past else 0
         angles = rotations(x.shape[1], self.config, start, x.device)  # (L, D/2)
         mask = None if segments is None else block_mask(segments, self.config.block_tokens)  # (B, 1, L, L)
         cache = []
-        for layer, old in zip(self.layers, past or (None,) * len(self.layers), strict=True):
-            x, new = layer(x, angles, old, mask)  # (B, L, C)
+        last = len(self.layers) - 1
+        for number, (layer, old) in enumerate(zip(self.layers, past or (None,) * (last + 1), strict=True)):
+            alike = max(0, zeros - 1) if number == 0 else 0  # of the zeros, one stands for all
+            rows = x.shape[1] - unread if number == last else None
+            x, new = layer(x[:, : x.shape[1] - alike], angles, old, mask, alike=alike, rows=rows)  # (B, L, C)
             cache.append(new)
         return self.norm(x), tuple(cache)
 
@@ -288,12 +313,20 @@ class Layer(nn.Module):
         self.mlp = SwiGLU(c)
 
     def forward(
-        self, x: torch.Tensor, angles: torch.Tensor, past: KV | None, mask: torch.Tensor | None
+        self,
+        x: torch.Tensor,  # (B, L, C)
+        angles: torch.Tensor,  # (L, D/2)
+        past: KV | None = None,
+        mask: torch.Tensor | None = None,
+        *,
+        alike: int = 0,  # further tokens, left out, that are zeros as the last one is
+        rows: int | None = None,  # only so many tokens are wanted
     ) -> tuple[torch.Tensor, KV]:
         """(B, L, C) to the same."""
-        attended, new = self.attention(self.attention_norm(x), angles, past, mask)  # (B, L, C)
-        x = x + attended  # (B, L, C)
-        return x + self.mlp(self.mlp_norm(x)), new  # (B, L, C)
+        attended, new = self.attention(self.attention_norm(x), angles, past, mask, alike, rows)  # (B, L, C)
+        x = x[:, :rows] + attended  # (B, L, C)
+        x = x + self.mlp(self.mlp_norm(x))  # (B, L, C)
+        return (torch.cat([x, x[:, -1:].expand(-1, alike, -1)], 1) if alike else x), new
 
 
 class Attention(nn.Module):
@@ -308,32 +341,44 @@ class Attention(nn.Module):
         self.wo = nn.Linear(c.hidden, c.hidden, bias=False)
 
     def forward(
-        self, x: torch.Tensor, angles: torch.Tensor, past: KV | None, mask: torch.Tensor | None
+        self,
+        x: torch.Tensor,  # (B, L, C)
+        angles: torch.Tensor,  # (L, D/2)
+        past: KV | None,
+        mask: torch.Tensor | None,
+        alike: int = 0,
+        rows: int | None = None,
     ) -> tuple[torch.Tensor, KV]:
-        """(B, L, C) to the same, and the keys and values of these tokens."""
-        q, k, v = (
-            w(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for w in (self.wq, self.wk, self.wv)
-        )
-        q, k = rotate(q, angles), rotate(k, angles)  # (B, H, L, D)
+        """(B, L, C) to the same, and the keys and values of these tokens. `alike` and `rows` as in `Layer`."""
+        q = rotate(self.split(self.wq(x[:, :rows])), angles)  # (B, H, L, D)
+        k = rotate(self.split(self.wk(x)), angles)  # (B, H, L, D)
+        v = self.split(self.wv(x))  # (B, H, L, D)
+        if alike:  # a zero's key and value are zeros
+            k, v = F.pad(k, (0, 0, 0, alike)), F.pad(v, (0, 0, 0, alike))
         new = KV(k, v)
         if past is not None:
             k, v = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)  # (B, H, S, D)
         if mask is not None:
             out = F.scaled_dot_product_attention(q, k, v, mask)  # (B, H, L, D)
         else:
-            out = self.block_by_block(q, k, v)  # (B, H, L, D)
+            out = self.block_by_block(q, k, v, k.shape[2] - new.k.shape[2])  # (B, H, L, D)
         return self.wo(out.transpose(1, 2).flatten(2)), new  # (B, L, C)
 
-    def block_by_block(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Each block's queries over its own and all earlier keys: no mask, and nothing computed to be masked."""
-        before = k.shape[2] - q.shape[2]
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, L, C) to (B, H, L, D)."""
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def block_by_block(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, before: int) -> torch.Tensor:
+        """Each block's queries over its own keys and all before: no mask, and nothing computed to be masked.
+
+        `before`: how many of the keys belong to earlier blocks than the first query.
+        """
         parts = []
         for start in range(0, q.shape[2], self.block):
-            end = before + start + self.block
-            part = F.scaled_dot_product_attention(
-                q[:, :, start : start + self.block], k[:, :, :end], v[:, :, :end]
-            )
-            parts.append(part)  # (B, H, N, D)
+            queries, end = q[:, :, start : start + self.block], before + start + self.block
+            parts.append(
+                F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end])
+            )  # (B, H, N, D)
         return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
 
 
@@ -364,9 +409,12 @@ def rotations(
 
 
 def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Rotary positions: values 2i and 2i + 1 are one complex number, turned. x: (B, H, L, D), angles (L, D/2)."""
+    """Rotary positions: values 2i and 2i + 1 are one complex number, turned.
+
+    x: (B, H, L, D); angles (L or more, D/2), or (1, D/2) for all alike.
+    """
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (B, H, L, D/2)
-    return torch.view_as_real(pairs * angles).flatten(-2).to(x.dtype)  # (B, H, L, D)
+    return torch.view_as_real(pairs * angles[: x.shape[2]]).flatten(-2).to(x.dtype)  # (B, H, L, D)
 
 
 def block_mask(segments: torch.Tensor, block: int) -> torch.Tensor:
@@ -383,6 +431,12 @@ def _extend(old: KV | None, new: KV, room: int, c: PaperConfig) -> KV:
     # the window slides: positions restart at its first block, so that they stay those of training
     back = rotations(1, c, excess, k.device).conj()  # (1, D/2)
     return KV(rotate(k[:, :, excess:], back), v[:, :, excess:].contiguous())
+
+
+def _dropped(keep: torch.Tensor) -> int:
+    """How many tokens at the end of a block no tile of the batch keeps; never all of them. keep: (B, N)."""
+    kept = keep.any(0).nonzero()  # (number, 1)
+    return keep.shape[1] - 1 - (int(kept[-1]) if len(kept) else 0)
 
 
 def fsq(raw: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:

@@ -70,7 +70,7 @@ class PaperTokenizer:
         codes, seen = self.model.encode(patchify(tiles, c), keep, _together([p.seen for p in past]))
         tokens = self._tokens(codes, keep)  # (M, N) or (M, N, D)
         # from the tokens, not from the codes: what is measured is what a file can hold
-        recon, told = self.model.decode(self._codes(tokens, keep), _together([p.told for p in past]))
+        recon, told = self.model.decode(self._codes(tokens, keep), keep, _together([p.told for p in past]))
         shown = unpatchify(recon, c)  # (M, T, 3, size, size)
         return [
             Trial(tokens[n], shown[n], TileContext(_one(seen, n), _one(told, n))) for n in range(len(group))
@@ -98,7 +98,9 @@ class PaperTokenizer:
         for first in range(0, rows * cols, self.batch):
             part = slice(first, first + self.batch)
             past = [tile.told for tile in context[part]]
-            recon, told = self.model.decode(self._codes(flat[part], masks[part]), _together(past))
+            recon, told = self.model.decode(
+                self._codes(flat[part], masks[part]), masks[part], _together(past)
+            )
             shown.append(unpatchify(recon, c))
             left += [TileContext(None, self.model.extend(old, _one(told, n))) for n, old in enumerate(past)]
         return _assemble(torch.cat(shown), rows, cols), tuple(left)

@@ -173,10 +173,13 @@ def test_a_window_decodes_alone(loaded: Loaded) -> None:
         assert np.abs(a.rgb.astype(int) - b.rgb).max() <= 1
 
 
-def test_fixed_lengths(loaded: Loaded) -> None:
-    blocks, _ = run(loaded, video(4, 40, 32), EncodeOptions(mse=None, tokens=5))
-    assert [b.tokens for b in blocks] == [10]
+@pytest.mark.parametrize("tokens", [0, 1, 5, 32])
+def test_fixed_lengths(loaded: Loaded, tokens: int) -> None:
+    frames = video(8, 40, 32)
+    blocks, data = run(loaded, frames, EncodeOptions(mse=None, tokens=tokens))
+    assert [b.tokens for b in blocks] == [2 * tokens] * 2
     assert not blocks[0].missed
+    check(loaded, frames, blocks, data)
 
 
 @pytest.mark.parametrize("allocation", ["cell", "block"])

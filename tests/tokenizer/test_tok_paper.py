@@ -102,7 +102,7 @@ def test_block_by_block_with_the_cache(golden: Golden, which: str) -> None:
             index = paper.codes_to_index(codes[0], golden.config.levels)
             assert torch.equal(index, golden[f"{which}/indexes"][span])
         close(codes[0], golden[f"{which}/z"][span])
-        out, new = model.decode(codes, told)
+        out, new = model.decode(codes, mask[:, span], told)
         told = model.extend(told, new)
         recon.append(out)
     whole = torch.cat(recon, 1)
@@ -153,11 +153,11 @@ def test_errors_at_every_length(golden: Golden) -> None:
             return tuple(paper.KV(*(x.expand(batch, -1, -1, -1) for x in kv)) for kv in cache)
 
         codes, _ = model.encode(patches, keep, spread(seen))
-        recon, _ = model.decode(codes, spread(told))
+        recon, _ = model.decode(codes, keep, spread(told))
         close((recon - patches).square().mean((1, 2)), golden["curve/block_mse"][block], 1e-5)
         codes, new = model.encode(patches[:1], mask[:, span], seen)
         seen = model.extend(seen, new)
-        told = model.extend(told, model.decode(codes, told)[1])
+        told = model.extend(told, model.decode(codes, mask[:, span], told)[1])
 
 
 def test_gradients(golden: Golden) -> None:
