@@ -18,9 +18,8 @@ from elastictok_cli.codec.search import Coded, Job, frame_errors, to_pixels
 from elastictok_cli.tokenizer.base import LengthTokenizer, Trial
 
 Method = Literal["binary", "linear", "predict"]
-Guess = Callable[
-    [Job, int, float, int | None], int
-]  # job, cell, target, length before -> length to begin with
+# a cell's real pixels (n, h, w, 3) uint8, target, length of the block before if known: the length to begin with
+Guess = Callable[[torch.Tensor, float, int | None], int]
 
 
 @dataclass
@@ -94,7 +93,8 @@ class LengthSearch:
             return bracket.linear(low, high, target, batch=batch)
         if self.method == "predict":
             assert self.guess is not None
-            guess = max(self.guess(job, cell, target, last) for cell in cells)
+            places = self._places(job)
+            guess = max(self.guess(job.source[:, *places[cell]], target, last) for cell in cells)
             return bracket.predicted(low, high, target, guess=min(max(guess, low), high), batch=batch)
         return bracket.binary(low, high, target, guess=last, batch=batch)
 
