@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli_samples import json_lines, pictures, run
+from test_cmd_json import _check as documented
 
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.paper import PaperConfig, PaperModel
@@ -49,7 +50,7 @@ def test_conversion_keeps_every_bit(model: Path) -> None:
 
 def test_models_shows_a_converted_one(model: Path) -> None:
     (facts,) = json_lines(run("models", model, "--json").stdout)
-    assert facts["name"] == model.stem.replace(model.stem, f"tiny-{model.stem}")
+    assert facts["name"] == f"tiny-{model.stem}"
     assert facts["architecture"] == checkpoint.PAPER
     assert "converted from" in facts["training"]
     assert facts["parameters"] == sum(
@@ -62,7 +63,8 @@ def test_convert_as_json(tmp_path: Path) -> None:
     settings.write_text(json.dumps(COMMON | SETTINGS["vae"]))
     out = tmp_path / "o.safetensors"
     result = run("convert", GOLDEN / "vae_params_fp32.stream", out, "--config", settings, "--json")
-    (summary,) = json_lines(result.stdout)
+    (summary,) = lines = json_lines(result.stdout)
+    documented("convert", lines)
     assert summary["bytes"] == out.stat().st_size
     assert summary["dtype"] == "float32"
     assert summary["sha256"] == checkpoint.digest(out).hex()
@@ -106,7 +108,8 @@ def test_every_command_takes_the_model(model: Path, clip: Path, tmp_path: Path) 
     result = run("decode", etk, back, "--model", model, "--lossless")
     assert result.exit_code == 0, result.stderr
     assert len(pictures(back)) == 9
-    facts, *frames, totals = json_lines(run("stats", etk, "--json").stdout)
+    facts, *frames, totals = lines = json_lines(run("stats", etk, "--json").stdout)
+    documented("stats", lines)
     assert facts["vector"] == (8 if model.stem == "vae" else None)
     assert facts["vocabulary"] == (None if model.stem == "vae" else 64000)
     assert facts["cell"] == [32, 32]
@@ -135,6 +138,7 @@ def predictor(model: Path, clip: Path) -> Path:
                  "--blocks", 3, "--json")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     lines = json_lines(result.stdout)
+    documented("train-predictor", lines)
     assert [line["type"] for line in lines] == ["collected"] * 3 + ["summary"]
     assert lines[-1]["examples"] == 3 * 3 * 2
     assert lines[-1]["held_out"] > 0
