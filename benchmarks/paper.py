@@ -6,7 +6,7 @@
     python benchmarks/paper.py clip   --config vae-200m --clip examples/flower.mp4 --frames 8
 
 Weights are random (speed does not depend on them); one thread. Times are CPU seconds, as the official ones: those of
-`OFFICIAL` were measured with JAX 0.4.34 on the same kind of 2-core machine, float32, after compilation.
+`OFFICIAL` were measured with JAX 0.4.34 on a 2-core CPU, float32, after compilation.
 """
 
 from __future__ import annotations
