@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elastictok_cli.commands.convert import convert
 from elastictok_cli.commands.decode import decode
 from elastictok_cli.commands.encode import encode
 from elastictok_cli.commands.models import models
@@ -14,6 +15,7 @@ from elastictok_cli.commands.report import report
 from elastictok_cli.commands.stats import stats
 from elastictok_cli.commands.thin import thin
 from elastictok_cli.commands.train import train
+from elastictok_cli.commands.train_predictor import train_predictor
 from elastictok_cli.version import __version__
 
 # \b keeps the lines of a paragraph as they are.
@@ -59,6 +61,16 @@ _TRAIN_EXAMPLES = """\b
 Example:
   elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m"""
 
+_CONVERT_EXAMPLES = """\b
+Example:
+  elastictok convert elastictok-vae.params vae.safetensors
+  elastictok encode in.mp4 out.etk --model vae.safetensors --mse 0.003"""
+
+_PREDICTOR_EXAMPLES = """\b
+Example:
+  elastictok train-predictor --model vae.safetensors --data videos/ --out guess.safetensors
+  elastictok encode in.mp4 --model vae.safetensors --search predict --predictor guess.safetensors"""
+
 app = typer.Typer(
     name="elastictok",
     help="Compress video to as many tokens as each block needs to stay under an error target, and no more.",
@@ -75,6 +87,8 @@ app.command(epilog=_REPORT_EXAMPLES)(report)
 app.command(epilog=_THIN_EXAMPLES)(thin)
 app.command(epilog=_TRAIN_EXAMPLES)(train)
 app.command()(models)
+app.command(epilog=_CONVERT_EXAMPLES)(convert)
+app.command("train-predictor", epilog=_PREDICTOR_EXAMPLES)(train_predictor)
 
 
 def _show_version(wanted: bool) -> None:

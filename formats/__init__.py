@@ -21,6 +21,7 @@ from formats.records import (
     ModelRef,
     Segment,
     SegmentInfo,
+    max_segment_tokens,
 )
 from formats.tokens import pack_tokens, unpack_tokens
 from formats.writer import EtkWriter
@@ -45,6 +46,7 @@ __all__ = [
     "SegmentInfo",
     "Truncated",
     "UnsupportedVersion",
+    "max_segment_tokens",
     "pack_tokens",
     "unpack_tokens",
 ]

@@ -8,7 +8,7 @@ from formats.errors import Corrupt, InvalidRecord, LimitExceeded, UnsupportedVer
 from formats.records import COLOR_TAGS, MAX_MAP, Header, ModelRef, check_header
 from formats.wire import MIB, Cursor, pack_blob
 
-TOKEN_KIND = 0  # integers of at most 16 bits
+INTEGERS, VECTORS = 0, 1  # token kinds
 _MAX_HEADER = MIB
 _ALLOCATIONS = ("cell", "block")
 _COLOR_KEYS = dict(zip(COLOR_TAGS, "ptsr", strict=True))
@@ -33,6 +33,8 @@ def pack_header(header: Header) -> bytes:
         "t": list(header.time_base),
     }
     optional = {
+        "k": VECTORS if model.vector else None,
+        "l": model.vector or None,
         "q": header.target_mse,
         "n": header.target_tokens,
         "a": _ALLOCATIONS.index(header.allocation) or None,
@@ -61,8 +63,8 @@ def unpack_header(payload: bytes) -> Header:
     cursor = Cursor(payload)
     values = _unpack_map(cursor.blob(_MAX_HEADER))
     cursor.finish()
-    kind = values.get("k", TOKEN_KIND)
-    if kind != TOKEN_KIND:
+    kind = values.get("k", INTEGERS)
+    if type(kind) is not int or kind not in (INTEGERS, VECTORS):
         raise UnsupportedVersion(f"token kind {kind!r:.80} is unknown: a newer program is needed")
     try:
         header = _build_header(values)
@@ -90,6 +92,7 @@ def _build_header(values: dict[str, Any]) -> Header:
             tokens_per_cell=tokens_per_cell,
             block_frames=block_frames,
             cell=(cell_height, cell_width),
+            vector=_vector_size(values),
         ),
         width=width,
         height=height,
@@ -111,6 +114,15 @@ def _build_header(values: dict[str, Any]) -> Header:
         program=values.get("w", ""),
         options=values.get("e", {}),
     )
+
+
+def _vector_size(values: dict[str, Any]) -> int:
+    if values.get("k", INTEGERS) == INTEGERS:
+        return 0
+    size: int = values["l"]
+    if size == 0:
+        raise ValueError("vectors of no numbers")
+    return size
 
 
 def _unpack_map(data: bytes) -> dict[str, Any]:

@@ -12,10 +12,13 @@ import numpy.typing as npt
 from formats.errors import InvalidRecord, LimitExceeded
 
 UInt16Array = npt.NDArray[np.uint16]
+TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.float16]
 
 MAX_SIDE = 65535  # pixels
 MAX_CELLS = 1 << 24  # of one grid, and of all blocks of a segment together
 MAX_SEGMENT_TOKENS = 1 << 24
+MAX_SEGMENT_NUMBERS = 1 << 25  # of all vectors of a segment
+MAX_VECTOR = 64  # numbers
 MAX_SEGMENT_BLOCKS = 1024
 MAX_SEGMENTS = 1 << 18
 MAX_BLOCK_FRAMES = 32
@@ -33,6 +36,7 @@ class ModelRef:
 
     levels: number of values of each digit of a token, first digit fastest. vocabulary: token values are
     below it; at most 65536. tokens_per_cell: length of a full sequence. cell: (height, width) in pixels.
+    vector: if not 0, tokens are vectors of so many float16 numbers; levels are then () and vocabulary is 0.
     """
 
     name: str
@@ -42,6 +46,7 @@ class ModelRef:
     tokens_per_cell: int
     block_frames: int = 4
     cell: tuple[int, int] = (16, 16)
+    vector: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,8 @@ class Block:
     """Some frames coded together.
 
     pts: presentation time of each real frame, in the header's time_base. durations: ticks, 0 = unknown.
-    keep: (rows, columns) uint16, tokens kept per cell. tokens: (keep.sum(),) uint16, ordered by index in the
-    sequence, then row, then column (see pack_tokens); empty when read with tokens=False.
+    keep: (rows, columns) uint16, tokens kept per cell. tokens: (keep.sum(),) uint16, or (keep.sum(), vector) float16,
+    ordered by index in the sequence, then row, then column (see pack_tokens); empty when read with tokens=False.
     frame_mse: of each real frame, on pixels in [-1, 1]; float16 precision in a file; NaN = unknown.
     missed: the target was not met. scene_cut: the block begins at one.
     """
@@ -93,7 +98,7 @@ class Block:
     pts: tuple[int, ...]
     durations: tuple[int, ...]
     keep: UInt16Array
-    tokens: UInt16Array
+    tokens: TokenArray
     frame_mse: tuple[float, ...]
     missed: bool = False
     scene_cut: bool = False
@@ -147,13 +152,11 @@ def check_header(header: Header) -> None:
     _check_text("model name", model.name)
     require(1 <= len(model.name.encode()) <= 256, "model name must have 1 to 256 bytes")
     require(isinstance(model.sha256, bytes) and len(model.sha256) == 32, "sha256 must be 32 bytes")
-    require(isinstance(model.levels, tuple) and 1 <= len(model.levels) <= 16, "there must be 1 to 16 levels")
-    for level in model.levels:
-        _check_int("level", level, 2, 65536)
-    _check_int("vocabulary", model.vocabulary, 2, 65536)
-    require(
-        math.prod(model.levels) <= model.vocabulary, "vocabulary is smaller than the product of the levels"
-    )
+    _check_int("vector", model.vector, 0, MAX_VECTOR)
+    if model.vector:
+        require(model.levels == () and model.vocabulary == 0, "vectors have no levels and no vocabulary")
+    else:
+        _check_levels(model)
     _check_int("tokens per cell", model.tokens_per_cell, 1, MAX_TOKENS_PER_CELL)
     _check_int("frames per block", model.block_frames, 1, MAX_BLOCK_FRAMES)
     _check_pair("cell", model.cell, 1, MAX_SIDE)
@@ -200,6 +203,28 @@ def check_header(header: Header) -> None:
     _check_map("options", header.options, (str, int, float, bool))
 
 
+def _check_levels(model: ModelRef) -> None:
+    require(isinstance(model.levels, tuple) and 1 <= len(model.levels) <= 16, "there must be 1 to 16 levels")
+    for level in model.levels:
+        _check_int("level", level, 2, 65536)
+    _check_int("vocabulary", model.vocabulary, 2, 65536)
+    require(
+        math.prod(model.levels) <= model.vocabulary, "vocabulary is smaller than the product of the levels"
+    )
+
+
+def max_segment_tokens(vector: int) -> int:
+    """Most tokens of a segment: integers (vector 0), or vectors of so many numbers."""
+    return MAX_SEGMENT_NUMBERS // vector if vector > 2 else MAX_SEGMENT_TOKENS
+
+
+def check_token_count(total: int, model: ModelRef) -> None:
+    """Raise LimitExceeded if a segment cannot have so many tokens."""
+    limit = max_segment_tokens(model.vector)
+    if total > limit:
+        raise LimitExceeded(f"segment of {total} tokens, the limit is {limit}")
+
+
 def check_segment(header: Header, blocks: Sequence[Block], *, tokens: bool = True) -> None:
     """Raise InvalidRecord or LimitExceeded if these blocks cannot be one segment of the file.
 
@@ -231,11 +256,17 @@ def check_segment(header: Header, blocks: Sequence[Block], *, tokens: bool = Tru
         total += count
         if not tokens:
             continue
-        require(block.tokens.shape == (count,), f"keep map asks for {count} tokens, got {block.tokens.shape}")
-        require(block.tokens.dtype == np.uint16, "tokens must be uint16")
-        require(count == 0 or int(block.tokens.max()) < model.vocabulary, "a token is not in the vocabulary")
-    if total > MAX_SEGMENT_TOKENS:
-        raise LimitExceeded(f"segment has {total} tokens, the limit is {MAX_SEGMENT_TOKENS}")
+        shape = (count, model.vector) if model.vector else (count,)
+        require(block.tokens.shape == shape, f"keep map asks for {count} tokens, got {block.tokens.shape}")
+        if model.vector:
+            require(block.tokens.dtype == np.float16, "tokens must be float16")
+            require(bool(np.isfinite(block.tokens).all()), "a number of a vector is not finite")
+        else:
+            require(block.tokens.dtype == np.uint16, "tokens must be uint16")
+            require(
+                count == 0 or int(block.tokens.max()) < model.vocabulary, "a token is not in the vocabulary"
+            )
+    check_token_count(total, model)
     times = [time for block in blocks for time in block.pts]
     for time in times:
         _check_int("pts", time, -MAX_TIME, MAX_TIME)

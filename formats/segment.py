@@ -10,14 +10,17 @@ from formats.errors import Corrupt, InvalidRecord, LimitExceeded
 from formats.records import (
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
-    MAX_SEGMENT_TOKENS,
     MAX_TIME,
     Block,
     Header,
+    ModelRef,
+    TokenArray,
     UInt16Array,
     check_segment,
+    check_token_count,
 )
 from formats.tokens import decode_tokens, encode_tokens
+from formats.vectors import decode_vectors, encode_vectors
 from formats.wire import Cursor, pack_blob, pack_column, pack_svarint, pack_uvarint
 
 _NAN = 0x7E00  # the one float16 pattern for "unknown"
@@ -37,7 +40,7 @@ def pack_segment(header: Header, number: int, blocks: Sequence[Block]) -> bytes:
             pack_uvarint(len(blocks)),
             pack_blob(_pack_facts(blocks)),
             _pack_keep(keeps, header.model.tokens_per_cell),
-            encode_tokens([block.tokens for block in blocks], keeps, header.model),
+            _pack_tokens([block.tokens for block in blocks], keeps, header.model),
         ]
     )
 
@@ -53,9 +56,10 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
     if count * rows * columns > MAX_CELLS:
         raise LimitExceeded(f"segment of {count * rows * columns} cells, the limit is {MAX_CELLS}")
     facts = _Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
-    keeps = _unpack_keep(cursor, (count, rows, columns), header.model.tokens_per_cell)
+    keeps = _unpack_keep(cursor, (count, rows, columns), header.model)
+    kept: Sequence[TokenArray]
     if tokens:
-        kept = decode_tokens(cursor, keeps, header.model)
+        kept = _unpack_tokens(cursor, keeps, header.model)
         cursor.finish()
     else:
         kept = [np.empty(0, np.uint16)] * count
@@ -74,6 +78,18 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
         blocks.append(block)
     check_segment(header, blocks, tokens=tokens)
     return number, blocks
+
+
+def _pack_tokens(blocks: Sequence[Any], keeps: UInt16Array, model: ModelRef) -> bytes:
+    return (
+        encode_vectors(blocks, keeps, model.vector) if model.vector else encode_tokens(blocks, keeps, model)
+    )
+
+
+def _unpack_tokens(cursor: Cursor, keeps: UInt16Array, model: ModelRef) -> Sequence[TokenArray]:
+    return (
+        decode_vectors(cursor, keeps, model.vector) if model.vector else decode_tokens(cursor, keeps, model)
+    )
 
 
 def pack_errors(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
@@ -187,8 +203,8 @@ def _pack_keep(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
     return min((bytes([coding]) + pack_blob(data) for coding, data in candidates[:_TRIES]), key=len)
 
 
-def _unpack_keep(cursor: Cursor, shape: tuple[int, int, int], tokens_per_cell: int) -> UInt16Array:
-    kind = _keep_type(tokens_per_cell)
+def _unpack_keep(cursor: Cursor, shape: tuple[int, int, int], model: ModelRef) -> UInt16Array:
+    kind = _keep_type(model.tokens_per_cell)
     cells = shape[0] * shape[1] * shape[2]
     flat: npt.NDArray[Any]
     coding = cursor.byte()
@@ -207,11 +223,9 @@ def _unpack_keep(cursor: Cursor, shape: tuple[int, int, int], tokens_per_cell: i
         if coding >> axis & 1:
             values = values.cumsum(axis=axis, dtype=kind)
     keeps = values.astype(np.uint16)
-    if int(keeps.max()) > tokens_per_cell:
+    if int(keeps.max()) > model.tokens_per_cell:
         raise Corrupt("a cell keeps more tokens than its sequence has")
-    total = int(keeps.sum(dtype=np.int64))
-    if total > MAX_SEGMENT_TOKENS:
-        raise LimitExceeded(f"segment of {total} tokens, the limit is {MAX_SEGMENT_TOKENS}")
+    check_token_count(int(keeps.sum(dtype=np.int64)), model)
     return keeps
 
 

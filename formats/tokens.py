@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +12,20 @@ from formats.records import ModelRef, UInt16Array
 from formats.wire import Cursor, pack_blob
 
 
-def pack_tokens(grid: npt.NDArray[np.integer], keep: npt.NDArray[np.integer]) -> UInt16Array:
+def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
     """Pick the kept tokens of a block in file order: by index in the sequence, then row, then column.
 
-    grid: (G, h, w), values 0 to 65535. keep: (h, w), values 0 to G. Returns (keep.sum(),) uint16.
+    grid: (G, h, w) ints, values 0 to 65535, or (G, h, w, D) float16. keep: (h, w), values 0 to G. Returns
+    (keep.sum(),) uint16, or (keep.sum(), D) float16.
     """
-    return grid[_kept(keep, grid.shape[0])].astype(np.uint16)
+    return grid[_kept(keep, grid.shape[0])].astype(np.uint16 if grid.ndim == 3 else np.float16)
 
 
-def unpack_tokens(flat: UInt16Array, keep: npt.NDArray[np.integer], tokens_per_cell: int) -> UInt16Array:
-    """Undo pack_tokens: (keep.sum(),) to (G, h, w) uint16, with 0 where a token was dropped."""
-    grid = np.zeros((tokens_per_cell, *keep.shape), np.uint16)
+def unpack_tokens(
+    flat: npt.NDArray[Any], keep: npt.NDArray[np.integer], tokens_per_cell: int
+) -> npt.NDArray[Any]:
+    """Undo pack_tokens: (keep.sum(), ...) to (G, h, w, ...), with 0 where a token was dropped."""
+    grid = np.zeros((tokens_per_cell, *keep.shape, *flat.shape[1:]), flat.dtype)
     grid[_kept(keep, tokens_per_cell)] = flat
     return grid
 

@@ -90,7 +90,8 @@ def _decode_block(
     block: Block, header: Header, loaded: Loaded, context: Any, device: torch.device
 ) -> tuple[npt.NDArray[np.uint8], Any]:
     grid = unpack_tokens(block.tokens, block.keep, header.model.tokens_per_cell)
-    tokens = torch.from_numpy(grid.astype("int64"))[None].to(device)
+    whole = grid if header.model.vector else grid.astype("int64")
+    tokens = torch.from_numpy(whole)[None].to(device)
     keep = torch.from_numpy(block.keep.astype("int64"))[None].to(device)
     decoded, left = loaded.tokenizer.decode(tokens, keep, context, count=len(block.pts))
     return to_pixels(decoded, header.height, header.width, len(block.pts)).cpu().numpy(), left

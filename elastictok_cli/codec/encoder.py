@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec import events, search
+from elastictok_cli.codec import events, lengths, search
 from elastictok_cli.codec.blocks import Group, Planner
-from elastictok_cli.tokenizer.base import Tokenizer
+from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer, Tokenizer, TokenizerSpec
 from elastictok_cli.tokenizer.checkpoint import Loaded
 from elastictok_cli.version import __version__
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import (
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
-    MAX_SEGMENT_TOKENS,
     Block,
     EtkWriter,
     Header,
     ModelRef,
+    max_segment_tokens,
     pack_tokens,
 )
 
@@ -42,6 +43,8 @@ class EncodeOptions:
     tokens: int | None = None  # or: this many tokens in every cell
     allocation: Literal["cell", "block"] = "cell"
     keyframe_interval: float = 5.0  # seconds between seek points
+    search: lengths.Method = "binary"  # for models whose encoder sees the length
+    guess: lengths.Guess | None = None  # what the search "predict" begins with
 
 
 def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Header:
@@ -57,6 +60,7 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
             tokens_per_cell=spec.tokens_per_cell,
             block_frames=spec.frames,
             cell=spec.cell,
+            vector=spec.vector,
         ),
         width=info.width,
         height=info.height,
@@ -75,8 +79,16 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
         metadata=info.metadata,
         aux={"container": info.aux_container} if info.aux_container else None,
         program=__version__,
-        options={"keyframe_interval": options.keyframe_interval},
+        options=_recorded(spec, options),
     )
+
+
+def _recorded(spec: TokenizerSpec, options: EncodeOptions) -> dict[str, str | int | float | bool]:
+    """The options that the header keeps."""
+    recorded: dict[str, str | int | float | bool] = {"keyframe_interval": options.keyframe_interval}
+    if not spec.nested:
+        recorded["search"] = options.search
+    return recorded
 
 
 def encode(
@@ -113,18 +125,20 @@ def encode(
     pending_tokens = 0
     context = None
     longest = min(MAX_SEGMENT_BLOCKS, MAX_CELLS // (rows * cols))
+    most_tokens = max_segment_tokens(spec.vector)
     planner = Planner(
         frames,
         size=spec.frames,
         interval=Fraction(options.keyframe_interval) / info.time_base
         if options.keyframe_interval > 0
         else None,
-        still_mse=options.mse or _STILL_MSE,
+        # blocks of one frame are an idea of the default model
+        still_mse=(options.mse or _STILL_MSE) if spec.nested else math.inf,
     )
-    coder = _BlockCoder(tokenizer, options, device, (rows, cols))
+    coder = _coder(tokenizer, options, device, (rows, cols))
     index = 0
     while (proposed := planner.propose()) is not None:
-        if pending_tokens + capacity > MAX_SEGMENT_TOKENS or len(pending) >= longest:
+        if pending_tokens + capacity > most_tokens or len(pending) >= longest:
             proposed = replace(proposed, keyframe=True)
         block, coded = coder.code(proposed, context)
         planner.take(block)
@@ -158,11 +172,44 @@ def encode(
     yield totals.finished(info, size, capacity, time.monotonic() - began)
 
 
-class _BlockCoder:
+def _coder(
+    tokenizer: NestedTokenizer | LengthTokenizer,
+    options: EncodeOptions,
+    device: torch.device,
+    grid: tuple[int, int],
+) -> _NestedCoder | _LengthCoder:
+    """What this kind of model is coded with. `spec.nested` says which kind it is."""
+    if tokenizer.spec.nested:
+        return _NestedCoder(cast(NestedTokenizer, tokenizer), options, device, grid)
+    return _LengthCoder(cast(LengthTokenizer, tokenizer), options, device, grid)
+
+
+class _LengthCoder:
+    """Codes proposed blocks as they are, by searching for lengths."""
+
+    def __init__(
+        self, tokenizer: LengthTokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
+    ) -> None:
+        self.tokenizer, self.options, self.device = tokenizer, options, device
+        cell = tokenizer.spec.cell
+        self.size = (grid[0] * cell[0], grid[1] * cell[1])
+        self.search = lengths.LengthSearch(
+            tokenizer, method=options.search, mode=options.allocation, guess=options.guess
+        )
+
+    def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
+        """The block and its tokens."""
+        job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)
+        if block.keyframe:
+            context = self.tokenizer.start(*self.size)
+        return block, self.search.code(job, context, target=self.options.mse, tokens=self.options.tokens)
+
+
+class _NestedCoder:
     """Codes proposed blocks, and cuts costly ones short where that is cheaper per frame."""
 
     def __init__(
-        self, tokenizer: Tokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
+        self, tokenizer: NestedTokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
     ) -> None:
         self.tokenizer, self.options, self.device = tokenizer, options, device
         self.costly = _COSTLY * grid[0] * grid[1]
@@ -219,12 +266,14 @@ def make_job(rgb: np.ndarray, tokenizer: Tokenizer, device: torch.device) -> sea
 
 def _record(coded: search.Coded, block: Group) -> Block:
     keep = coded.keep[0].cpu().numpy().astype(np.uint16)
-    tokens = coded.tokens[0].clamp_min(0).cpu().numpy()
+    tokens = coded.tokens[0].cpu()
+    if not tokens.is_floating_point():
+        tokens = tokens.clamp_min(0)
     return Block(
         pts=tuple(f.pts for f in block.frames),
         durations=tuple(f.duration for f in block.frames),
         keep=keep,
-        tokens=pack_tokens(tokens, keep),
+        tokens=pack_tokens(tokens.numpy(), keep),
         frame_mse=coded.frame_mse,
         missed=coded.missed,
         scene_cut=block.scene_cut,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from elastictok_cli.tokenizer import allocation
-from elastictok_cli.tokenizer.base import Encoding, Tokenizer
+from elastictok_cli.tokenizer.base import Encoding, NestedTokenizer
 
 PROBES = 4  # true decodes a block usually gets at most
 _CLOSE = 0.985  # a pass this near the target is not improved further
@@ -54,7 +54,13 @@ def frame_errors(source: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def meet_target(
-    tokenizer: Tokenizer, job: Job, context: Any, target: float, *, mode: str = "cell", probes: int = PROBES
+    tokenizer: NestedTokenizer,
+    job: Job,
+    context: Any,
+    target: float,
+    *,
+    mode: str = "cell",
+    probes: int = PROBES,
 ) -> Coded:
     """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all)."""
     count = len(job.source)
@@ -69,14 +75,14 @@ def meet_target(
     return coded
 
 
-def fixed_length(tokenizer: Tokenizer, job: Job, context: Any, tokens: int) -> Coded:
+def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
     """Code one block with `tokens` tokens in every cell (all it has, where it has fewer)."""
     encoding = tokenizer.encode(job.frames, context, count=len(job.source), complete=True)
     return _probe(tokenizer, job, encoding, encoding.length.clamp_max(tokens), context, None)
 
 
 def _per_cell(
-    tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any, target: float, probes: int
+    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, context: Any, target: float, probes: int
 ) -> Coded:
     cell = tokenizer.spec.cell
     count = len(job.source)
@@ -113,7 +119,9 @@ def _per_cell(
     return _probe(tokenizer, job, encoding, encoding.length, context, target)
 
 
-def _one_length(tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any, target: float) -> Coded:
+def _one_length(
+    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, context: Any, target: float
+) -> Coded:
     """The smallest passing length by bisection (the paper, section 3.3); keeps the best passing probe."""
     longest = int(encoding.length.max())
     low, high = 0, longest
@@ -129,7 +137,12 @@ def _one_length(tokenizer: Tokenizer, job: Job, encoding: Encoding, context: Any
 
 
 def _probe(
-    tokenizer: Tokenizer, job: Job, encoding: Encoding, keep: torch.Tensor, context: Any, target: float | None
+    tokenizer: NestedTokenizer,
+    job: Job,
+    encoding: Encoding,
+    keep: torch.Tensor,
+    context: Any,
+    target: float | None,
 ) -> Coded:
     count, height, width, _ = job.source.shape
     decoded, left = tokenizer.decode(encoding.tokens, keep, context, count=count)

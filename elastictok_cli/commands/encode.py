@@ -31,6 +31,8 @@ from elastictok_cli.commands.targets import PIPE, check_source, check_target, pu
 if TYPE_CHECKING:
     from elastictok_cli.codec.encoder import EncodeOptions
     from elastictok_cli.codec.events import BlockDone, Event, Finished, Started
+    from elastictok_cli.codec.lengths import Guess
+    from elastictok_cli.tokenizer.base import TokenizerSpec
 
 DEFAULT_MSE = 0.007
 _MOST_NAMED = 10  # missed blocks in the summary
@@ -41,6 +43,14 @@ class Allocation(StrEnum):
 
     cell = "cell"
     block = "block"
+
+
+class Search(StrEnum):
+    """How the paper's model finds lengths."""
+
+    binary = "binary"
+    linear = "linear"
+    predict = "predict"
 
 
 @guarded
@@ -69,6 +79,18 @@ def encode(
     allocation: Annotated[
         Allocation, typer.Option(help="Choose a length for each cell, or one for all cells of a block.")
     ] = Allocation.cell,
+    search: Annotated[
+        Search | None,
+        typer.Option(
+            help="How lengths are found with a model that codes every length anew (the paper's): exactly, from 100 "
+            "lengths, or from a guess that is checked.",
+            show_default="binary",
+        ),
+    ] = None,
+    predictor: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For --search predict; train-predictor makes it."),
+    ] = None,
     keyframe_interval: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=0, help="Most time between seek points; 0: only scene cuts."),
@@ -95,6 +117,7 @@ def encode(
     Every block of frames keeps as many tokens as it needs to stay under the target, and no more.
     """
     error = _target_error(mse, psnr, tokens)
+    _check_search(search, predictor, tokens)
     check_window(start, duration)
     target = target or _default_target(source)
     if as_json and str(target) == PIPE:
@@ -119,7 +142,12 @@ def encode(
         where = find_device(device, threads)
         loaded = load_model(model, where)
         options = EncodeOptions(
-            mse=error, tokens=tokens, allocation=allocation.value, keyframe_interval=keyframe_interval
+            mse=error,
+            tokens=tokens,
+            allocation=allocation.value,
+            keyframe_interval=keyframe_interval,
+            search=_search_for(search, loaded.tokenizer.spec).value,
+            guess=_load_guess(predictor, loaded.tokenizer.spec) if predictor else None,
         )
         _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
         writer = EtkWriter(stream, make_header(reader.info, loaded, options))
@@ -155,6 +183,37 @@ def _target_error(mse: float | None, psnr: float | None, tokens: int | None) -> 
     if not 0 < error <= 4:
         raise Failure("--mse must be more than 0 and at most 4", ExitCode.USAGE)
     return error
+
+
+def _check_search(search: Search | None, predictor: Path | None, tokens: int | None) -> None:
+    if search is not None and tokens is not None:
+        raise Failure("--search needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
+    if (search is Search.predict) != (predictor is not None):
+        raise Failure("--search predict and --predictor FILE need each other", ExitCode.USAGE)
+
+
+def _search_for(search: Search | None, spec: "TokenizerSpec") -> Search:
+    if search is not None and spec.nested:
+        raise Failure(
+            f"--search: the encoder of {spec.name} does not see the length, one encode serves all",
+            ExitCode.USAGE,
+        )
+    return search or Search.binary
+
+
+def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
+    from elastictok_cli.codec.predictor import load
+    from elastictok_cli.tokenizer.checkpoint import CheckpointError
+
+    try:
+        predictor = load(path)
+    except CheckpointError as error:
+        raise Failure(str(error), ExitCode.BAD_INPUT) from None
+    if predictor.config.longest != spec.tokens_per_cell:
+        raise Failure(
+            f"{path} was trained for {predictor.config.name}, not for {spec.name}", ExitCode.BAD_INPUT
+        )
+    return predictor.guess
 
 
 def _default_target(source: Path) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -16,9 +17,11 @@ class TokenizerSpec:
     frames: int  # per block
     cell: tuple[int, int]  # pixels, (height, width)
     tokens_per_cell: int  # longest sequence one cell can own
-    levels: tuple[int, ...]  # FSQ levels of one token's digits
-    vocabulary: int  # token values are 0 .. vocabulary - 1
+    levels: tuple[int, ...]  # FSQ levels of one token's digits; none where tokens are vectors
+    vocabulary: int  # token values are 0 .. vocabulary - 1; 0 where tokens are vectors
     nested: bool  # the first k tokens are the same whatever length is kept
+    vector: int = 0  # numbers of a token that is a float16 vector; 0: tokens are integers
+    shortest: int = 0  # length that a search begins at
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells that cover a picture of `height` x `width` pixels."""
@@ -40,6 +43,18 @@ class Encoding:
     curve: torch.Tensor
 
 
+class Trial(NamedTuple):
+    """One cell encoded and decoded at one length.
+
+    tokens: (G,) int64, or (G, D) float16 vectors, zero past the length. frames: (T, 3, cell height, cell width) in
+    [-1, 1], as a decoder of the file will have them. state: what the next block needs of this one.
+    """
+
+    tokens: torch.Tensor
+    frames: torch.Tensor
+    state: Any
+
+
 class Tokenizer(Protocol):
     """A model as the codec sees it. Frames are (B, T, 3, H, W) float32 in [-1, 1], H and W cell multiples."""
 
@@ -47,6 +62,18 @@ class Tokenizer(Protocol):
 
     def start(self, height: int, width: int) -> Any:
         """Context of a keyframe block: nothing is known yet."""
+
+    def decode(
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+    ) -> tuple[torch.Tensor, Any]:
+        """Frames in [-1, 1] and the next block's context, from the first `keep` (B, h, w) tokens of each cell.
+
+        Tokens are (B, G, h, w) int64, or (B, G, h, w, D) float16 vectors.
+        """
+
+
+class NestedTokenizer(Tokenizer, Protocol):
+    """A model whose encoder does not see how much is kept: one encode serves every length of every cell."""
 
     def encode(
         self,
@@ -61,7 +88,19 @@ class Tokenizer(Protocol):
         last of them; `target` (MSE) steers side decisions, and cells far below it need not offer all their tokens,
         or any, unless `complete`."""
 
-    def decode(
-        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
-    ) -> tuple[torch.Tensor, Any]:
-        """Frames in [-1, 1] and the next block's context, from the first `keep` (B, h, w) tokens of each cell."""
+
+class LengthTokenizer(Tokenizer, Protocol):
+    """A model whose encoder sees how much is kept: each length of each cell is an encode and a decode of its own.
+
+    Cells know nothing of each other and are numbered row by row. B is 1.
+    """
+
+    batch: int  # trials that are worked out at once
+
+    def trials(
+        self, frames: torch.Tensor, context: Any, wanted: Sequence[tuple[int, int]]
+    ) -> Iterator[Trial]:
+        """One trial for each wanted (cell, length), in this order; `batch` of them are held at a time."""
+
+    def commit(self, context: Any, chosen: Sequence[Trial]) -> Any:
+        """The next block's context, when each cell goes on with its chosen trial."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,9 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer
 from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel, DefaultTokenizer
+from elastictok_cli.tokenizer.paper import PaperConfig, PaperModel
+from elastictok_cli.tokenizer.tiles import PaperTokenizer
 
 ARCHITECTURE = "elastictok-default-2"
+PAPER = "elastictok-paper-1"
 
 
 class CheckpointError(Exception):
@@ -29,7 +34,7 @@ class CheckpointError(Exception):
 class Loaded:
     """A model ready for the codec, and the facts of the file it came from."""
 
-    tokenizer: DefaultTokenizer
+    tokenizer: NestedTokenizer | LengthTokenizer
     path: Path
     sha256: bytes
     training: dict[str, Any]  # how it was trained, as `elastictok train` wrote it
@@ -46,20 +51,41 @@ def digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def save(model: DefaultModel, path: Path, training: dict[str, Any], *, half: bool = True) -> None:
-    """Write a checkpoint; `half` stores matrices as float16 (they are used as float32)."""
+def save(
+    model: DefaultModel | PaperModel, path: Path, training: dict[str, Any], *, half: bool = True
+) -> None:
+    """Write a checkpoint. `half` stores matrices in 16 bits (they are used as float32).
+
+    Those are float16 for the default model and bfloat16, as published, for the paper's.
+    """
+    narrow = torch.bfloat16 if isinstance(model, PaperModel) else torch.float16
     tensors = {}
     for name, value in model.state_dict().items():
         shrink = half and value.is_floating_point() and value.ndim > 1 and "log_step" not in name
-        tensors[name] = value.detach().cpu().to(torch.float16 if shrink else value.dtype).contiguous()
+        tensors[name] = value.detach().cpu().to(narrow if shrink else value.dtype).contiguous()
+    architecture = PAPER if isinstance(model, PaperModel) else ARCHITECTURE
+    write(tensors, path, architecture, model.config.to_dict(), training)
+
+
+def write(
+    tensors: dict[str, torch.Tensor],
+    path: Path,
+    architecture: str,
+    config: dict[str, Any],
+    training: dict[str, Any],
+) -> None:
+    """Write a checkpoint of these very tensors; under its name only when it is complete."""
     metadata = {
-        "architecture": ARCHITECTURE,
-        "config": json.dumps(model.config.to_dict()),
+        "architecture": architecture,
+        "config": json.dumps(config),
         "training": json.dumps(training),
     }
     partial = path.with_name(path.name + ".part")
-    save_file(tensors, partial, metadata)
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded:
@@ -73,20 +99,40 @@ def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a safetensors file ({error})") from None
-    if metadata.get("architecture") != ARCHITECTURE:
+    architecture = metadata.get("architecture")
+    builders: dict[str, Callable[..., NestedTokenizer | LengthTokenizer]]
+    builders = {ARCHITECTURE: _default_tokenizer, PAPER: _paper_tokenizer}
+    if architecture not in builders:
         raise CheckpointError(
-            f"{path} holds {metadata.get('architecture', 'no elastictok model')}; "
-            f"this version reads {ARCHITECTURE}"
+            f"{path} holds {architecture or 'no elastictok model'}; this version reads {' and '.join(builders)}"
         )
     try:
-        config = DefaultConfig.from_dict(json.loads(metadata["config"]))
-        model = DefaultModel(config)
-        own = model.state_dict()
-        model.load_state_dict({n: t.to(own[n].dtype) if n in own else t for n, t in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        config = json.loads(metadata["config"])
+        training = json.loads(metadata.get("training", "{}"))
+        tokenizer = builders[architecture](config, tensors, device)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} does not fit its own configuration ({str(error).splitlines()[0]})"
         ) from None
+    return Loaded(tokenizer, path, digest(path), training)
+
+
+def _default_tokenizer(
+    config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str
+) -> DefaultTokenizer:
+    model = DefaultModel(DefaultConfig.from_dict(config))
+    own = model.state_dict()
+    model.load_state_dict({n: t.to(own[n].dtype) if n in own else t for n, t in tensors.items()})
     model.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = json.loads(metadata.get("training", "{}"))
-    return Loaded(DefaultTokenizer(model), path, digest(path), training)
+    return DefaultTokenizer(model)
+
+
+def _paper_tokenizer(
+    config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str
+) -> PaperTokenizer:
+    with torch.device("meta"):  # hundreds of millions of numbers need not be drawn first
+        model = PaperModel(PaperConfig.from_dict(config))
+    model.load_state_dict(
+        {name: tensors[name].to(device, torch.float32) for name in list(tensors)}, assign=True
+    )
+    return PaperTokenizer(model.requires_grad_(False))

@@ -18,7 +18,7 @@ import torch
 
 from elastictok_cli.evaluation.tokens import summary_at
 from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel
+from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel, DefaultTokenizer
 from elastictok_cli.training import data, klt, optim
 from elastictok_cli.training.rollout import Step, random_keep, rollout
 
@@ -166,7 +166,10 @@ class _Run:
         self.state_path = state_path(options.out)
         torch.manual_seed(options.seed)
         if options.init is not None:
-            self.model = checkpoint.load(options.init).tokenizer.model.requires_grad_(True).train()
+            tokenizer = checkpoint.load(options.init).tokenizer
+            if not isinstance(tokenizer, DefaultTokenizer):
+                raise TrainingError(f"{options.init} holds another kind of model")
+            self.model = tokenizer.model.requires_grad_(True).train()
         else:
             self.model = DefaultModel(options.config)
         try:

@@ -28,7 +28,17 @@ def _loaded_by(*arguments: object) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["--version"], ["encode", "--help"], ["train", "-h"], ["models"]]
+    "arguments",
+    [
+        ["--help"],
+        ["-h"],
+        ["--version"],
+        ["encode", "--help"],
+        ["train", "-h"],
+        ["models"],
+        ["convert", "-h"],
+        ["train-predictor", "-h"],
+    ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert _loaded_by(*arguments) == set()
@@ -65,11 +75,13 @@ def test_help_has_every_verb_and_examples() -> None:
         "thin",
         "train",
         "models",
+        "convert",
+        "train-predictor",
         "Examples:",
         "130 interrupted",
     ):
         assert word in text
-    for verb in ("encode", "decode", "stats", "report", "thin", "train"):
+    for verb in ("encode", "decode", "stats", "report", "thin", "train", "convert", "train-predictor"):
         assert f"  elastictok {verb} " in run(verb, "-h").stdout
 
 

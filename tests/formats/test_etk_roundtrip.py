@@ -306,6 +306,17 @@ def test_no_torch() -> None:
 
 
 def test_exported_names() -> None:
-    modules = {"errors", "header", "index", "reader", "records", "segment", "tokens", "wire", "writer"}
+    modules = {
+        "errors",
+        "header",
+        "index",
+        "reader",
+        "records",
+        "segment",
+        "tokens",
+        "vectors",
+        "wire",
+        "writer",
+    }
     public = {name for name in vars(formats) if not name.startswith("_")} - modules
     assert public == set(formats.__all__)
