@@ -312,7 +312,7 @@ def test_stopped_midway_leaves_nothing_under_the_final_name(tmp_path: Path, numb
         return
     assert left == {"clip.mp4"}
     assert process.returncode == 130
-    assert said == b"elastictok: interrupted\n"
+    assert said.endswith(b"elastictok: interrupted\n")  # a slow machine shows progress first
 
 
 def test_a_full_disk_is_3_and_leaves_nothing(

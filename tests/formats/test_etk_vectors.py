@@ -243,7 +243,7 @@ from formats.wire import pack_uvarint
 header = attacks.raw_header(s=[32768, 32768], g=[2048, 2048], k=1, l=8, m=["x", bytes(32), [], 0, 6, 4, 16, 16])
 keep = attacks.bomb(1 << 22, b"\\1")
 payload = pack_uvarint(0) + pack_uvarint(1) + attacks.pack_blob(attacks.FACTS) + b"\\0" + keep + b"\\x10"
-_, found = attacks.read(header + attacks.unit(attacks.SEGMENT, payload + 2 * attacks.bomb(1 << 25)))
+_, found = attacks.samples_read(header + attacks.unit(attacks.SEGMENT, payload + 2 * attacks.bomb(1 << 25)))
 assert found[0].blocks[0].tokens.shape == (1 << 22, 8)
 from pathlib import Path
 status = Path("/proc/self/status")
