@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elastictok_cli.commands.compare import compare
 from elastictok_cli.commands.decode import decode
 from elastictok_cli.commands.encode import encode
 from elastictok_cli.commands.models import models
@@ -43,6 +44,12 @@ Examples:
   elastictok stats clip.etk --plot usage.png
   elastictok stats clip.etk --json | jq 'select(.type == "frame" and .missed)'"""
 
+_COMPARE_EXAMPLES = """\b
+Examples:
+  elastictok compare clip.mp4 clip.etk -o side.mp4
+  elastictok compare clip.mp4 fine.etk rough.etk -o both.mp4 --heat
+  elastictok compare clip.mp4 clip.etk -o frame.png --start 0:03 --heat --diff"""
+
 _TRAIN_EXAMPLES = """\b
 Example:
   elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m"""
@@ -59,6 +66,7 @@ app = typer.Typer(
 app.command(epilog=_ENCODE_EXAMPLES)(encode)
 app.command(epilog=_DECODE_EXAMPLES)(decode)
 app.command(epilog=_STATS_EXAMPLES)(stats)
+app.command(epilog=_COMPARE_EXAMPLES)(compare)
 app.command(epilog=_TRAIN_EXAMPLES)(train)
 app.command()(models)
 

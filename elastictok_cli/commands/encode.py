@@ -122,7 +122,11 @@ def encode(
             mse=error, tokens=tokens, allocation=allocation.value, keyframe_interval=keyframe_interval
         )
         _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
-        writer = EtkWriter(stream, make_header(reader.info, loaded, options))
+        header = make_header(reader.info, loaded, options)
+        for name, seconds in (("start", start), ("duration", duration)):
+            if seconds is not None:
+                header.options[name] = seconds
+        writer = EtkWriter(stream, header)
         watch = _Watch(display)
         warned = 0
         for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from elastictok_cli.commands import units
 
 if TYPE_CHECKING:
-    from formats import EtkReader, Segment
+    from formats import Block, EtkReader, Segment
 
 
 class FrameUsage(NamedTuple):
@@ -27,12 +27,31 @@ class FrameUsage(NamedTuple):
     block_tokens: int
     share: float  # of the most tokens the block could keep
     bytes: float
-    mse: float  # NaN if unknown
+    mse: float  # as the file records it; NaN if unknown
     psnr: float  # of that
+    measured_mse: float = math.nan  # against the source, where it was given
+    measured_psnr: float = math.nan
+    ssim: float = math.nan
+    ms_ssim: float = math.nan
+
+
+class CodedFrame(NamedTuple):
+    """One frame, when it is shown, and the block it is coded in (without tokens; its keep map is there)."""
+
+    usage: FrameUsage
+    pts: int  # in the file's time base
+    block: "Block"
 
 
 def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
     """Every frame that can be read, in order of time."""
+    return (coded.usage for coded in coded_frames(reader))
+
+
+def coded_frames(
+    reader: "EtkReader", *, first_pts: int | None = None, end_pts: int | None = None
+) -> Iterator[CodedFrame]:
+    """Every frame with first_pts <= pts < end_pts that can be read, numbered as in the whole file."""
     header = reader.header
     tick, second = header.time_base
     capacity = header.grid[0] * header.grid[1] * header.model.tokens_per_cell
@@ -43,7 +62,9 @@ def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
         for position, (block, count, cost) in enumerate(zip(segment.blocks, counts, costs, strict=True)):
             facts = zip(block.pts, block.durations, block.frame_mse, strict=True)
             for place, (pts, duration, mse) in enumerate(facts):
-                yield FrameUsage(
+                if end_pts is not None and pts >= end_pts:
+                    return
+                usage = FrameUsage(
                     frame=number,
                     time=pts * tick / second,
                     duration=duration * tick / second,
@@ -60,6 +81,8 @@ def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
                     psnr=units.psnr(mse),
                 )
                 number += 1
+                if first_pts is None or pts >= first_pts:
+                    yield CodedFrame(usage, pts, block)
             block_number += 1
 
 
