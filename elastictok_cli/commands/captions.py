@@ -35,12 +35,13 @@ def titles(paths: Sequence[Path], headers: Sequence["Header"]) -> list[str]:
 
 
 def source_facts(path: Path, info: "VideoInfo") -> str:
-    """Name, size in pixels, frame rate, bytes."""
-    parts = [units.printable(path.name), f"{info.width}×{info.height}"]  # noqa: RUF001
+    """Size in pixels, frame rate, bytes, name."""
+    parts = [f"{info.width}×{info.height}"]  # noqa: RUF001
     if info.average_rate and not info.is_still:
         parts.append(f"{float(info.average_rate):.4g} fps")
     if info.size_bytes is not None:
         parts.append(units.size(info.size_bytes))
+    parts.append(units.printable(path.name))  # last: it is what may be cut short
     return _APART.join(parts)
 
 
@@ -54,9 +55,12 @@ def file_facts(spent: "Spent", mse: float) -> str:
     return _APART.join(parts)
 
 
-def source_line(number: int, seconds: float, *, still: bool) -> str:
-    """Which frame this is."""
-    return "" if still else f"{units.clock(seconds, 2)}{_APART}frame {number}"
+def source_line(usages: Sequence[FrameUsage | None], seconds: float, *, still: bool) -> str:
+    """Which frame this is: when, and its number in the files."""
+    if still:
+        return ""
+    number = next((usage.frame for usage in usages if usage is not None), None)
+    return units.clock(seconds, 2) + ("" if number is None else f"{_APART}frame {number}")
 
 
 def file_line(usage: FrameUsage | None) -> str:

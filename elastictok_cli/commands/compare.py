@@ -56,7 +56,7 @@ def compare(
     diff: Annotated[
         bool, typer.Option("--diff", help="Add the difference to the source, amplified.")
     ] = False,
-    gain: Annotated[float, typer.Option(metavar="N", min=1, help="With --diff: so many times.")] = 8.0,
+    gain: Annotated[float, typer.Option(metavar="N", min=1, help="With --diff: so many times.")] = 4.0,
     width: Annotated[
         int,
         typer.Option(metavar="PIXELS", min=320, max=16384, help="Shrink pictures until all fits into this."),
@@ -252,7 +252,8 @@ def _report(job: "Comparison", target: str, watch: _Watch) -> list[str]:
             parts.append(f"SSIM {mean.ssim:.4f}")
         if not math.isnan(mean.ms_ssim):
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
-        lines.append(f"{side.path} ({track.label}): {', '.join(parts)}")
+        shown = " (of the frame shown)" if watch.frames < side.spent.frames else ""
+        lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
     speed = watch.frames / watch.seconds
     lines.append(f"{target}: {units.count(watch.frames, 'frame')} in {watch.seconds:.1f} s, {speed:.1f} fps")
     return lines

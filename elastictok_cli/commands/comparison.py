@@ -195,9 +195,9 @@ class Comparison:
         """Each frame of the source, measured, and what is to be drawn of it."""
         start, duration = self._window
         found = measured(self.original, self.sides, start=start, duration=duration, structure=self.structure)
-        for number, item in enumerate(found):
+        for item in found:
             self._count(item)
-            yield item, self._moment(number, item)
+            yield item, self._moment(item)
 
     def _count(self, item: Measured) -> None:
         for number, (side, usage) in enumerate(zip(self.sides, item.usages, strict=True)):
@@ -210,12 +210,12 @@ class Comparison:
             if usage.measured_mse > _MUCH * usage.mse + 0.002:
                 self.doubtful.add(side.path)
 
-    def _moment(self, number: int, item: Measured) -> Moment:
+    def _moment(self, item: Measured) -> Moment:
         frame = item.frame
         seconds = float((frame.pts + self.original.shift) * self.original.time_base)
         differences: list[npt.NDArray[np.uint8] | None] = []
         lines = [
-            captions.source_line(number, seconds, still=self.still),
+            captions.source_line(item.usages, seconds, still=self.still),
             *map(captions.file_line, item.usages),
         ]
         if self.gain is not None:

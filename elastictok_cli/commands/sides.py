@@ -12,7 +12,7 @@ from elastictok_cli.commands import units
 from elastictok_cli.commands.arguments import load_model
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure
-from elastictok_cli.commands.usage import FrameUsage, coded_frames
+from elastictok_cli.commands.usage import FrameUsage, coded_frames, put_on_track
 from elastictok_cli.drawing.tracks import Track
 
 if TYPE_CHECKING:
@@ -91,15 +91,7 @@ class Side:
         track = Track(label, self.capacity, self.reader.header.target_mse)
         for row, _, _ in coded_frames(self.reader, first_pts=first_pts, end_pts=end_pts):
             self.spent.add(row)
-            track.add(
-                row.time,
-                row.duration,
-                row.mse,
-                block=row.block,
-                block_tokens=row.block_tokens,
-                scene_cut=row.scene_cut,
-                missed=row.missed,
-            )
+            put_on_track(track, row)
         return track
 
     def frames(self, first_pts: int | None, end_pts: int | None) -> Iterator[Shown]:
@@ -126,34 +118,40 @@ class Side:
         return Failure(f"{self.path} has no frame in the time asked for", ExitCode.BAD_INPUT)
 
 
+class Shelf:
+    """The models to choose from: those named, and the shipped one. Raises Failure where one cannot be loaded."""
+
+    def __init__(self, named: Sequence[Path], device: "torch.device") -> None:
+        self._device = device
+        self._loaded = [load_model(path, device) for path in named]
+        self._has_shipped = False
+
+    def side(self, path: Path, reader: "EtkReader") -> Side:
+        """The file with the model that made it. Raises Failure if that is not there."""
+        from elastictok_cli.codec.decoder import ModelMismatch, check_model
+
+        wanted = reader.header.model.sha256
+        fitting = next((model for model in self._loaded if model.sha256 == wanted), None)
+        if fitting is None and not self._has_shipped:
+            self._has_shipped = True
+            self._loaded.append(load_model(None, self._device))
+            fitting = next((model for model in self._loaded if model.sha256 == wanted), self._loaded[0])
+        fitting = fitting or self._loaded[0]
+        try:
+            check_model(reader.header, fitting)
+        except ModelMismatch as error:
+            raise Failure(f"{path}: {error}", ExitCode.BAD_INPUT) from None
+        return Side(path, reader, fitting, self._device)
+
+
 def open_sides(
     stack: ExitStack, paths: Sequence[Path], models: Sequence[Path], device: "torch.device"
 ) -> list[Side]:
     """Open the files, each with the one of `models` (and the shipped model) that made it. Raises Failure."""
-    from elastictok_cli.codec.decoder import ModelMismatch, check_model
     from formats import EtkReader
 
-    loaded = [load_model(path, device) for path in models] or [load_model(None, device)]
-    sides: list[Side] = []
-    for path in paths:
-        reader = stack.enter_context(EtkReader(path))
-        fitting = _fitting(reader, loaded)
-        if fitting is None and models and (shipped := load_model(None, device)) not in loaded:
-            loaded.append(shipped)
-            fitting = _fitting(reader, loaded)
-        if fitting is None:
-            try:
-                check_model(reader.header, loaded[0])
-            except ModelMismatch as error:
-                raise Failure(f"{path}: {error}", ExitCode.BAD_INPUT) from None
-        assert fitting is not None
-        sides.append(Side(path, reader, fitting, device))
-    return sides
-
-
-def _fitting(reader: "EtkReader", loaded: Sequence["Loaded"]) -> "Loaded | None":
-    wanted = reader.header.model.sha256
-    return next((model for model in loaded if model.sha256 == wanted), None)
+    shelf = Shelf(models, device)
+    return [shelf.side(path, stack.enter_context(EtkReader(path))) for path in paths]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from elastictok_cli.commands import units
 
 if TYPE_CHECKING:
+    from elastictok_cli.drawing.tracks import Track
     from formats import Block, EtkReader, Segment
 
 
@@ -33,6 +35,9 @@ class FrameUsage(NamedTuple):
     measured_psnr: float = math.nan
     ssim: float = math.nan
     ms_ssim: float = math.nan
+
+
+MEASURED = ("measured_mse", "ssim", "ms_ssim")  # fields whose means say something
 
 
 class CodedFrame(NamedTuple):
@@ -86,6 +91,19 @@ def coded_frames(
             block_number += 1
 
 
+def put_on_track(track: "Track", row: FrameUsage) -> None:
+    """Add a frame to the series of a chart."""
+    track.add(
+        row.time,
+        row.duration,
+        row.mse,
+        block=row.block,
+        block_tokens=row.block_tokens,
+        scene_cut=row.scene_cut,
+        missed=row.missed,
+    )
+
+
 def _bytes_per_frame(segment: "Segment", counts: list[int]) -> list[float]:
     """For each block (with so many tokens), the bytes of one of its frames."""
     lengths = [len(block.pts) for block in segment.blocks]
@@ -105,23 +123,28 @@ class Totals:
 
     segments: int = 0
     bytes: float = 0.0
+    measured: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MEASURED, 0.0))  # sums
     end: float = 0.0  # seconds
     frame_times: "array[float]" = field(default_factory=_doubles)
     frame_mse: "array[float]" = field(default_factory=_doubles)
     block_times: "array[float]" = field(default_factory=_doubles)
     block_tokens: "array[int]" = field(default_factory=lambda: array("q"))
     block_missed: bytearray = field(default_factory=bytearray)
+    block_cut: bytearray = field(default_factory=bytearray)
 
     def add(self, row: FrameUsage) -> None:
         """Count a frame."""
         if row.block == len(self.block_tokens):
             self.block_tokens.append(row.block_tokens)
             self.block_missed.append(row.missed)
+            self.block_cut.append(row.scene_cut)
             self.block_times.append(row.time)
         self.frame_times.append(row.time)
         self.frame_mse.append(row.mse)
         self.segments += row.keyframe
         self.bytes += row.bytes
+        for name in MEASURED:
+            self.measured[name] += getattr(row, name)
         self.end = row.time + row.duration
 
     @property
@@ -133,6 +156,10 @@ class Totals:
     def duration(self) -> float:
         """Seconds from the first frame to the end of the last."""
         return self.end - self.frame_times[0] if self.frame_times else 0.0
+
+    def block_lengths(self) -> list[float]:
+        """Seconds from the beginning of each block to that of the next, or to the end."""
+        return [b - a for a, b in pairwise([*self.block_times, self.end])]
 
     def errors(self) -> tuple[float, float]:
         """Mean and largest error of the frames where it is known; NaN when none is."""

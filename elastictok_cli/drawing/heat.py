@@ -7,35 +7,27 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 
-# Nine points of matplotlib's "inferno" (CC0), dark to bright, as a user of it would know it.
+# Six points of matplotlib's "inferno" (CC0) without its dark beginning, which would be lost on a dark picture.
 _STOPS = np.array(
-    [
-        (0, 0, 4),
-        (31, 12, 72),
-        (85, 15, 109),
-        (136, 34, 106),
-        (186, 54, 85),
-        (227, 89, 51),
-        (249, 140, 10),
-        (249, 201, 50),
-        (252, 255, 164),
-    ],
-    np.float64,
+    [(120, 28, 109), (165, 44, 96), (207, 68, 70), (237, 105, 37), (251, 155, 6), (252, 255, 164)], np.float64
 )
-_OPACITY = 0.62  # of a cell with tokens
+_UNPAID = (110, 110, 110)  # in strips and legends, where there is no picture to show
+_FAINT, _STRONG = 0.6, 0.85  # opacity of a cell with one token, and with all
 
 
 def shares(keep: npt.ArrayLike, tokens_per_cell: int) -> npt.NDArray[np.float64]:
-    """0 to 1 for 0 to `tokens_per_cell` tokens, by the logarithm of one more: 0, 1 and 4 tokens look different."""
-    return np.asarray(np.log1p(np.asarray(keep, np.float64)) / math.log1p(tokens_per_cell))
+    """0 to 1 for 1 to `tokens_per_cell` tokens, by the logarithm: 1, 4 and 16 tokens look different. NaN for none."""
+    keep = np.asarray(keep, np.float64)
+    return np.where(keep > 0, np.log(np.maximum(keep, 1)) / max(math.log(tokens_per_cell), 1e-9), np.nan)
 
 
 def colors(share: npt.ArrayLike) -> Pixels:
-    """RGB, (..., 3), of numbers from 0 (black) to 1 (pale yellow)."""
-    share = np.clip(np.asarray(share, np.float64), 0, 1)
+    """RGB, (..., 3), of numbers from 0 (purple) to 1 (pale yellow); grey for NaN."""
+    share = np.asarray(share, np.float64)
     places = np.linspace(0, 1, len(_STOPS))
-    channels = [np.interp(share, places, _STOPS[:, channel]) for channel in range(3)]
-    return np.stack(channels, -1).round().astype(np.uint8)
+    filled = np.clip(np.nan_to_num(share), 0, 1)
+    tint = np.stack([np.interp(filled, places, _STOPS[:, channel]) for channel in range(3)], -1)
+    return np.where(np.isnan(share)[..., None], _UNPAID, tint.round()).astype(np.uint8)
 
 
 def overlay(picture: Pixels, keep: npt.ArrayLike, tokens_per_cell: int, cell: tuple[int, int]) -> Pixels:
@@ -44,20 +36,24 @@ def overlay(picture: Pixels, keep: npt.ArrayLike, tokens_per_cell: int, cell: tu
     cell: height and width in pixels. Cells without tokens show the grey picture as it is, so what was predicted
     for nothing can be told from what was paid for.
     """
+    share = shares(keep, tokens_per_cell)
+    opacity = np.where(np.isnan(share), 0.0, _FAINT + (_STRONG - _FAINT) * np.nan_to_num(share))
+    tint = _spread(colors(share).astype(np.float32), picture, cell)
+    part = _spread(opacity.astype(np.float32)[..., None], picture, cell)
+    grey = (picture @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]  # BT.601 luma
+    return np.asarray((grey + part * (tint - grey)).round(), np.uint8)
+
+
+def _spread(
+    cells: npt.NDArray[np.float32], picture: Pixels, cell: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """A value for each pixel of the picture from those of its cells."""
     height, width = picture.shape[:2]
-    keep = np.asarray(keep)
-    tint = colors(shares(keep, tokens_per_cell)).astype(np.uint16)
-    spread = tint.repeat(cell[0], 0).repeat(cell[1], 1)[:height, :width]
-    paid = (keep > 0).repeat(cell[0], 0).repeat(cell[1], 1)[:height, :width, None]
-    # BT.601 luma in whole 256ths; the same for all three channels.
-    grey = ((picture @ np.array([77, 150, 29], np.uint32)) >> 8)[..., None].astype(np.uint16)
-    part = round(_OPACITY * 256)
-    mixed = (spread * part + grey * (256 - part)) >> 8
-    return np.where(paid, mixed, grey).astype(np.uint8)
+    return cells.repeat(cell[0], 0).repeat(cell[1], 1)[:height, :width]
 
 
 def scale_bar(width: int, height: int) -> Pixels:
-    """All colours from left to right, (height, width, 3)."""
+    """The colours of 1 to all tokens from left to right, (height, width, 3)."""
     return np.broadcast_to(colors(np.linspace(0, 1, width)), (height, width, 3)).copy()
 
 
@@ -66,4 +62,4 @@ def ticks(tokens_per_cell: int) -> list[int]:
     found = [1]
     while found[-1] * 4 < tokens_per_cell * 0.75:
         found.append(found[-1] * 4)
-    return [0, *found, tokens_per_cell] if tokens_per_cell > 1 else [0, 1]
+    return [*found, tokens_per_cell] if tokens_per_cell > 1 else [1]

@@ -83,7 +83,7 @@ def arrange(
         legend_rect = Rect(gap, bottom, total - 2 * gap, round(2.2 * line))
         bottom += legend_rect.height + gap
     if chart:
-        chart_rect = Rect(gap, bottom, total - 2 * gap, 17 * font)
+        chart_rect = Rect(gap, bottom, total - 2 * gap, 19 * font)
         bottom += chart_rect.height + gap
     return Layout(
         width=_even(total),

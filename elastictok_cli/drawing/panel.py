@@ -30,11 +30,10 @@ class ChartPanel:
         self._height = height
         settings: Any = style.chart_settings(font * 72 / _DPI)
         with mpl.rc_context(settings):
-            figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout="constrained")
+            figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
             canvas = FigureCanvasAgg(figure)
-            self.chart = usage_chart.draw(figure, tracks, legend=len(tracks) > 1)
+            self.chart = usage_chart.draw(figure, tracks, font)
             self._full = _pixels(canvas)
-            figure.set_layout_engine("none")  # what is hidden must not move the rest
             for curve in self.chart.curves:
                 curve.set_visible(False)
             self._empty = _pixels(canvas)
