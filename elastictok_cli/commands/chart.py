@@ -72,6 +72,6 @@ def chart(
         if any(marked):
             below = columns([bool(mark) for mark in marked], lengths, room)
             lines.append((" " * margin + "".join(letter if mark else " " for mark in below)).rstrip())
-    if len(ends[0]) + len(ends[1]) + 1 < room:
+    if any(ends) and len(ends[0]) + len(ends[1]) < room:
         lines.append((" " * margin + ends[0] + ends[1].rjust(room - len(ends[0]))).rstrip())
     return lines

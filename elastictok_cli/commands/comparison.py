@@ -52,7 +52,8 @@ def measured(
     """
     streams = [side.frames(*side.window(start, duration)) for side in sides]
     try:
-        for frame, shown in align(original.frames(), streams, shift=original.shift):
+        last = max((side.reader.index[-1].last_pts for side in sides if side.reader.index), default=None)
+        for frame, shown in align(original.frames(), streams, shift=original.shift, last=last):
             yield Measured(
                 frame,
                 [None if one is None else _measure(frame.rgb, one, structure=structure) for one in shown],

@@ -29,12 +29,13 @@ class NotTheSource(Exception):
 
 
 def align(
-    source: Iterable[Frame], streams: Sequence[Iterator[T]], *, shift: int = 0
+    source: Iterable[Frame], streams: Sequence[Iterator[T]], *, shift: int = 0, last: int | None = None
 ) -> Iterator[tuple[Frame, list[T | None]]]:
     """Each frame of the source with the item of each stream that has its pts (plus `shift`), or None.
 
-    Ends with the last item of all streams, so a file made from the beginning of a source is compared with that.
-    Holds one item of each stream. Raises NotTheSource.
+    Ends with the last item of all streams, so that a file made from the beginning of a source is compared with that;
+    not before `last` (a pts) where it is known that items up to there were lost. Holds one item of each stream. Raises
+    NotTheSource.
     """
     waiting: list[T | None] = [next(stream, None) for stream in streams]
     for frame in source:
@@ -49,7 +50,7 @@ def align(
             found.append(item)
             waiting[number] = next(stream, None)
         yield frame, found
-        if all(item is None for item in waiting):
+        if all(item is None for item in waiting) and (last is None or pts >= last):
             return
     for number, item in enumerate(waiting):
         if item is not None:
