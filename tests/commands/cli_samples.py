@@ -18,7 +18,6 @@ from formats import EtkReader
 
 SIZE = (64, 48)
 COUNT = 15
-SIZE_OF_FILM = (96, 64)
 
 # Ctrl-C is ignored by what a shell starts in the background, and so would be its tests.
 _PROGRAM = """
@@ -120,7 +119,7 @@ def make_film(
     path: Path,
     count: int,
     *,
-    size: tuple[int, int] = SIZE_OF_FILM,
+    size: tuple[int, int] = SIZE,
     moves: bool = False,
     cut: int | None = None,
     seed: int = 1,

@@ -28,7 +28,8 @@ def _loaded_by(*arguments: object) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["--version"], ["encode", "--help"], ["train", "-h"], ["models"]]
+    "arguments",
+    [["--help"], ["-h"], ["--version"], ["encode", "--help"], ["compare", "-h"], ["train", "-h"], ["models"]],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert _loaded_by(*arguments) == set()
@@ -53,9 +54,9 @@ def test_python_m_runs_it() -> None:
 def test_help_has_every_verb_and_examples() -> None:
     text = run("-h").stdout
     assert text == run("--help").stdout
-    for word in ("encode", "decode", "stats", "train", "models", "Examples:", "130 interrupted"):
+    for word in ("encode", "decode", "stats", "compare", "train", "models", "Examples:", "130 interrupted"):
         assert word in text
-    for verb in ("encode", "decode", "stats", "train"):
+    for verb in ("encode", "decode", "stats", "compare", "train"):
         assert f"  elastictok {verb} " in run(verb, "-h").stdout
 
 

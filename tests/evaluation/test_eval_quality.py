@@ -116,6 +116,16 @@ def test_a_lost_frame_leaves_a_gap_and_the_longest_file_decides_the_end() -> Non
     ]
 
 
+def test_a_lost_end_is_shown_where_it_is_known() -> None:
+    pairs = list(align(_frames(0, 1, 2, 3, 4), [iter(_frames(0, 1))], last=3))
+    assert [(frame.pts, shown[0] is None) for frame, shown in pairs] == [
+        (0, False),
+        (1, False),
+        (2, True),
+        (3, True),
+    ]
+
+
 @pytest.mark.parametrize("other", [(0, 2), (0, 1, 9)])
 def test_a_frame_that_the_source_lacks_is_refused(other: tuple[int, ...]) -> None:
     with pytest.raises(NotTheSource):
