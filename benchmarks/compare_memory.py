@@ -1,6 +1,6 @@
 """Peak memory of looking at where the tokens went, for 10 s and 5 min: it must not grow.
 
-    python benchmarks/compare_memory.py [--seconds 10 300] [--height 96]
+    python benchmarks/compare_memory.py [--seconds 10 300] [--height 32]
 
 A moving test picture with a tone is generated and encoded with a fixed number of tokens; then `compare`,
 `stats --source` and `stats --plot` run on it in processes of their own.
@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-RATE = 10
+RATE = 5
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 300])
-    parser.add_argument("--height", type=int, default=96)
+    parser.add_argument("--height", type=int, default=32)
     options = parser.parse_args()
     print(
         "| video | compare, peak MB | stats --source, peak MB | stats --plot, peak MB |\n| --- | --- | --- | --- |"
@@ -37,7 +37,18 @@ def main() -> None:
             source, coded = folder / "in.mp4", folder / "out.etk"
             generate(source, options.height, seconds)
             peak("encode", source, coded, "--tokens", 2, "--quiet")
-            compare = peak("compare", source, coded, "-o", folder / "side.mp4", "--heat", "--diff", "--quiet")
+            compare = peak(
+                "compare",
+                source,
+                coded,
+                "-o",
+                folder / "side.mp4",
+                "--heat",
+                "--diff",
+                "--quiet",
+                "--width",
+                640,
+            )
             measured = peak("stats", coded, "--source", source)
             plotted = peak("stats", coded, "--plot", folder / "usage.png")
         video = f"{options.height}p, {seconds} s, {seconds * RATE} frames"

@@ -15,6 +15,7 @@ from formats import EtkReader, EtkWriter
 
 KINDS = ("still", "moving", "cut")
 LENGTH = 12
+PLAIN = ("--no-ssim", "--width", 640)
 CUT = 7
 
 
@@ -85,7 +86,7 @@ def frames_of(folder: Path) -> Iterator[np.ndarray]:
 
 def test_video_has_the_frames_times_and_sound_of_the_source(case: Case, tmp_path: Path) -> None:
     target = tmp_path / "side.mp4"
-    result = run("compare", case.clip, case.etk, "-o", target, "--no-ssim")
+    result = run("compare", case.clip, case.etk, "-o", target, *PLAIN)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
     assert f"{LENGTH} frames" in result.stderr
@@ -96,7 +97,7 @@ def test_video_has_the_frames_times_and_sound_of_the_source(case: Case, tmp_path
 
 def test_every_frame_shows_what_it_should(case: Case, tmp_path: Path, seen: dict[str, Any]) -> None:
     folder = tmp_path / "frames"
-    result = run("compare", case.clip, case.etk, "-o", f"{folder}/", "--diff", "--gain", 6, "--no-ssim")
+    result = run("compare", case.clip, case.etk, "-o", f"{folder}/", "--diff", "--gain", 6, *PLAIN)
     assert result.exit_code == 0, result.stderr
     (where,), (chart,) = seen["layouts"], seen["panels"]
     drawn = list(frames_of(folder))
@@ -153,7 +154,7 @@ def test_usage_spikes_at_the_cut_and_falls_everywhere_from_the_same_numbers(
         if last is None or last["block"] != row["block"]
     ]
     # compare
-    result = run("compare", cut.clip, cut.etk, "-o", tmp_path / "side.mp4", "--json", "--no-ssim")
+    result = run("compare", cut.clip, cut.etk, "-o", tmp_path / "side.mp4", "--json", *PLAIN)
     shown = [line["files"][0] for line in json_lines(result.stdout) if line["type"] == "frame"]
     assert [file["block_tokens"] for file in shown] == tokens
     (chart,) = seen["panels"]
@@ -220,7 +221,7 @@ def test_a_part_of_the_source_is_compared_with_its_part(
     start, last = float(cut.source[3][0]), LENGTH - 1
     assert run("encode", cut.clip, part, "--tokens", 3, "--start", start).exit_code == 0
     target = tmp_path / "part.mp4"
-    result = run("compare", cut.clip, part, "-o", target, "--no-ssim")
+    result = run("compare", cut.clip, part, "-o", target, *PLAIN)
     assert result.exit_code == 0, result.stderr
     assert len(pictures(target)) == LENGTH - 3
     assert np.array_equal(seen["moments"][0].original, cut.source[3][1])
@@ -229,7 +230,7 @@ def test_a_part_of_the_source_is_compared_with_its_part(
     # and a part of that part, by the clock of the file
     seen["moments"].clear()
     again = tmp_path / "again.mp4"
-    result = run("compare", cut.clip, part, "-o", again, "--no-ssim", "--start", 0.16, "--duration", 0.12)
+    result = run("compare", cut.clip, part, "-o", again, *PLAIN, "--start", 0.16, "--duration", 0.12)
     assert result.exit_code == 0, result.stderr
     assert [np.array_equal(m.original, cut.source[3 + 4 + n][1]) for n, m in enumerate(seen["moments"])] == [
         True
@@ -241,14 +242,14 @@ def test_a_part_of_the_source_is_compared_with_its_part(
 def test_the_sound_of_the_source_is_taken_where_the_file_has_none(cut: Case, tmp_path: Path) -> None:
     silent, target = tmp_path / "silent.etk", tmp_path / "side.mp4"
     assert run("encode", cut.clip, silent, "--tokens", 2, "--no-audio").exit_code == 0
-    assert run("compare", cut.clip, silent, "-o", target, "--no-ssim").exit_code == 0
+    assert run("compare", cut.clip, silent, "-o", target, *PLAIN).exit_code == 0
     assert packets(target) == packets(cut.clip)
-    assert run("compare", cut.clip, silent, "-o", target, "-y", "--no-ssim", "--start", 0.2).exit_code == 0
+    assert run("compare", cut.clip, silent, "-o", target, "-y", *PLAIN, "--start", 0.2).exit_code == 0
     hashes = [name for _, name in packets(cut.clip)]
     kept = packets(target)
     assert [name for _, name in kept] == hashes[-len(kept) :]
     assert kept[0][0] <= 0
-    assert run("compare", cut.clip, cut.etk, "-o", target, "-y", "--no-ssim", "--no-audio").exit_code == 0
+    assert run("compare", cut.clip, cut.etk, "-o", target, "-y", *PLAIN, "--no-audio").exit_code == 0
     with pytest.raises(IndexError):
         packets(target)
 
@@ -269,7 +270,7 @@ def test_one_picture_of_a_video_has_the_chart_of_all_of_it(
     cut: Case, tmp_path: Path, seen: dict[str, Any]
 ) -> None:
     target = tmp_path / "at.png"
-    result = run("compare", cut.clip, cut.etk, "-o", target, "--start", 0.4, "--no-ssim")
+    result = run("compare", cut.clip, cut.etk, "-o", target, "--start", 0.4, *PLAIN)
     assert result.exit_code == 0, result.stderr
     (moment,), (chart,) = seen["moments"], seen["panels"]
     assert moment.time == pytest.approx(0.4)
@@ -288,7 +289,7 @@ def test_errors_that_a_file_does_not_know_are_measured(
             nan = float("nan")
             writer.write_segment([replace(b, frame_mse=(nan,) * len(b.pts)) for b in segment.blocks])
         writer.close()
-    assert run("compare", cut.clip, unknown, "-o", tmp_path / "side.mp4", "--no-ssim").exit_code == 0
+    assert run("compare", cut.clip, unknown, "-o", tmp_path / "side.mp4", *PLAIN).exit_code == 0
     errors = [point.value for point in seen["panels"][0]._tracks[0].error.points]
     assert errors == pytest.approx([row["mse"] for row in cut.rows], rel=2e-3)
     assert "dB" in seen["headings"][0][1].facts
@@ -304,7 +305,7 @@ def test_a_lost_segment_is_a_grey_panel_and_exit_code_4(
         assert reader.index is not None
         lost = reader.index[1]
         damaged = flip(many, tmp_path / "damaged.etk", lost.offset + 20)
-    result = run("compare", cut.clip, damaged, "-o", tmp_path / "side.mp4", "--json", "--no-ssim")
+    result = run("compare", cut.clip, damaged, "-o", tmp_path / "side.mp4", "--json", *PLAIN)
     assert result.exit_code == 4
     lines = json_lines(result.stdout)
     assert lines[-1]["frames"] == LENGTH
@@ -319,13 +320,13 @@ def test_another_source_is_refused_or_doubted(cut: Case, tmp_path: Path) -> None
     result = run("compare", longer, cut.etk, "-o", target)
     assert result.exit_code == 3
     assert "it was not made from this source" in result.stderr
-    big = make_film(tmp_path / "big.mp4", 2, size=(128, 96))
+    big = make_film(tmp_path / "big.mp4", 2, size=(128, 80))
     result = run("compare", big, cut.etk, "-o", target)
     assert result.exit_code == 3
     assert "64x48" in result.stderr
     assert not target.exists()
     other = make_film(tmp_path / "other.mp4", LENGTH, seed=9)
-    result = run("compare", other, cut.etk, "-o", target, "--no-ssim")
+    result = run("compare", other, cut.etk, "-o", target, *PLAIN)
     assert result.exit_code == 0
     assert "is that its source?" in result.stderr
 
