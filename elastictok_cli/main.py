@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elastictok_cli.commands.compare import compare
 from elastictok_cli.commands.convert import convert
 from elastictok_cli.commands.decode import decode
 from elastictok_cli.commands.encode import encode
@@ -47,6 +48,12 @@ Examples:
   elastictok stats clip.etk --plot usage.png
   elastictok stats clip.etk --json | jq 'select(.type == "frame" and .missed)'"""
 
+_COMPARE_EXAMPLES = """\b
+Examples:
+  elastictok compare clip.mp4 clip.etk -o side.mp4
+  elastictok compare clip.mp4 fine.etk rough.etk -o both.mp4 --heat
+  elastictok compare clip.mp4 clip.etk -o frame.png --start 0:03 --heat --diff"""
+
 _REPORT_EXAMPLES = """\b
 Examples:
   elastictok report clip.etk
@@ -83,6 +90,7 @@ app = typer.Typer(
 app.command(epilog=_ENCODE_EXAMPLES)(encode)
 app.command(epilog=_DECODE_EXAMPLES)(decode)
 app.command(epilog=_STATS_EXAMPLES)(stats)
+app.command(epilog=_COMPARE_EXAMPLES)(compare)
 app.command(epilog=_REPORT_EXAMPLES)(report)
 app.command(epilog=_THIN_EXAMPLES)(thin)
 app.command(epilog=_TRAIN_EXAMPLES)(train)

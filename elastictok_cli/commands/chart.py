@@ -1,17 +1,36 @@
 """Token usage over time in the terminal, from characters."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _WIDEST = 4  # characters of a bar, where there are few
+_LEAST_ROOM = 8  # for bars: with less, the numbers at the side go
 
 
-def columns(values: Sequence[float], width: int) -> list[float]:
-    """At most `width` numbers, each the largest of the consecutive values it stands for: no peak is lost."""
-    width = min(width, len(values))
-    edges = [number * len(values) // width for number in range(width + 1)] if width else [0]
-    return [max(values[low:high]) for low, high in pairwise(edges)]
+def columns(values: Sequence[float], lengths: Sequence[float], width: int) -> list[float]:
+    """`width` numbers, one for each equal part of the time: the largest of the values that it stands for.
+
+    A value holds for its length of time (all of one length where they are unknown, 0). It stands in every column that
+    is mostly its own, and in at least one: no peak is lost, and none is averaged with its neighbours.
+    """
+    if not values or width < 1:
+        return []
+    if not all(length > 0 for length in lengths):
+        lengths = [1.0] * len(values)
+    ends = list(accumulate(lengths))
+    found = [0.0] * width
+    begin = 0.0
+    for value, end in zip(values, ends, strict=True):
+        low, high = (place * width / ends[-1] for place in (begin, end))
+        first, last = round(low), round(high)
+        if first >= last:  # less than a column
+            first = min(width - 1, int((low + high) / 2))
+            last = first + 1
+        for column in range(first, last):
+            found[column] = max(found[column], value)
+        begin = end
+    return found
 
 
 def bars(values: Sequence[float], top: float, height: int) -> list[str]:
@@ -27,19 +46,32 @@ def _steps(value: float, top: float, height: int) -> int:
     return max(1, round(8 * height * value / top)) if value > 0 else 0
 
 
-def chart(values: Sequence[int], marks: Sequence[int], *, width: int, height: int = 6) -> list[str]:
-    """Lines of at most `width` characters: bars of the values (one a block), and `!` under those marked."""
+def chart(
+    values: Sequence[int],
+    lengths: Sequence[float],
+    marks: Sequence[tuple[str, Sequence[int]]] = (),
+    *,
+    width: int,
+    height: int = 6,
+    ends: tuple[str, str] = ("", ""),
+) -> list[str]:
+    """Lines of at most `width` characters: bars of the values (one a block) over time.
+
+    lengths: seconds each value holds. marks: a character and which values it marks, a line below the bars for each
+    that marks any. ends: what is written under the two ends of the time axis.
+    """
     top = max(values, default=0)
-    label = max(len(str(top)), 1)
-    room = max(1, width - label - 2)
-    wide = min(_WIDEST, max(1, room // max(1, len(values))))  # characters of one bar
-    shown = [value for value in columns(values, room) for _ in range(wide)]
-    rows = bars(shown, top, height)
+    label = len(str(top))
+    margin = label + 2 if width >= label + 2 + _LEAST_ROOM else 0
+    room = min(max(1, width - margin), _WIDEST * len(values))
     lines = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(bars(columns(values, lengths, room), top, height)):
         name = str(top) if number == 0 else "0" if number == height - 1 else ""
-        lines.append(f"{name:>{label}} ┤{row}".rstrip())
-    if any(marks):
-        below = [mark for mark in columns(marks, room) for _ in range(wide)]
-        lines.append(f"{'':>{label}}  {''.join('!' if mark else ' ' for mark in below)}".rstrip())
+        lines.append((f"{name:>{label}} ┤{row}" if margin else row).rstrip())
+    for letter, marked in marks:
+        if any(marked):
+            below = columns([bool(mark) for mark in marked], lengths, room)
+            lines.append((" " * margin + "".join(letter if mark else " " for mark in below)).rstrip())
+    if any(ends) and len(ends[0]) + len(ends[1]) < room:
+        lines.append((" " * margin + ends[0] + ends[1].rjust(room - len(ends[0]))).rstrip())
     return lines

@@ -150,7 +150,11 @@ def encode(
             guess=_load_guess(predictor, loaded.tokenizer.spec) if predictor else None,
         )
         _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
-        writer = EtkWriter(stream, make_header(reader.info, loaded, options))
+        header = make_header(reader.info, loaded, options)
+        for name, seconds in (("start", start), ("duration", duration)):
+            if seconds is not None:
+                header.options[name] = seconds
+        writer = EtkWriter(stream, header)
         watch = _Watch(display)
         warned = 0
         for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):

@@ -1,9 +1,14 @@
 """Token usage as a picture, with matplotlib (extra `plot`)."""
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from elastictok_cli.commands.failures import ExitCode, Failure
-from elastictok_cli.commands.usage import Totals
+from elastictok_cli.drawing import style, usage_chart
+from elastictok_cli.drawing.tracks import Track
+
+_SIZE = (10.0, 5.0)  # inches
+_DPI = 120
+_FONT = 10.0  # points
 
 
 def check_plot(suffix: str) -> None:
@@ -17,33 +22,20 @@ def check_plot(suffix: str) -> None:
         raise Failure(f"--plot: the name must end in one of .{', .'.join(kinds)}", ExitCode.USAGE)
 
 
-def draw(
-    totals: Totals, capacity: int, target_mse: float | None, title: str, file: BinaryIO, suffix: str
-) -> None:
+def draw(track: Track, title: str, file: BinaryIO, suffix: str) -> None:
     """Tokens of each block over time, above the error of each frame."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    times = list(totals.block_times)
-    upper.stairs(totals.block_tokens, [*times, max(totals.end, times[-1])], fill=True, color="#4477aa")
-    upper.set_ylabel("tokens per block")
-    upper.set_ylim(bottom=0)
-    upper.secondary_yaxis(
-        "right", functions=(lambda count: 100 * count / capacity, lambda share: share * capacity / 100)
-    ).set_ylabel("% of the most possible")
-    missed = [(t, n) for t, n, m in zip(times, totals.block_tokens, totals.block_missed, strict=True) if m]
-    if missed:
-        upper.plot(*zip(*missed, strict=True), "v", color="#cc3311", label="missed the target")
-        upper.legend(loc="upper right")
-    lower.plot(totals.frame_times, totals.frame_mse, linewidth=0.8, color="#444444")
-    if target_mse is not None:
-        lower.axhline(
-            target_mse, color="#cc3311", linewidth=0.8, linestyle="--", label=f"target {target_mse:g}"
-        )
-        lower.legend(loc="lower right")
-    lower.set_ylabel("mse per frame")
-    lower.set_ylim(bottom=0)
-    lower.set_xlabel("seconds")
-    figure.suptitle(title, parse_math=False)
-    figure.savefig(file, format=suffix.removeprefix(".").lower(), dpi=120)
+    settings: Any = style.chart_settings(_FONT)
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=_SIZE, dpi=_DPI)
+        chart = usage_chart.draw(figure, [track], _FONT * _DPI / 72, title=title)
+        if any(point.missed for point in track.usage.points):
+            chart.usage.legend(*_only_missed(chart), loc="upper right")
+        figure.savefig(file, format=suffix.removeprefix(".").lower(), dpi=_DPI)
+
+
+def _only_missed(chart: usage_chart.UsageChart) -> tuple[list[Any], list[str]]:
+    handles, labels = chart.usage.get_legend_handles_labels()
+    return handles[-1:], labels[-1:]

@@ -57,7 +57,9 @@ class ContainerSink:
         metadata: dict[str, str],
         pixel_aspect: Fraction,
         copier: PacketCopier | None,
+        crf: int | None = None,
     ) -> None:
+        self._crf = crf
         self._size = size
         self._time_base = time_base
         self._duration = 0  # of the newest frame
@@ -120,7 +122,10 @@ class ContainerSink:
             raise UnwritableVideo("mov files cannot hold av1; use .mp4 or .mkv")
         # Only a nominal rate, which encoders plan with: times come from the frames.
         rate = min(max(average_rate or Fraction(25), Fraction(1)), Fraction(240)).limit_denominator(1001)
-        for name, options in _ENCODERS[codec]:
+        for name, defaults in _ENCODERS[codec]:
+            options = dict(defaults)
+            if self._crf is not None and "crf" in options:
+                options["crf"] = str(self._crf)
             try:
                 stream: Any = self._output.add_stream(name, rate=rate, options=options)
                 break

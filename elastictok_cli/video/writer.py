@@ -33,7 +33,8 @@ class VideoWriter:
     `target` decides the kind: .mp4 .m4v .mov .mkv .webm; .y4m; .png or .jpg for a single frame; an
     existing folder, or a name ending in "/", for numbered PNG files; "-" for YUV4MPEG2 on standard output
     (bare rgb24 with `raw`). `width` and `height` are in pixels, pts in units of `time_base` seconds. `codec`
-    is one of h264, hevc, av1, ffv1; `lossless` means FFV1 with RGB inside, or PNG. `color`, `metadata` and
+    is one of h264, hevc, av1, ffv1, `crf` its quality (0 best, by default one that looks like the source);
+    `lossless` means FFV1 with RGB inside, or PNG. `color`, `metadata` and
     `pixel_aspect` are those of the source's VideoInfo.
 
     `aux` gives the bytes of the container `aux_container` that VideoReader.take_aux produced, in chunks; its
@@ -65,6 +66,7 @@ class VideoWriter:
         duration: float | Fraction | None = None,
         raw: bool = False,
         pixel_aspect: Fraction = Fraction(1),
+        crf: int | None = None,
     ) -> None:
         self.warnings = []
         self._size = (width, height)
@@ -76,6 +78,7 @@ class VideoWriter:
         self._metadata = dict(metadata or {})
         self._pixel_aspect = pixel_aspect
         self._raw = raw
+        self._crf = crf
         self._copier: PacketCopier | None = None
         self._last_pts: int | None = None
         self._closed = False
@@ -204,6 +207,7 @@ class VideoWriter:
             metadata=self._metadata,
             pixel_aspect=self._pixel_aspect,
             copier=self._copier,
+            crf=self._crf,
         )
 
     def _stream_sink(self) -> StreamSink:

@@ -113,3 +113,55 @@ def flip(source: Path, target: Path, offset: int) -> Path:
     data[offset] ^= 0xFF
     target.write_bytes(data)
     return target
+
+
+def make_film(
+    path: Path,
+    count: int,
+    *,
+    size: tuple[int, int] = SIZE,
+    moves: bool = False,
+    cut: int | None = None,
+    seed: int = 1,
+) -> Path:
+    """25 frames a second of a smooth picture that rests or glides, and of another from frame `cut` on; with a tone."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    scenes = [_smooth(rng, height, width + 3 * count) for _ in range(2)]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        tone = out.add_stream("aac", rate=48000, layout="mono")
+        for index in range(count):
+            scene = scenes[cut is not None and index >= cut]
+            shift = 3 * index if moves else 0
+            picture = np.ascontiguousarray(scene[:, shift : shift + width])
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        wave = (np.sin(np.arange(1920 * count) / 20) * 0.3).astype(np.float32)[None]
+        for first in range(0, wave.shape[1], 1024):
+            sound = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(wave[:, first : first + 1024]), format="fltp", layout="mono"
+            )
+            sound.sample_rate, sound.pts, sound.time_base = 48000, first, Fraction(1, 48000)
+            out.mux(tone.encode(sound))
+        out.mux(tone.encode(None))
+    return path
+
+
+def _smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Colours that change over a dozen pixels, (height, width, 3)."""
+    coarse = rng.uniform(20, 235, (height // 12 + 2, width // 12 + 2, 3))
+    rows, columns = np.arange(height) / 12, np.arange(width) / 12
+    across = np.stack(
+        [[np.interp(columns, np.arange(line.shape[0]), line[:, c]) for c in range(3)] for line in coarse]
+    )
+    down = np.array(
+        [
+            [np.interp(rows, np.arange(across.shape[0]), across[:, c, x]) for c in range(3)]
+            for x in range(width)
+        ]
+    )
+    return down.transpose(2, 0, 1).round().astype(np.uint8)

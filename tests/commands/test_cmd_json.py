@@ -111,6 +111,25 @@ def test_report(etk: Path, tmp_path: Path) -> None:
     assert math.isclose(summary["mse"], stats["mse"])
 
 
+def test_stats_with_a_source(clip: Path, etk: Path) -> None:
+    lines = json_lines(run("stats", etk, "--source", clip, "--json").stdout)
+    _check("stats", lines)
+    assert [line["type"] for line in lines] == ["file", *["frame"] * COUNT, "summary"]
+
+
+def test_compare(clip: Path, etk: Path, tmp_path: Path) -> None:
+    lines = json_lines(run("compare", clip, etk, etk, "-o", tmp_path / "side.y4m", "--json").stdout)
+    _check("compare", lines)
+    kinds = [line["type"] for line in lines]
+    assert (kinds[0], kinds[-1], kinds.count("frame")) == ("started", "summary", COUNT)
+    assert _of(lines, "warning")  # no sound in that kind of file
+    usage = set(_documented()["stats"]["frame"])
+    assert all(set(file) == usage for line in _of(lines, "frame") for file in line["files"])
+    said = re.search(r"### `summary`.*?\| `files` \|(.*?)\n", _PAGE.read_text().split("## compare")[1], re.S)
+    assert said is not None
+    assert all(set(file) == set(re.findall(r"`(\w+)`", said[1])) for file in lines[-1]["files"])
+
+
 def test_models() -> None:
     _check("models", json_lines(run("models", "--json").stdout))
 

@@ -34,6 +34,7 @@ def _loaded_by(*arguments: object) -> set[str]:
         ["-h"],
         ["--version"],
         ["encode", "--help"],
+        ["compare", "-h"],
         ["train", "-h"],
         ["models"],
         ["convert", "-h"],
@@ -71,6 +72,7 @@ def test_help_has_every_verb_and_examples() -> None:
         "encode",
         "decode",
         "stats",
+        "compare",
         "report",
         "thin",
         "train",
@@ -81,7 +83,17 @@ def test_help_has_every_verb_and_examples() -> None:
         "130 interrupted",
     ):
         assert word in text
-    for verb in ("encode", "decode", "stats", "report", "thin", "train", "convert", "train-predictor"):
+    for verb in (
+        "encode",
+        "decode",
+        "stats",
+        "compare",
+        "report",
+        "thin",
+        "train",
+        "convert",
+        "train-predictor",
+    ):
         assert f"  elastictok {verb} " in run(verb, "-h").stdout
 
 

@@ -29,8 +29,8 @@ def test_report_says_what_is_in_the_file(etk: Path) -> None:
 
 
 def test_a_long_file_is_shortened_with_a_hint(etk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elastictok_cli.commands.stats._HEAD", 3)
-    monkeypatch.setattr("elastictok_cli.commands.stats._TAIL", 2)
+    monkeypatch.setattr("elastictok_cli.commands.stats_text._HEAD", 3)
+    monkeypatch.setattr("elastictok_cli.commands.stats_text._TAIL", 2)
     short = run("stats", etk).stdout
     assert f"... {COUNT - 5} frames not shown: --all shows them, --csv FILE writes them" in short
     assert "not shown" not in run("stats", etk, "--all").stdout
@@ -49,15 +49,17 @@ def test_frames_add_up_to_the_file(etk: Path) -> None:
 
 def test_csv_and_json_give_the_same_numbers(etk: Path, tmp_path: Path) -> None:
     frames = [line for line in json_lines(run("stats", etk, "--json").stdout) if line.pop("type") == "frame"]
+    frames = [{key: "nan" if value is None else value for key, value in frame.items()} for frame in frames]
     target = tmp_path / "usage.csv"
     assert run("stats", etk, "--csv", target).exit_code == 0
     piped = run("stats", etk, "--csv", "-")
     assert piped.stdout == target.read_text()
     rows = list(csv.DictReader(piped.stdout.splitlines()))
     assert [list(row) for row in rows] == [list(frame) for frame in frames]
-    assert [{k: float(v) for k, v in row.items()} for row in rows] == [
-        {k: float(v) for k, v in frame.items()} for frame in frames
-    ]
+    for row, frame in zip(rows, frames, strict=True):
+        assert {k: float(v) for k, v in row.items()} == pytest.approx(
+            {k: float(v) for k, v in frame.items()}, rel=0, abs=0, nan_ok=True
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["usage.csv"]
 
 
@@ -123,22 +125,40 @@ def test_no_file_and_no_etk_file(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("width", range(20, 201, 9))
+@pytest.mark.parametrize("width", [*range(1, 20), *range(20, 201, 9)])
 def test_chart_keeps_every_peak_at_any_width(width: int) -> None:
     values = [10] * 500
+    lengths = [0.1] * 500
     peaks = {0: 1000, 137: 900, 138: 20, 333: 1000, 499: 800}
     for place, value in peaks.items():
         values[place] = value
-    marks = [place == 333 for place in range(500)]
-    lines = chart(values, marks, width=width)
+    lengths[333] = 0.001  # a block of one short frame, as at cuts
+    lines = chart(values, lengths, [("!", [place == 333 for place in range(500)])], width=width)
     assert max(map(len, lines)) <= width
-    *rows, below = [line.ljust(width)[6:] for line in lines]
-    columns = width - 6
-    for place, value in peaks.items():
-        column = next(c for c in range(columns) if place < (c + 1) * 500 // columns)
-        tallest = next(n for n, row in enumerate(rows) if row[column] != " ")
-        assert tallest == 0 if value > 830 else True
-        if place == 333:
-            assert below[column] == "!"
+    margin = 6 if width >= 14 else 0
+    *rows, below = [line.ljust(width)[margin:] for line in lines]
+    room = width - margin
     assert below.count("!") == 1
+    for place, value in peaks.items():
+        middle = (sum(lengths[:place]) + lengths[place] / 2) * room / sum(lengths)
+        near = {
+            min(room - 1, max(0, column)) for column in (int(middle - 0.5), int(middle), int(middle + 0.5))
+        }
+        if value > 830:
+            assert any(rows[0][column] != " " for column in near), place
+        if place == 333:
+            assert below.index("!") in near
     assert " " not in rows[-1]
+    full = [column for column in range(room) if rows[0][column] == "█"]
+    assert len(full) <= 2  # neighbours of a peak do not rise with it
+
+
+def test_chart_follows_time_and_not_the_number_of_blocks() -> None:
+    bars, axis = chart([5, 10, 5], [1.0, 1.0, 8.0], width=14, ends=("0:00", "0:10"), height=1)
+    assert bars == "10 ┤▄█▄▄▄▄▄▄▄▄"
+    assert axis == "    0:00  0:10"
+
+
+def test_chart_of_nothing_and_of_zeros() -> None:
+    assert chart([], [], width=40, height=2) == ["0 ┤", "0 ┤"]
+    assert chart([0, 0], [1.0, 1.0], width=40, height=2) == ["0 ┤", "0 ┤"]

@@ -1,0 +1,18 @@
+"""Packages that only some commands need."""
+
+import importlib.util
+
+from elastictok_cli.commands.failures import ExitCode, Failure
+
+# As they are imported, and as they are called where they are got from.
+DRAWING = {"matplotlib": "matplotlib", "PIL": "pillow"}
+STRUCTURE = {"pytorch_msssim": "pytorch-msssim"}
+
+
+def need(what: str, modules: dict[str, str], extra: str) -> None:
+    """Raise Failure, saying what to install, unless all of the modules are there."""
+    missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise Failure(
+            f"{what} needs {' and '.join(missing)}: pip install 'elastictok[{extra}]'", ExitCode.USAGE
+        )

@@ -1,0 +1,58 @@
+"""The audio and subtitles of a source on their own, for a result that the pictures reach by another way."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from elastictok_cli.video.errors import UnreadableVideo
+from elastictok_cli.video.sidestreams import PacketCollector
+
+
+class SideStreams:
+    """Copies the audio and subtitle packets of a file, as VideoReader does beside its frames.
+
+    `start` and `end` (seconds on the source's clock, None: no bound) keep the packets that overlap; with `start`,
+    times are moved so that it is 0. `container` names the format of `chunks`; it is None if there is nothing to copy.
+    What is not carried is named in `warnings`. Raises UnreadableVideo.
+    """
+
+    container: str | None
+
+    def __init__(
+        self, path: Path, *, start: Fraction | None = None, end: Fraction | None = None, warnings: list[str]
+    ) -> None:
+        try:
+            self._source: Any = av.open(
+                f"file:{path}", "r", options={"pattern_type": "none"}, metadata_errors="replace"
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise UnreadableVideo(f"{path} cannot be read: {error}") from error
+        streams = [
+            s for s in self._source.streams if s.type in ("audio", "subtitle") and s.codec_context is not None
+        ]
+        self._warnings = warnings
+        self._collector = PacketCollector(self._source.format.name, streams, warnings) if streams else None
+        self.container = None
+        if self._collector is not None and self._collector.streams:
+            self._collector.begin(start, end, start or Fraction(0))
+            self.container = self._collector.container
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of the container, as they come; the file is closed at the end."""
+        collector = self._collector
+        if collector is not None and self.container is not None:
+            try:
+                for packet in self._source.demux(*collector.streams):
+                    collector.add(packet)
+                    if data := collector.take():
+                        yield data
+                    if collector.past_window:
+                        break
+            except (av.FFmpegError, OSError) as error:
+                self._warnings.append(f"the audio and subtitles end early: {error}")
+            collector.close()
+            yield collector.take()
+        self._source.close()

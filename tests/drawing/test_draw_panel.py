@@ -1,0 +1,124 @@
+"""What is on the chart, read back from its pixels."""
+
+import numpy as np
+import pytest
+from matplotlib.patches import StepPatch
+
+from elastictok_cli.drawing import style
+from elastictok_cli.drawing.panel import ChartPanel
+from elastictok_cli.drawing.tracks import Track
+
+BLOCKS = [(400, 1), (80, 4), (100, 4), (60, 4), (500, 1), (90, 4), (70, 4)]  # tokens, frames
+RATE = 25
+
+
+def make_track(factor: int = 1, *, label: str = "one") -> Track:
+    track = Track(label, capacity=2000 * factor, target_mse=0.007)
+    frame = 0
+    for number, (tokens, length) in enumerate(BLOCKS):
+        for place in range(length):
+            track.add(
+                frame / RATE,
+                1 / RATE,
+                0.006 + 0.0005 * (frame % 3),
+                block=number,
+                block_tokens=tokens * factor,
+                scene_cut=number == 4 and place == 0,
+            )
+            frame += 1
+    return track
+
+
+def near(pixels: np.ndarray, color: str, reach: int = 60) -> np.ndarray:
+    return np.abs(pixels.astype(int) - style.rgb(color)).sum(-1) < reach
+
+
+def test_curves_hold_the_numbers_they_were_given() -> None:
+    panel = ChartPanel([make_track()], 900, 240, 12)
+    patches = [curve for curve in panel.chart.curves if isinstance(curve, StepPatch)]
+    for patch in patches:
+        values, edges, _ = patch.get_data()
+        assert list(values) == [tokens for tokens, _ in BLOCKS]
+        starts = np.cumsum([0, *(length for _, length in BLOCKS)]) / RATE
+        assert list(edges) == pytest.approx(list(starts))
+    assert len(patches) == 2  # the line and what is below it
+    (line,) = [curve for curve in panel.chart.curves if hasattr(curve, "get_xdata")]
+    assert list(line.get_ydata()) == pytest.approx([0.006 + 0.0005 * (frame % 3) for frame in range(22)])
+    assert list(line.get_xdata()) == pytest.approx([frame / RATE for frame in range(22)])
+
+
+@pytest.mark.parametrize("frame", [0, 1, 7, 13, 14, 21])
+def test_cursor_and_curve_are_where_they_belong(frame: int) -> None:
+    track = make_track()
+    panel = ChartPanel([track], 900, 240, 12)
+    time = frame / RATE
+    shown, end = panel.at(time), panel.at(track.end)
+    column = int(panel.x_of(time))
+    top, bottom = (round(panel.y_of_tokens(tokens)) for tokens in (540, 10))
+    dark = near(shown[top : bottom - 12, :, :], style.CURSOR, 30).mean(0)
+    dot = 7  # its radius
+    assert dark[column] > 0.6
+    assert (np.delete(dark, range(column - dot, column + dot + 1))[60:-60] < 0.2).all()
+    # Behind the cursor the whole curve, before it none of it.
+    assert np.array_equal(shown[:, : column - dot], end[:, : column - dot])
+    color = near(shown, style.track_color(0))
+    assert not color[:, column + dot + 1 :].any()
+    # The top of the curve over the middle of each block that was passed.
+    begin = 0
+    for tokens, length in BLOCKS:
+        middle = (begin + length / 2) / RATE
+        begin += length
+        x = int(panel.x_of(middle))
+        if x > column - dot:
+            break
+        rows = np.flatnonzero(near(shown[:, x], style.track_color(0), 90))
+        assert abs(rows[0] + 1 - panel.y_of_tokens(tokens)) <= 1.5
+    # The dot is on the value of the current block, and on the error of the current frame.
+    value = track.usage.at(time)
+    for y in (panel.y_of_tokens(value), panel.y_of_error(0.006 + 0.0005 * (frame % 3))):
+        assert near(shown[round(y - 0.5), column], style.track_color(0), 40).all()
+
+
+def test_the_cut_is_the_peak() -> None:
+    panel = ChartPanel([make_track()], 900, 240, 12)
+    end = panel.at(BLOCKS and 22 / RATE)
+    tops = [
+        np.flatnonzero(near(end[:, int(panel.x_of(t))], style.track_color(0), 90))[0]
+        for t in (0.5, 0.53, 0.54, 0.62)
+    ]
+    assert min(tops) in tops[1:3]
+    assert tops[0] - min(tops) > 40
+    assert tops[3] - min(tops) > 40
+
+
+def test_several_files_share_one_scale_and_have_their_own_colors() -> None:
+    tracks = [make_track(label="a"), make_track(label="b")]
+    tracks[1].usage.points[0] = tracks[1].usage.points[0]._replace(value=900)
+    panel = ChartPanel(tracks, 900, 240, 12)
+    labels = [text.get_text() for text in panel.chart.usage.get_legend().get_texts()]
+    assert labels == ["a", "b"]
+    shown = panel.at(0.4)
+    for number in (0, 1):
+        assert near(shown, style.track_color(number)).any()
+    assert panel.chart.usage.get_ylim()[1] > 900
+
+
+def test_a_long_video_costs_no_more_and_keeps_its_peaks() -> None:
+    track = Track("long", capacity=1000, target_mse=None)
+    peaks = (7_001, 60_000, 119_999)
+    for block in range(120_000):
+        track.add(4.0 * block, 4.0, 0.01, block=block, block_tokens=999 if block in peaks else 10)
+    assert len(track.usage.points) <= 4096
+    panel = ChartPanel([track], 900, 240, 12)
+    shown = panel.at(track.end)
+    for peak in peaks:
+        x = min(int(panel.x_of(4.0 * peak)), int(panel.x_of(track.end)) - 1)
+        columns = shown[:, x - 1 : x + 2]
+        rows = np.flatnonzero(near(columns, style.track_color(0), 120).any(1))
+        assert rows[0] <= panel.y_of_tokens(999) + 2
+
+
+def test_a_single_frame_of_unknown_length_and_error_can_be_drawn() -> None:
+    track = Track("one", capacity=10, target_mse=None)
+    track.add(3.0, 0.0, float("nan"), block=0, block_tokens=0)
+    assert ChartPanel([track], 400, 200, 12).at(3.0).shape == (200, 400, 3)
