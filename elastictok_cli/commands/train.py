@@ -19,7 +19,7 @@ from elastictok_cli.commands.arguments import (
     find_device,
 )
 from elastictok_cli.commands.console import Display, JsonLines
-from elastictok_cli.commands.failures import ExitCode, Failure, guarded
+from elastictok_cli.commands.failures import ExitCode, Failure, guarded, interrupt_flag
 
 if TYPE_CHECKING:
     from elastictok_cli.training.loop import Event, Tick
@@ -105,9 +105,12 @@ def train(
     try:
         with Display(quiet=quiet) as display:
             watch = _Watch(display)
-            for event in run(options, where):
-                watch.see(event)
-                lines.write(*_as_json(event))
+            with interrupt_flag() as interrupted:
+                for event in run(options, where, interrupted):
+                    watch.see(event)
+                    lines.write(*_as_json(event))
+                if interrupted():
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         raise Failure(_interrupted(watch, out), ExitCode.INTERRUPTED) from None
     except (TrainingError, CheckpointError) as error:
@@ -120,6 +123,8 @@ def train(
 def _interrupted(watch: "_Watch | None", out: Path) -> str:
     if watch is None or watch.saved is None:
         return f"interrupted before the first save of {out}"
+    if watch.step == watch.saved:
+        return f"interrupted and saved at step {watch.saved}; run the same command again to go on"
     return (
         f"interrupted at step {watch.step}; run the same command again to go on from step {watch.saved}, the last "
         f"that was saved"

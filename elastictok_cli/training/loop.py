@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,19 +111,23 @@ def state_path(out: Path) -> Path:
     return out.with_suffix(".state.pt")
 
 
-def train(options: TrainOptions, device: torch.device) -> Iterator[Event]:
+Stop = Callable[[], bool]
+
+
+def train(options: TrainOptions, device: torch.device, stop: Stop = lambda: False) -> Iterator[Event]:
     """Run until the time or step budget is spent, yielding events. Resumes from `out`'s state file if there is one.
 
+    `stop` is asked between steps; once true, the run is saved and ends, to be resumed later.
     Raises TrainingError when there is nothing to train on, or when the state belongs to another run.
     """
     torch.set_flush_denormal(True)  # zero-initialised branches make denormals, which are slow on CPUs
     try:
-        yield from _train(options, device)
+        yield from _train(options, device, stop)
     finally:
         torch.set_flush_denormal(False)  # it is a setting of the whole thread, others may count on denormals
 
 
-def _train(options: TrainOptions, device: torch.device) -> Iterator[Event]:
+def _train(options: TrainOptions, device: torch.device, stop: Stop) -> Iterator[Event]:
     paths = data.find_media(list(options.data))
     if not paths:
         raise TrainingError(f"no videos or photos in {', '.join(map(str, options.data))}")
@@ -135,13 +139,15 @@ def _train(options: TrainOptions, device: torch.device) -> Iterator[Event]:
         seed=options.seed,
         limit_bytes=options.cache_bytes,
     ):
+        if stop():
+            return
         clips.append(clip)
         if len(clips) % 50 == 0:
             yield Loading(len(clips), sum(c.frames.nbytes for c in clips) / 2**30)
     if options.init is None and not state_path(options.out).is_file():
         yield Fitting(len(clips))
     run = _Run(options, clips, device)
-    yield from run.steps()
+    yield from run.steps(stop)
 
 
 def _loss(step: Step) -> torch.Tensor:
@@ -183,13 +189,13 @@ class _Run:
         if resumed:
             self._restore()
 
-    def steps(self) -> Iterator[Event]:
+    def steps(self, stop: Stop) -> Iterator[Event]:
         o = self.options
         model: Any = torch.compile(self.model, dynamic=False) if o.compile else self.model
         saved_at = validated_at = self.elapsed
         if self.step == 0:
             yield self._save()
-        while self.progress() < 1:
+        while self.progress() < 1 and not stop():
             began = time.monotonic()
             rate = self._rate()
             batch = self.sampler.batch(o.batch).to(self.device)
@@ -210,7 +216,7 @@ class _Run:
                 validated_at = self.elapsed
                 yield self._validate()
         yield self._save()
-        if o.validation:
+        if o.validation and not stop():
             yield self._validate()
 
     def progress(self) -> float:
