@@ -423,7 +423,7 @@ def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
     x: (B, H, L, D); angles (L or more, D/2), or (1, D/2) for all alike.
     """
-    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (B, H, L, D/2)
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], x.shape[-1] // 2, 2))  # (B, H, L, D/2)
     return torch.view_as_real(pairs * angles[: x.shape[2]]).flatten(-2).to(x.dtype)  # (B, H, L, D)
 
 
