@@ -248,9 +248,9 @@ def torchrun(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-# Sums over a batch are rounded in another order, and AdamW divides by the size of gradients: what differs by 1e-7
-# of the largest may differ by more of a small one. 20 times less than a single step moves a parameter.
-_TOLERANCE = QUICK.lr / 20
+# Sums over a batch are rounded in another order: 3e-7 was seen after five steps, each of which moves parameters
+# by up to 3e-3.
+_TOLERANCE = 1e-5
 
 
 def check_same(alone: paper.PaperOptions, together: Path) -> None:
@@ -258,7 +258,7 @@ def check_same(alone: paper.PaperOptions, together: Path) -> None:
     assert farthest(alone.out, together) < _TOLERANCE
     torch.manual_seed(alone.seed)
     start, end = PaperModel(FSQ).state_dict(), state(alone.out)["model"]
-    assert max(float((end[name] - value).abs().max()) for name, value in start.items()) > 20 * _TOLERANCE
+    assert max(float((end[name] - value).abs().max()) for name, value in start.items()) >= QUICK.lr
 
 
 def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path) -> None:
