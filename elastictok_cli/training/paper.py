@@ -186,6 +186,7 @@ class _Run:
         self.called = distributed.spread(self.model, layers, world, options.parallel)
         self.optimizer = options.recipe.optimizer(self.model)
         self.step, self.elapsed, self.longest = 0, 0.0, 1
+        self.saved: int | None = None  # the step of the last save
         self._restore(state)
 
     def steps(self, stop: Stop) -> Iterator[Event]:
@@ -216,7 +217,8 @@ class _Run:
                 if o.validation and self.elapsed - validated_at > o.validate_every:
                     validated_at = self.elapsed
                     yield from self._validate()
-        yield self._save()
+        if self.saved != self.step:
+            yield self._save()
         if o.validation and not stopped:
             yield from self._validate()
 
@@ -307,6 +309,7 @@ class _Run:
             finally:
                 partial.unlink(missing_ok=True)
         self.world.wait()
+        self.saved = self.step
         return Saved(o.out, self.step)
 
     def _restore(self, state: dict[str, Any] | None) -> None:
@@ -324,7 +327,8 @@ class _Run:
 
     def _validate(self) -> Iterator[Validated]:
         """Figures of the file, as users will load it; the first process measures, the others wait."""
-        self._save()
+        if self.saved != self.step:
+            self._save()
         figures: dict[str, Any] | None = None
         if self.world.leads:
             loaded = checkpoint.load(self.options.out, self.world.device)
