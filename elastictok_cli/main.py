@@ -65,8 +65,10 @@ Examples:
   elastictok thin clip.etk small.etk --kbps 200 --source clip.mp4"""
 
 _TRAIN_EXAMPLES = """\b
-Example:
-  elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m"""
+Examples:
+  elastictok train --data videos/ --data photos/ --val held-out/ --out my.safetensors --time 90m
+  torchrun --nproc-per-node 8 -m elastictok_cli train --arch paper --config vae-200m --data videos/ \\
+      --out my.safetensors --batch 64 --time 12h"""
 
 _CONVERT_EXAMPLES = """\b
 Example:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from elastictok_cli.commands.arguments import (
 )
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded, interrupt_flag
+from elastictok_cli.commands.train_paper import Arch, PaperArguments, Parallel, check, follows
 
 if TYPE_CHECKING:
     from elastictok_cli.training.loop import Event, Tick
@@ -43,15 +45,58 @@ def train(
         typer.Option(metavar="CKPT", help="Weights to start from.", show_default="the KLT of the data"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 8,
-    blocks: Annotated[int, typer.Option(min=1, help="Blocks in a clip.")] = 3,
-    crop: Annotated[int, typer.Option(min=32, help="Side of a clip in pixels.")] = 128,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
+    blocks: Annotated[
+        int | None,
+        typer.Option(min=1, help="Blocks in a clip; paper: in the longest.", show_default="3; paper: 4"),
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(min=32, help="Side of a clip in pixels.", show_default="128; paper: a tile"),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="3e-4; paper: 1e-4")] = None,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     cache_gb: Annotated[float, typer.Option(help="Memory for decoded pictures.")] = 6.0,
     compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     shard_mb: Annotated[
         int | None,
         typer.Option(min=1, help="Also save the state in pieces of this size."),
+    ] = None,
+    arch: Annotated[
+        Arch, typer.Option(help="default: the model that ships. paper: ElasticTok's, see docs/paper.md.")
+    ] = Arch.default,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="paper: fsq-200m, vae-200m, or a JSON file of settings; or use --init."
+        ),
+    ] = None,
+    parallel: Annotated[
+        Parallel | None,
+        typer.Option(
+            help="paper: how processes started by torchrun share the work: copies of the model, or parts of it.",
+            show_default="ddp",
+        ),
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="paper: clips that a process works on at once.", show_default="all of its share"
+        ),
+    ] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="paper: checkpoint activations; slower, far less memory.")
+    ] = False,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="paper: steps in which the learning rate grows to its value.", show_default="2000"
+        ),
+    ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="paper: LPIPS weights, to add LPIPS to the loss; see docs/paper.md."
+        ),
     ] = None,
     device: Device = DeviceName.auto,
     threads: Threads = None,
@@ -62,6 +107,7 @@ def train(
     """Train a model on videos and photos.
 
     The state is saved beside it every few minutes; the same command again goes on from there.
+    With --arch paper also on many devices: torchrun --nproc-per-node N -m elastictok_cli train ...
     """
     if span is None and steps is None:
         raise Failure("say when to stop: --time, --steps or both", ExitCode.USAGE)
@@ -78,20 +124,21 @@ def train(
             f"{out} exists already, without {state.name} to go on from; -y overwrites it", ExitCode.USAGE
         )
 
+    paper = PaperArguments(config, parallel, micro_batch, recompute, warmup, lpips, lr)
+    check(arch, paper, init=init, crop=crop, shard_mb=shard_mb)
     where = find_device(device, threads)
     from elastictok_cli.tokenizer.checkpoint import CheckpointError
-    from elastictok_cli.training.loop import TrainingError, TrainOptions
-    from elastictok_cli.training.loop import train as run
+    from elastictok_cli.training import loop
 
-    options = TrainOptions(
+    options = loop.TrainOptions(
         data=tuple(data),
         out=out,
         time=span,
         steps=steps,
         batch=batch,
-        blocks=blocks,
-        crop=crop,
-        lr=lr,
+        blocks=blocks or 3,
+        crop=crop or 128,
+        lr=3e-4 if lr is None else lr,
         cache_bytes=int(cache_gb * 2**30),
         seed=seed,
         validation=tuple(val or ()),
@@ -99,6 +146,11 @@ def train(
         init=init,
         shard_bytes=shard_mb * 10**6 if shard_mb else None,
     )
+    if arch is Arch.paper:
+        run = paper.run(options, blocks, where)
+    else:
+        run = partial(loop.train, options, where)
+    quiet, as_json = quiet or follows(arch), as_json and not follows(arch)
     lines = JsonLines(enabled=as_json)
     began = time.monotonic()
     watch: _Watch | None = None
@@ -106,14 +158,18 @@ def train(
         with Display(quiet=quiet) as display:
             watch = _Watch(display)
             with interrupt_flag() as interrupted:
-                for event in run(options, where, interrupted):
+                for event in run(interrupted):
                     watch.see(event)
                     lines.write(*_as_json(event))
                 if interrupted():
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
+        if follows(arch):
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
         raise Failure(_interrupted(watch, out), ExitCode.INTERRUPTED) from None
-    except (TrainingError, CheckpointError) as error:
+    except (loop.TrainingError, CheckpointError) as error:
+        if follows(arch):
+            raise typer.Exit(ExitCode.BAD_INPUT) from None
         raise Failure(str(error), ExitCode.BAD_INPUT) from None
     seconds = time.monotonic() - began
     display.note(f"{out}: step {watch.step} after {units.clock(seconds)}")

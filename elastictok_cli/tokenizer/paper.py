@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 KL_WEIGHT = 1e-8  # of the VAE's KL divergence in the loss, as published
 
@@ -161,28 +163,29 @@ class PaperModel(nn.Module):
         keep: torch.Tensor,  # (B, L) bool, which tokens are kept
         segments: torch.Tensor | None = None,  # (B, L) ids; tokens see their own segment only
         *,
-        sample: bool = False,  # VAE: draw codes from the posterior (training) rather than take its mean
+        noise: torch.Tensor
+        | None = None,  # (B, L, d) normal; VAE: draws codes from the posterior, else its mean
     ) -> Output:
         """All blocks at once, differentiable: through FSQ's rounding the gradient goes straight."""
         raw, _ = self.encoder(patches, keep, segments=segments)  # (B, L, d), VAE (B, L, 2d)
-        codes, kl = self.bottleneck(raw, keep, sample=sample)  # (B, L, d), ()
+        codes, kl = self.bottleneck(raw, keep, noise)  # (B, L, d), ()
         codes = codes * keep.unsqueeze(-1)  # (B, L, d)
         recon, _ = self.decoder(codes, segments=segments)  # (B, L, P)
         return Output(recon, codes, kl)
 
     def bottleneck(
-        self, raw: torch.Tensor, keep: torch.Tensor, *, sample: bool = False
+        self, raw: torch.Tensor, keep: torch.Tensor, noise: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoder output to codes (B, L, d), nothing dropped yet, and the VAE's KL over kept tokens.
 
         The KL is a sum over the kept tokens of a block and a mean over blocks; training adds KL_WEIGHT times it.
         """
-        raw = raw.float()  # half precision would merge codes
+        raw = raw.float()
         if self.config.bottleneck == "fsq":
             return fsq(raw, self.config.levels), raw.new_zeros(())
         mean, logvar = raw.chunk(2, -1)  # (B, L, d) each
         logvar = logvar.clamp(-30, 20)
-        codes = mean + (0.5 * logvar).exp() * torch.randn_like(mean) if sample else mean
+        codes = mean if noise is None else mean + (0.5 * logvar).exp() * noise
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(-1) * keep  # (B, L)
         return codes, kl.reshape(-1, self.config.block_tokens).sum(-1).mean()
 
@@ -241,7 +244,8 @@ class Encoder(nn.Module):
         x = self.in_proj(patches)  # (B, L, C)
         x = x + torch.where(keep.unsqueeze(-1), self.is_kept_embed, self.is_masked_embed)  # (B, L, C)
         x, cache = self.blocks(x, past, segments, unread=unread)  # (B, L - unread, C)
-        return self.pre_quant(x), cache
+        with torch.autocast(x.device.type, enabled=False):  # half precision would merge codes
+            return self.pre_quant(x.float()), cache
 
 
 class Decoder(nn.Module):
@@ -272,6 +276,7 @@ class Transformer(nn.Module):
     def __init__(self, c: PaperConfig, layers: int) -> None:
         super().__init__()
         self.config = c
+        self.recompute = False  # in training: layers are run again for the gradient, to save memory
         self.layers = nn.ModuleList(Layer(c) for _ in range(layers))
         self.norm = nn.RMSNorm(c.hidden, c.eps)
 
@@ -292,6 +297,11 @@ class Transformer(nn.Module):
         start = past[0].k.shape[2] if past else 0
         angles = rotations(x.shape[1], self.config, start, x.device)  # (L, D/2)
         mask = None if segments is None else block_mask(segments, self.config.block_tokens)  # (B, 1, L, L)
+        if self.recompute and past is None and torch.is_grad_enabled():
+            for layer in self.layers:
+                run = partial(_without_cache, layer, angles=angles, mask=mask)
+                x = checkpoint(run, x, use_reentrant=False)  # (B, L, C)
+            return self.norm(x), ()
         cache = []
         last = len(self.layers) - 1
         for number, (layer, old) in enumerate(zip(self.layers, past or (None,) * (last + 1), strict=True)):
@@ -416,7 +426,7 @@ def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
     x: (B, H, L, D); angles (L or more, D/2), or (1, D/2) for all alike.
     """
-    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (B, H, L, D/2)
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], x.shape[-1] // 2, 2))  # (B, H, L, D/2)
     return torch.view_as_real(pairs * angles[: x.shape[2]]).flatten(-2).to(x.dtype)  # (B, H, L, D)
 
 
@@ -425,6 +435,13 @@ def block_mask(segments: torch.Tensor, block: int) -> torch.Tensor:
     number = torch.arange(segments.shape[1], device=segments.device) // block  # (L,)
     causal = number[:, None] >= number  # (L, L)
     return (causal & (segments[:, :, None] == segments[:, None])).unsqueeze(1)
+
+
+def _without_cache(
+    layer: nn.Module, x: torch.Tensor, *, angles: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    out: torch.Tensor = layer(x, angles, None, mask)[0]  # (B, L, C)
+    return out
 
 
 def _extend(old: KV | None, new: KV, room: int, c: PaperConfig) -> KV:

@@ -314,7 +314,13 @@ class _Run:
 
     def _restore(self) -> None:
         state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-        if DefaultConfig.from_dict(state["config"]) != self.model.config:
+        try:
+            config = DefaultConfig.from_dict(state["config"])
+        except TypeError:
+            raise TrainingError(
+                f"{self.state_path} belongs to another kind of model; name another --out"
+            ) from None
+        if config != self.model.config:
             raise TrainingError(f"{self.state_path} belongs to a model of another shape; name another --out")
         self.model.load_state_dict(state["model"])
         for name, value in state["average"].items():
