@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cli_samples import SIZE, flip, json_lines, make_film, packets, pictures, run
 
+from elastictok_cli.commands import units
 from elastictok_cli.drawing import board, layout, panel, style
 from formats import EtkReader, EtkWriter
 
@@ -200,7 +201,7 @@ def test_two_thresholds_side_by_side(cut: Case, tmp_path: Path, seen: dict[str, 
     for file, heading in zip(summary["files"], headings[1:], strict=False):
         assert f"{file['tokens']:,} tokens" in heading.facts
         assert f"{file['psnr']:.1f} dB" in heading.facts
-        assert f"{file['bytes'] / 1000:.1f} kB" in heading.facts
+        assert units.size(file["bytes"]) in heading.facts
     assert chart.chart.usage.get_ylim()[1] > max(p.value for t in chart._tracks for p in t.usage.points)
     assert len({heading.color for heading in headings[1:3]}) == 2
     # the keep map over the picture

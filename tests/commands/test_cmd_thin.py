@@ -180,7 +180,9 @@ def test_error_grows_smoothly(clip: Path, etk: Path, thin: Thin) -> None:
         errors.append(float(np.mean([mse for block in _blocks(out) for mse in block.frame_mse])))
     full = float(np.mean([mse for block in _blocks(etk) for mse in block.frame_mse]))
     steps = [b / a for a, b in zip([full, *errors], errors, strict=False)]
-    assert all(0.999 < step < 2.5 for step in steps), steps
+    *gradual, last = steps
+    assert all(0.999 < step < 2 for step in gradual), steps
+    assert last > 0.95  # from hardly anything to nothing: as bad
 
 
 def test_nothing_to_drop_leaves_the_promise(clip: Path, tmp_path: Path, thin: Thin) -> None:
