@@ -179,7 +179,8 @@ def test_usage_spikes_at_the_cut_and_falls_everywhere_from_the_same_numbers(
         filled = sum(row[column] != " " for row in rows)
         assert filled >= len(rows) * tokens[CUT] / max(tokens) - 0.5
         ends = [len(row.rstrip()) for row in rows]
-        assert ends.count(max(ends)) < filled
+        # lower after the cut, or nothing at all beyond its own bar
+        assert ends.count(max(ends)) < filled or max(ends) <= column + 6
 
 
 def test_two_thresholds_side_by_side(cut: Case, tmp_path: Path, seen: dict[str, Any]) -> None:
