@@ -60,6 +60,7 @@ class EtkReader:
         self._trailer: _Unit | None = None
         self._reported: set[Damage] = set()
         self._owned = isinstance(source, str | Path)
+        self._name = str(source) if isinstance(source, str | Path) else "the input"
         self._stream: BinaryIO = _open(source)
         self._bytes: _Bytes = _File(self._stream) if self._stream.seekable() else _Pipe(self._stream)
         try:
@@ -164,7 +165,7 @@ class EtkReader:
         if not magic:
             raise Truncated("the file is empty")
         if magic[: len(MAGIC)] != MAGIC[: len(magic)]:
-            raise NotAnEtkFile("not an .etk file: the first bytes are wrong")
+            raise NotAnEtkFile(f"{self._name} is not an .etk file: the first bytes are wrong")
         if len(magic) <= len(MAGIC):
             raise Truncated("the file ends before or inside its header")
         if magic[-1] != VERSION:

@@ -71,6 +71,9 @@ def meet_target(
     coded = _per_cell(tokenizer, job, encoding, context, target, probes)
     if coded.missed:  # then every cell has to help
         encoding = tokenizer.encode(job.frames, context, count=count, target=target, complete=True)
+        everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
+        if everything.missed:  # out of reach: no search is worth its time
+            return everything
         coded = _per_cell(tokenizer, job, encoding, context, target, probes)
     return coded
 

@@ -86,13 +86,15 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
 
 
 def _explain(error: BaseException) -> tuple[str, ExitCode]:
-    from formats import EtkError  # numpy comes with it
+    from formats import EtkError, NotAnEtkFile  # numpy comes with it
 
     if isinstance(error, Failure):
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", ExitCode.INTERRUPTED
     if isinstance(error, VideoError):
+        return str(error), ExitCode.BAD_INPUT
+    if isinstance(error, NotAnEtkFile):
         return str(error), ExitCode.BAD_INPUT
     if isinstance(error, EtkError):
         return str(error), ExitCode.CORRUPT

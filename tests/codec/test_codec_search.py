@@ -107,6 +107,7 @@ def test_unreachable_targets_keep_everything_and_say_so() -> None:
     coded = search.meet_target(fake, grey(2, 2), None, 0.007)
     assert coded.missed
     assert int(coded.keep.sum()) == 4 * LENGTH
+    assert fake.decodes <= search.PROBES + 2  # once all tokens have missed, nothing more is tried
 
 
 def test_errors_are_measured_on_rounded_pixels() -> None:

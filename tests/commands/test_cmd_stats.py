@@ -120,8 +120,8 @@ def test_no_file_and_no_etk_file(tmp_path: Path) -> None:
     (tmp_path / "text.etk").write_text("hello")
     result = run("stats", tmp_path / "text.etk")
     assert (result.exit_code, result.stderr) == (
-        4,
-        "elastictok: not an .etk file: the first bytes are wrong\n",
+        3,
+        f"elastictok: {tmp_path / 'text.etk'} is not an .etk file: the first bytes are wrong\n",
     )
 
 

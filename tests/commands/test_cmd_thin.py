@@ -219,7 +219,7 @@ def test_wrong_use(etk: Path, clip: Path, tmp_path: Path) -> None:
     same = run("thin", etk, etk, "--keep", 0.5, "-y")
     assert (same.exit_code, "are the same file" in same.stderr) == (2, True)
     assert run("thin", etk, clip, "--keep", 0.5, "-y", "--source", clip).exit_code == 2
-    assert run("thin", clip, out, "--keep", 0.5).exit_code == 4
+    assert run("thin", clip, out, "--keep", 0.5).exit_code == 3
     assert run("thin", tmp_path / "none.etk", out, "--keep", 0.5).exit_code == 3
     out.write_text("mine")
     assert run("thin", etk, out, "--keep", 0.5).exit_code == 2
