@@ -340,7 +340,7 @@ def test_bad_use_says_what_is_wrong(cut: Case, tmp_path: Path, monkeypatch: pyte
     assert run("compare", cut.clip, cut.etk, "-o", "-").exit_code == 2
     assert run("compare", cut.clip, cut.etk, "-o", cut.clip, "-y").exit_code == 2
     assert run("compare", cut.clip, tmp_path / "none.etk", "-o", tmp_path / "a.mp4").exit_code == 3
-    assert run("compare", cut.clip, cut.clip, "-o", tmp_path / "a.mp4").exit_code == 4
+    assert run("compare", cut.clip, cut.clip, "-o", tmp_path / "a.mp4").exit_code == 3
     assert run("compare", cut.clip, cut.etk, "-o", tmp_path / "a.doc").exit_code == 3
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     result = run("compare", cut.clip, cut.etk, "-o", tmp_path / "a.mp4")

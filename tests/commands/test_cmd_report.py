@@ -39,7 +39,7 @@ def test_wrong_use(etk: Path, clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.html"
     assert run("report", etk, etk, "-y").exit_code == 2
     assert run("report", etk, "-", "--json").exit_code == 2
-    assert run("report", clip, out).exit_code == 4
+    assert run("report", clip, out).exit_code == 3
     other = make_clip(tmp_path / "other.mp4", count=COUNT - 4)
     result = run("report", etk, out, "--source", other)
     assert (result.exit_code, "no frame at" in result.stderr) == (3, True)
