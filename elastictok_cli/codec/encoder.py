@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, cast
@@ -31,7 +31,7 @@ from formats import (
 )
 
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
-_COSTLY = 4  # tokens per cell and block above which shorter blocks are tried
+_COSTLY = 1  # expected tokens per cell above which shorter blocks are considered
 _CLEAR_GAIN = 0.85  # and how much cheaper per frame they must be
 
 
@@ -206,7 +206,12 @@ class _LengthCoder:
 
 
 class _NestedCoder:
-    """Codes proposed blocks, and cuts costly ones short where that is cheaper per frame."""
+    """Codes proposed blocks, and cuts costly ones short where that is cheaper per frame.
+
+    Motion that one velocity per cell cannot follow over four frames often can over two or one; and where even that
+    fails (a flash, a dissolve) a picture of its own is cheaper than any prediction. What a block would cost is told
+    by its error curves, without decoding; only the one chosen is searched in full.
+    """
 
     def __init__(
         self, tokenizer: NestedTokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
@@ -217,39 +222,56 @@ class _NestedCoder:
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
 
     def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
-        """The block as coded (perhaps its first frame only, perhaps as a keyframe block) and its tokens.
+        """The block as coded (perhaps its first frames only, perhaps as a keyframe block) and its tokens."""
+        target = self.options.mse
+        if target is None:
+            assert self.options.tokens is not None
+            job, context = self._job(block, context)
+            return block, search.fixed_length(self.tokenizer, job, context, self.options.tokens)
+        chosen, draft = self._cheapest(block, context, target)
+        coded = self._finish(draft, target)
+        if coded.missed:  # the curves promised too much, or nothing helps
+            for other in _shorter(block, lengths=(1,)):
+                if other == chosen:
+                    continue
+                tried = self._finish(self._draft(other, context, target), target)
+                if not tried.missed:
+                    return other, tried
+        return chosen, coded
 
-        Motion that one velocity per cell cannot follow over four frames often can over one; and where even that
-        fails (a flash, a dissolve) a picture of its own is cheaper than any prediction.
-        """
-        best = block, self._one(block, context)
-        missed, tokens = best[1].missed, int(best[1].keep.sum())
-        if self.options.mse is None or len(block.frames) == 1 or not (missed or tokens > self.costly):
-            return best
-        for keyframe in (False, True) if not block.keyframe else (True,):
-            short = replace(block, frames=block.frames[:1], keyframe=keyframe)
-            coded = self._one(short, context)
-            if self._is_better(coded, best[1]):
-                best = short, coded
-        return best
+    def _cheapest(self, block: Group, context: Any, target: float) -> tuple[Group, search.Draft]:
+        best, draft = block, self._draft(block, context, target)
+        if draft.reaches and draft.tokens <= self.costly:
+            return best, draft
+        for other in _shorter(block, lengths=(2, 1)):
+            tried = self._draft(other, context, target)
+            if tried.reaches == draft.reaches:
+                better = tried.per_frame < _CLEAR_GAIN * draft.per_frame
+            else:
+                better = tried.reaches
+            if better:
+                best, draft = other, tried
+        return best, draft
 
-    def _one(self, block: Group, context: Any) -> search.Coded:
+    def _draft(self, block: Group, context: Any, target: float) -> search.Draft:
+        job, context = self._job(block, context)
+        return search.draft(self.tokenizer, job, context, target)
+
+    def _finish(self, draft: search.Draft, target: float) -> search.Coded:
+        return search.meet_target(self.tokenizer, draft, target, mode=self.options.allocation)
+
+    def _job(self, block: Group, context: Any) -> tuple[search.Job, Any]:
         job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)
-        if block.keyframe:
-            context = self.tokenizer.start(*self.size)
-        if self.options.tokens is not None:
-            return search.fixed_length(self.tokenizer, job, context, self.options.tokens)
-        assert self.options.mse is not None
-        return search.meet_target(
-            self.tokenizer, job, context, self.options.mse, mode=self.options.allocation
-        )
+        return job, self.tokenizer.start(*self.size) if block.keyframe else context
 
-    @staticmethod
-    def _is_better(new: search.Coded, old: search.Coded) -> bool:
-        if new.missed != old.missed:
-            return old.missed
-        per_frame = int(new.keep.sum()) / len(new.frame_mse)
-        return per_frame < _CLEAR_GAIN * int(old.keep.sum()) / len(old.frame_mse)
+
+def _shorter(block: Group, lengths: Sequence[int]) -> Iterator[Group]:
+    """The first frames of a block: as many as `lengths` say, and one of them as a keyframe block."""
+    for length in lengths:
+        if length < len(block.frames):
+            yield replace(block, frames=block.frames[:length])
+    if len(block.frames) > 1 and not block.keyframe:
+        yield replace(block, frames=block.frames[:1], keyframe=True)
 
 
 def make_job(rgb: np.ndarray, tokenizer: Tokenizer, device: torch.device) -> search.Job:

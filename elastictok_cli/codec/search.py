@@ -53,29 +53,50 @@ def frame_errors(source: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     return total.double() / (source[0].numel() * 127.5**2)
 
 
+@dataclass(frozen=True)
+class Draft:
+    """One block before any decode: what its error curves promise."""
+
+    job: Job
+    context: Any
+    encoding: Encoding
+    tokens: int  # with which the curves meet the target
+    reaches: bool  # whether they do
+
+    @property
+    def per_frame(self) -> float:
+        """Tokens per real frame."""
+        return self.tokens / len(self.job.source)
+
+
+def draft(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Draft:
+    """Encode one block for `target` (MSE) and see what its curves promise."""
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target)
+    curve = encoding.curve * _real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
+    allowed = _allowed(job, target, curve.device)
+    keep = allocation.to_target(curve, encoding.length, allowed)
+    left = float(allocation.taken(curve, keep).sum())
+    # a hair over is the rounding of sums, and probes correct more than that
+    return Draft(job, context, encoding, int(keep.sum()), left <= 1.02 * float(allowed))
+
+
 def meet_target(
-    tokenizer: NestedTokenizer,
-    job: Job,
-    context: Any,
-    target: float,
-    *,
-    mode: str = "cell",
-    probes: int = PROBES,
+    tokenizer: NestedTokenizer, drafted: Draft, target: float, *, mode: str = "cell", probes: int = PROBES
 ) -> Coded:
     """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all)."""
-    count = len(job.source)
+    job, context = drafted.job, drafted.context
+    if mode == "cell":
+        coded = _per_cell(tokenizer, job, drafted.encoding, context, target, probes)
+        if not coded.missed:
+            return coded
+    # every cell has to be able to help
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target, complete=True)
     if mode == "block":
-        encoding = tokenizer.encode(job.frames, context, count=count, target=target, complete=True)
         return _one_length(tokenizer, job, encoding, context, target)
-    encoding = tokenizer.encode(job.frames, context, count=count, target=target)
-    coded = _per_cell(tokenizer, job, encoding, context, target, probes)
-    if coded.missed:  # then every cell has to help
-        encoding = tokenizer.encode(job.frames, context, count=count, target=target, complete=True)
-        everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
-        if everything.missed:  # out of reach: no search is worth its time
-            return everything
-        coded = _per_cell(tokenizer, job, encoding, context, target, probes)
-    return coded
+    everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
+    if everything.missed:  # out of reach: no search is worth its time
+        return everything
+    return _per_cell(tokenizer, job, encoding, context, target, probes)
 
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
@@ -88,10 +109,9 @@ def _per_cell(
     tokenizer: NestedTokenizer, job: Job, encoding: Encoding, context: Any, target: float, probes: int
 ) -> Coded:
     cell = tokenizer.spec.cell
-    count = len(job.source)
     weight = _real_share(job, cell).to(encoding.curve.device)  # padding costs nothing
     curve = encoding.curve * weight
-    allowed = torch.full((1,), target * job.source.numel() * job.frames.shape[1] / count, device=curve.device)
+    allowed = _allowed(job, target, curve.device)
     ratio = torch.ones_like(weight)
     slack = 1.0
     best: Coded | None = None
@@ -154,6 +174,12 @@ def _probe(
     mse = float(errors.mean())
     missed = target is not None and mse > target
     return Coded(encoding.tokens, keep, pixels, tuple(errors.tolist()), mse, missed, left)
+
+
+def _allowed(job: Job, target: float, device: torch.device) -> torch.Tensor:
+    """The squared error a block may keep, (1,), scaled up to a whole block where frames are padding."""
+    frames = job.frames.shape[1] / len(job.source)
+    return torch.full((1,), target * job.source.numel() * frames, device=device)
 
 
 def _cell_errors(job: Job, pixels: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:

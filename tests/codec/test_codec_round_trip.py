@@ -226,3 +226,27 @@ def test_wide_pictures_have_no_seams(loaded: Loaded) -> None:
     at_border = np.mean([columns[x - 1 : x + 1].mean() for x in range(16, 160, 16)])
     inside = np.mean([columns[x + 4 : x + 12].mean() for x in range(0, 160, 16)])
     assert at_border < 3 * inside
+
+
+def test_motion_that_turns_within_a_block_is_coded_in_shorter_ones(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    small = torch.from_numpy(0.4 + 0.25 * rng.random((1, 3, 20, 20))).float()
+    picture = torch.nn.functional.interpolate(small, (160, 160), mode="bicubic").clamp(0, 1)[0] * 255
+    path = [0, 0, 0, 0, 6, 10, 2, 8, 0, 6, 0, 9, 3]
+    shaken = [
+        Frame(picture[:, 20:116, 20 + x : 116 + x].permute(1, 2, 0).numpy().astype(np.uint8), n, 1)
+        for n, x in enumerate(path)
+    ]
+
+    def blocks() -> list[events.BlockDone]:
+        return [e for e in run(loaded, shaken)[0] if isinstance(e, events.BlockDone)]
+
+    chosen = blocks()
+    monkeypatch.setattr("elastictok_cli.codec.encoder._COSTLY", 1e9)
+    whole = blocks()
+    assert sum(b.frames for b in chosen) == sum(b.frames for b in whole) == len(shaken)
+    assert len(chosen) > len(whole)
+    assert sum(b.tokens for b in chosen) < 0.85 * sum(b.tokens for b in whole)
+    assert not any(b.missed for b in chosen)

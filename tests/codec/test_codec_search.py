@@ -50,6 +50,10 @@ class Fake:
         )
 
 
+def meet(fake: Fake, job: search.Job, target: float, mode: str = "cell") -> search.Coded:
+    return search.meet_target(fake, search.draft(fake, job, None, target), target, mode=mode)
+
+
 def grey(rows: int, cols: int, count: int = 4) -> search.Job:
     """A picture of value 0 (128 rounds to +0.004)."""
     source = torch.full((count, rows * 16, cols * 16, 3), 127, dtype=torch.uint8)
@@ -70,7 +74,7 @@ def test_a_passing_result_is_returned_whenever_all_tokens_pass(
 ) -> None:
     fake = Fake(amplitudes(seed, monotone), bias)
     for mode in ("cell", "block"):
-        coded = search.meet_target(fake, grey(2, 3), None, target, mode=mode)
+        coded = meet(fake, grey(2, 3), target, mode=mode)
         full = search.fixed_length(fake, grey(2, 3), None, LENGTH)
         assert coded.missed == (coded.mse > target)
         if full.mse <= target:
@@ -81,7 +85,7 @@ def test_a_passing_result_is_returned_whenever_all_tokens_pass(
 @settings(max_examples=40, deadline=None)
 def test_one_length_is_the_smallest_that_passes_on_monotone_errors(seed: int, target: float) -> None:
     fake = Fake(amplitudes(seed, True).cummin(0).values, 1)
-    coded = search.meet_target(fake, grey(2, 3), None, target, mode="block")
+    coded = meet(fake, grey(2, 3), target, mode="block")
     passing = [k for k in range(LENGTH + 1) if search.fixed_length(fake, grey(2, 3), None, k).mse <= target]
     assert int(coded.keep.max()) == (min(passing) if passing else LENGTH)
 
@@ -89,8 +93,8 @@ def test_one_length_is_the_smallest_that_passes_on_monotone_errors(seed: int, ta
 def test_wrong_predictions_are_corrected() -> None:
     """Predictions four times too high would waste tokens, were they not checked by decoding."""
     amplitude = 0.3 * 0.7 ** torch.arange(LENGTH + 1).view(-1, 1, 1).expand(-1, 4, 4)
-    right = search.meet_target(Fake(amplitude, 1), grey(4, 4), None, 0.007)
-    wrong = search.meet_target(Fake(amplitude, 4), grey(4, 4), None, 0.007)
+    right = meet(Fake(amplitude, 1), grey(4, 4), 0.007)
+    wrong = meet(Fake(amplitude, 4), grey(4, 4), 0.007)
     assert not right.missed
     assert not wrong.missed
     assert int(wrong.keep.sum()) <= 1.15 * int(right.keep.sum())
@@ -98,13 +102,13 @@ def test_wrong_predictions_are_corrected() -> None:
 
 def test_few_decodes_are_enough() -> None:
     fake = Fake(amplitudes(1, True), 1.3)
-    search.meet_target(fake, grey(2, 3), None, 0.007)
+    meet(fake, grey(2, 3), 0.007)
     assert fake.decodes <= search.PROBES + 2
 
 
 def test_unreachable_targets_keep_everything_and_say_so() -> None:
     fake = Fake(torch.full((LENGTH + 1, 2, 2), 0.5), 1)
-    coded = search.meet_target(fake, grey(2, 2), None, 0.007)
+    coded = meet(fake, grey(2, 2), 0.007)
     assert coded.missed
     assert int(coded.keep.sum()) == 4 * LENGTH
     assert fake.decodes <= search.PROBES + 2  # once all tokens have missed, nothing more is tried
@@ -122,3 +126,15 @@ def test_pixels_are_clamped_and_rounded(value: float) -> None:
     pixels = search.to_pixels(torch.full((1, 4, 3, 16, 16), value), 5, 7, 3)
     assert pixels.shape == (3, 5, 7, 3)
     assert int(pixels.max()) == min(255, max(0, round((value + 1) * 127.5)))
+
+
+@given(st.integers(0, 500), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_a_draft_of_honest_curves_foresees_the_tokens(seed: int, count: int) -> None:
+    fake = Fake(amplitudes(seed, monotone=True), 1.0)
+    draft = search.draft(fake, grey(2, 3, count), None, 0.007)
+    coded = search.meet_target(fake, draft, 0.007)
+    assert fake.decodes >= 1  # that of the search; the draft needed none
+    assert draft.reaches != coded.missed
+    assert abs(draft.tokens - int(coded.keep.sum())) <= 3  # rounding to 8 bits, and the last cell's choice
+    assert draft.per_frame == draft.tokens / count
