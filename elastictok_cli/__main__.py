@@ -1,5 +1,17 @@
-"""`python -m elastictok_cli`."""
+"""`python -m elastictok_cli`, and the console script: an interrupt while modules load is one line too."""
 
-from elastictok_cli.main import run
+import sys
 
-run()
+
+def run() -> None:
+    """Load the program and run it."""
+    try:
+        from elastictok_cli.main import run
+    except KeyboardInterrupt:
+        print("elastictok: interrupted", file=sys.stderr)
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    run()

@@ -85,12 +85,12 @@ def compare(
 ) -> None:
     """Show a source beside its reconstructions, with the tokens they use over time below.
 
-    Sound is kept. Needs the extra 'compare': pip install 'elastictok[compare]'.
+    Sound is kept. Needs matplotlib, pillow and pytorch-msssim (the extra 'compare').
     """
     one = Path(target).suffix.lower() in _PICTURES and not Path(target).is_dir()
     _check(source, files, target, force=force)
     check_window(start, duration)
-    need("compare", DRAWING if no_ssim else DRAWING | STRUCTURE, "compare")
+    need("compare", DRAWING if no_ssim else DRAWING | STRUCTURE)
     lines = JsonLines(enabled=as_json)
     with ExitStack() as stack:
         display = stack.enter_context(Display(quiet=quiet))
@@ -175,7 +175,7 @@ class _Watch:
         fraction = self._fraction(at)
         eta = f"  eta {units.clock(self.seconds / fraction - self.seconds)}" if fraction > 0 else ""
         self._display.show(
-            fraction, f"frame {self.frames}  {fraction:.0%}{eta}", f"{self.frames / self.seconds:.1f} fps"
+            fraction, f"frame {self.frames}  {fraction:.0%}{eta}", units.speed(self.frames, self.seconds)
         )
         files = [None if usage is None else usage._asdict() for usage in item.usages]
         self._lines.write("frame", {"frame": self.frames - 1, "time": at, "files": files})
@@ -254,6 +254,7 @@ def _report(job: "Comparison", target: str, watch: _Watch) -> list[str]:
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
         shown = " (of the frame shown)" if watch.frames < side.spent.frames else ""
         lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
-    speed = watch.frames / watch.seconds
-    lines.append(f"{target}: {units.count(watch.frames, 'frame')} in {watch.seconds:.1f} s, {speed:.1f} fps")
+    lines.append(
+        f"{target}: {units.count(watch.frames, 'frame')} in {watch.seconds:.1f} s, {units.speed(watch.frames, watch.seconds)}"
+    )
     return lines

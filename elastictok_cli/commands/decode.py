@@ -150,7 +150,7 @@ def decode(
         lines.write("warning", {"message": text})
     seconds = time.monotonic() - began
     display.note(
-        f"{target}: {units.count(watch.frames, 'frame')} in {seconds:.1f} s, {watch.frames / seconds:.1f} fps"
+        f"{target}: {units.count(watch.frames, 'frame')} in {seconds:.1f} s, {units.speed(watch.frames, seconds)}"
     )
     lines.write(
         "summary",
@@ -258,7 +258,7 @@ class _Watch:
         head = f"frame {self.frames}"
         if fraction:
             head += f"  {fraction:.0%}  eta {units.clock(spent / fraction - spent)}"
-        self._display.show(fraction, head, f"{self.frames / spent:.1f} fps")
+        self._display.show(fraction, head, units.speed(self.frames, spent))
         if now - self._reported >= _REPORT_EVERY:
             self._reported = now
             self._lines.write("progress", {"frames": self.frames, "fraction": fraction})

@@ -275,7 +275,7 @@ class _Watch:
         if fraction:
             head += f"  {fraction:.0%}  eta {units.clock(spent / fraction - spent)}"
         size = self._size()
-        facts = [f"{self._frames / spent:.1f} fps"]
+        facts = [units.speed(self._frames, spent)]
         if self._rate:
             facts.append(f"{size * 8 / 1000 * self._rate / self._frames:.0f} kbps")
         facts.append(f"est {units.size(size / fraction)}" if fraction else units.size(size))
@@ -337,7 +337,7 @@ def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]
         f"  tokens   {facts['mean_block_tokens']:.0f} a block on average ({facts['min_block_tokens']} to "
         f"{facts['max_block_tokens']}), {facts['share']:.1%} of the most possible ({facts['tokens_per_block']})",
         f"  quality  {units.quality(facts['mse'])} on average; worst block {units.quality(facts['worst_mse'])}",
-        f"  speed    {facts['seconds']:.1f} s, {facts['fps'] or 0:.1f} fps",
+        f"  speed    {facts['seconds']:.1f} s, {units.speed(facts['frames'], facts['seconds'])}",
     ]
     missed = facts["missed"]
     if missed:

@@ -16,7 +16,7 @@ def check_plot(suffix: str) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
-        raise Failure("--plot needs matplotlib: pip install 'elastictok[plot]'", ExitCode.USAGE) from None
+        raise Failure("--plot needs matplotlib: pip install matplotlib", ExitCode.USAGE) from None
     kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
     if suffix.removeprefix(".").lower() not in kinds:
         raise Failure(f"--plot: the name must end in one of .{', .'.join(kinds)}", ExitCode.USAGE)

@@ -72,7 +72,7 @@ def stats(
     if plot_target is not None:
         plot.check_plot(plot_target.suffix)
     if original is not None:
-        need("--source", STRUCTURE, "compare")
+        need("--source", STRUCTURE)
 
     from formats import EtkReader
 

@@ -29,7 +29,12 @@ def check_target(target: Path, *, force: bool, source: Path | None = None) -> No
     if not target.exists():
         return
     if source is not None and source.exists() and target.samefile(source):
-        raise Failure(f"{source} and {target} are the same file", ExitCode.USAGE)
+        both = (
+            f"IN and OUT are both {source}"
+            if source == target
+            else f"{source} and {target} are the same file"
+        )
+        raise Failure(f"{both}: name another OUT", ExitCode.USAGE)
     taken = any(target.iterdir()) if target.is_dir() else target.is_file()
     if taken and not force:
         raise Failure(f"{target} exists already; -y overwrites it", ExitCode.USAGE)

@@ -68,6 +68,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def speed(frames: int, seconds: float) -> str:
+    """30.1 fps, 0.25 fps."""
+    rate = frames / max(seconds, 1e-6)
+    return f"{rate:.1f} fps" if rate >= 1 else f"{rate:.2f} fps"
+
+
 def printable(text: str) -> str:
     """Text without what could steer a terminal: names come from files that anyone may have written."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -53,6 +53,13 @@ class DefaultConfig:
     synthesis_blocks: int = 3
     prior_width: int = 64  # channels of what a cell knows about its own statistics
     hidden: int = 96  # of the networks that set means and steps
+    interpolation: str = (
+        "bilinear"  # of the last frame between pixels; bicubic keeps fine texture that moves slowly
+    )
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"unknown interpolation {self.interpolation!r}")
 
     @property
     def classes(self) -> int:
@@ -129,7 +136,7 @@ class DefaultModel(nn.Module):
         Of a short block only `count` frames are real; motion stops there, as its padding repeats the last one.
         """
         times = torch.arange(1, self.config.frames + 1, device=velocity.device).clamp_max(count)
-        return motion.warp(context.frame, velocity, times)
+        return motion.warp(context.frame, velocity, times, self.config.interpolation)
 
     def predict(
         self, moved: torch.Tensor, context: Context, velocity: torch.Tensor, count: int

@@ -33,8 +33,10 @@ def index_to_velocity(index: torch.Tensor) -> torch.Tensor:
     return torch.stack([table[index // len(SPEEDS)], table[index % len(SPEEDS)]], 1)
 
 
-def warp(picture: torch.Tensor, velocity: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """Move a picture along per-cell velocities, bilinear, edges repeated.
+def warp(
+    picture: torch.Tensor, velocity: torch.Tensor, times: torch.Tensor, mode: str = "bilinear"
+) -> torch.Tensor:
+    """Move a picture along per-cell velocities, edges repeated. `mode`: bilinear, or bicubic (sharper, may overshoot).
 
     picture: (B, C, H, W); velocity: (B, 2, h, w) in pixels of `picture` per frame, one per cell of
     (H / h) x (W / w) pixels; times: (T,) frames ahead. Returns (B, T, C, H, W).
@@ -48,7 +50,7 @@ def warp(picture: torch.Tensor, velocity: torch.Tensor, times: torch.Tensor) -> 
     at_y = (y - steps * flow[:, None, 0] + 0.5) * (2 / height) - 1  # (B, T, H, W)
     at_x = (x - steps * flow[:, None, 1] + 0.5) * (2 / width) - 1
     grid = torch.stack([at_x, at_y], -1).view(batch, -1, width, 2)  # (B, T*H, W, 2)
-    moved = F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    moved = F.grid_sample(picture, grid, mode=mode, padding_mode="border", align_corners=False)
     return moved.view(batch, channels, -1, height, width).transpose(1, 2)
 
 

@@ -6,6 +6,7 @@ import pytest
 from cli_samples import run
 
 from elastictok_cli import __version__
+from elastictok_cli.commands import units
 
 _PROBE = """
 import sys
@@ -108,3 +109,24 @@ def test_completion(shell: str) -> None:
     result = run(env={"_ELASTICTOK_COMPLETE": f"source_{shell}"})
     assert result.exit_code == 0
     assert "elastictok" in result.stdout
+
+
+def test_an_interrupt_while_modules_load_is_one_line() -> None:
+    code = (
+        "import builtins, runpy, sys\n"
+        "real = builtins.__import__\n"
+        "def interrupted(name, *rest, **more):\n"
+        "    if name.startswith('typer'): raise KeyboardInterrupt\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = interrupted\n"
+        "from elastictok_cli.__main__ import run\n"
+        "run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "elastictok: interrupted\n")
+
+
+def test_speeds_below_one_are_not_shown_as_zero() -> None:
+    assert units.speed(301, 10) == "30.1 fps"
+    assert units.speed(1, 40) == "0.03 fps"
+    assert units.speed(0, 0) == "0.00 fps"
