@@ -8,7 +8,7 @@ def run() -> None:
     try:
         from elastictok_cli.main import run
     except KeyboardInterrupt:
-        print("elastictok: interrupted", file=sys.stderr)
+        sys.stderr.write("elastictok: interrupted\n")
         sys.exit(130)
     run()
 

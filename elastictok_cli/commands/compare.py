@@ -254,7 +254,6 @@ def _report(job: "Comparison", target: str, watch: _Watch) -> list[str]:
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
         shown = " (of the frame shown)" if watch.frames < side.spent.frames else ""
         lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
-    lines.append(
-        f"{target}: {units.count(watch.frames, 'frame')} in {watch.seconds:.1f} s, {units.speed(watch.frames, watch.seconds)}"
-    )
+    speed = units.speed(watch.frames, watch.seconds)
+    lines.append(f"{target}: {units.count(watch.frames, 'frame')} in {watch.seconds:.1f} s, {speed}")
     return lines
