@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from formats import ranged
 from formats.errors import UnsupportedVersion
 from formats.records import ModelRef, UInt16Array
 from formats.wire import Cursor, pack_blob
+
+RANGED = 3
 
 
 def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
@@ -62,20 +65,24 @@ def encode_tokens(blocks: Sequence[UInt16Array], keeps: UInt16Array, model: Mode
     for coding, radices in _planes(model).items():
         planes = _split(ordered, radices)
         candidates.append(bytes([coding]) + b"".join(pack_blob(plane.tobytes()) for plane in planes))
+    if ranged.allows(model):
+        candidates.append(bytes([RANGED]) + ranged.encode(ordered, keeps, model))
     return min(candidates, key=len)
 
 
 def decode_tokens(cursor: Cursor, keeps: UInt16Array, model: ModelRef) -> list[UInt16Array]:
     """Decode the tokens of a segment, for each block (keep.sum(),). Raises EtkError."""
     total = int(keeps.sum(dtype=np.int64))
-    ordered = _decode_values(cursor, total, model)
+    ordered = _decode_values(cursor, total, keeps, model)
     return [ordered[slots] for slots in segment_slots(keeps)]
 
 
-def _decode_values(cursor: Cursor, total: int, model: ModelRef) -> UInt16Array:
+def _decode_values(cursor: Cursor, total: int, keeps: UInt16Array, model: ModelRef) -> UInt16Array:
     coding = cursor.byte()
     if coding == 0:
         return np.frombuffer(cursor.blob_of(2 * total), "<u2").astype(np.uint16)
+    if coding == RANGED and ranged.allows(model):
+        return ranged.decode(cursor.rest(), keeps, model)
     radices = _planes(model).get(coding)
     if radices is None:
         raise UnsupportedVersion(f"token coding {coding} is unknown: a newer program is needed")

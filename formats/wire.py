@@ -148,6 +148,10 @@ class Cursor:
         self._position += size
         return part
 
+    def rest(self) -> memoryview:
+        """Return all bytes that are left, not copied."""
+        return self.take(len(self._data) - self._position)
+
     def byte(self) -> int:
         """Read one byte."""
         return self.take(1)[0]

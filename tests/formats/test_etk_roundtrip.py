@@ -310,6 +310,7 @@ def test_exported_names() -> None:
         "errors",
         "header",
         "index",
+        "ranged",
         "reader",
         "records",
         "segment",
