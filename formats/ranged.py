@@ -1,6 +1,7 @@
 """Token coding 3: adaptive range coding, asymmetric numeral systems in interleaved lanes (SPEC.md, 6.1)."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ _LEAST_CHUNK = 16  # symbols coded with one state of a table
 _STEP = 2  # what a symbol adds to its count
 _TOKENS_PER_LANE = 1024
 _MOST_LANES = 1024
+_FEW_LANES = 32  # below, arrays of a number a lane cost more than they save
+_TOO_SHORT = "range-coded tokens end early"
 _MOST_SYMBOLS = 256  # of an alphabet: bounds what a file can make a reader do
 
 Symbols = npt.NDArray[np.int64]
@@ -190,20 +193,39 @@ class _Writer:
         return symbols
 
     def bytes(self) -> bytes:
+        """The coded bytes."""
         state = np.full(self._lanes, _ONE, np.int64)
-        words = []
+        words: list[Symbols] = []  # last first
         for frequencies, starts in reversed(self._chunks):
-            last = (len(starts) - 1) // self._lanes * self._lanes
-            for at in range(last, -1, -self._lanes):
-                frequency, start = frequencies[at : at + self._lanes], starts[at : at + self._lanes]
-                own = state[: len(start)]
-                full = own >= frequency << _BITS
-                words.append(own[full] & _ONE - 1)
-                own = np.where(full, own >> _BITS, own)
-                high, low = np.divmod(own, frequency)
-                state[: len(start)] = (high << _BITS) + low + start
-        stream = np.concatenate([*words[::-1]]) if words else np.zeros(0, np.int64)
+            put = self._put_few if self._lanes < _FEW_LANES else self._put_many
+            put(state, frequencies, starts, words)
+        stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
         return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
+
+    def _put_many(self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]) -> None:
+        last = (len(starts) - 1) // self._lanes * self._lanes
+        for at in range(last, -1, -self._lanes):
+            frequency, start = frequencies[at : at + self._lanes], starts[at : at + self._lanes]
+            own = state[: len(start)]
+            full = own >= frequency << _BITS
+            words.append(own[full] & _ONE - 1)
+            own = np.where(full, own >> _BITS, own)
+            high, low = np.divmod(own, frequency)
+            state[: len(start)] = (high << _BITS) + low + start
+
+    def _put_few(self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]) -> None:
+        """The same, one lane after the other."""
+        states, out = state.tolist(), []
+        pairs = list(zip(frequencies.tolist(), starts.tolist(), strict=True))
+        for number in range(len(pairs) - 1, -1, -1):
+            frequency, start = pairs[number]
+            own = states[number % self._lanes]
+            if own >= frequency << _BITS:
+                out.append(own & _ONE - 1)
+                own >>= _BITS
+            states[number % self._lanes] = (own // frequency << _BITS) + own % frequency + start
+        state[:] = states
+        words.append(np.array(out[::-1], np.int64))
 
 
 class _Reader:
@@ -222,12 +244,13 @@ class _Reader:
         done = 0
         while done < len(result):
             part = result[done : done + table.chunk()]
-            self._read(table.starts(), part)
+            read = self._read_few if self._lanes < _FEW_LANES else self._read_many
+            read(table.starts(), part)
             table.update(part)
             done += len(part)
         return result
 
-    def _read(self, starts: Symbols, out: Symbols) -> None:
+    def _read_many(self, starts: Symbols, out: Symbols) -> None:
         for at in range(0, len(out), self._lanes):
             symbols = out[at : at + self._lanes]
             state = self._state[: len(symbols)]
@@ -238,10 +261,31 @@ class _Reader:
             empty = np.flatnonzero(state < _ONE)
             words = self._words[self._next : self._next + len(empty)]
             if len(words) < len(empty):
-                raise Corrupt("range-coded tokens end early")
+                raise Corrupt(_TOO_SHORT)
             self._next += len(empty)
             state[empty] = state[empty] << _BITS | words
             self._state[: len(symbols)] = state
+
+    def _read_few(self, starts: Symbols, out: Symbols) -> None:
+        """The same, one lane after the other."""
+        states, edges, next_word = self._state.tolist(), starts.tolist(), 0
+        words = self._words[self._next : self._next + len(out)].tolist()  # a symbol takes one at most
+        symbols = []
+        for number in range(len(out)):
+            state = states[number % self._lanes]
+            slot = state & _ONE - 1
+            symbol = bisect_right(edges, slot) - 1
+            state = (edges[symbol + 1] - edges[symbol]) * (state >> _BITS) + slot - edges[symbol]
+            if state < _ONE:
+                if next_word == len(words):
+                    raise Corrupt(_TOO_SHORT)
+                state = state << _BITS | words[next_word]
+                next_word += 1
+            states[number % self._lanes] = state
+            symbols.append(symbol)
+        out[:] = symbols
+        self._state[:] = states
+        self._next += next_word
 
     def finish(self) -> None:
         """Raises Corrupt unless all words are used and every lane is back where the writer began."""

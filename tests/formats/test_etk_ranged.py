@@ -127,9 +127,9 @@ def test_both_readers_give_back_what_was_written(case: tuple[np.ndarray, np.ndar
 
 def test_many_lanes() -> None:
     rng = np.random.default_rng(3)
-    keeps = rng.integers(0, 9, (3, 16, 24)).astype(np.uint16)
+    keeps = rng.integers(0, 59, (3, 16, 24)).astype(np.uint16)
     ordered = rng.integers(0, 300, keeps.sum()).astype(np.uint16)
-    assert ranged.lanes_for(len(ordered)) == 8
+    assert ranged.lanes_for(len(ordered)) == 64  # the other tests have few
     data = ranged.encode(ordered, keeps, SHIPPED)
     assert ranged.decode(data, keeps, SHIPPED).tolist() == ordered.tolist()
     assert by_the_page(data, keeps, SHIPPED) == ordered.tolist()
