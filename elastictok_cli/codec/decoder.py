@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from elastictok_cli.codec.search import to_pixels
-from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.tokenizer.checkpoint import Loaded, where_to_get
 from elastictok_cli.video.records import Frame
 from formats import Block, EtkReader, Header, unpack_tokens
 
@@ -27,9 +27,10 @@ def check_model(header: Header, loaded: Loaded) -> None:
     """Raise ModelMismatch unless these are the weights the file names."""
     wanted = header.model
     if wanted.sha256 != loaded.sha256:
+        advice = where_to_get(wanted.sha256) or "name the right file with --model"
         raise ModelMismatch(
             f"this file was made with the weights {wanted.name} (sha256 {wanted.sha256.hex()[:12]}…), but "
-            f"{loaded.path.name} is {loaded.sha256.hex()[:12]}…; name the right file with --model"
+            f"{loaded.path.name} is {loaded.sha256.hex()[:12]}…; {advice}"
         )
 
 

@@ -45,6 +45,19 @@ def shipped() -> Path:
     return Path(str(resources.files("elastictok_cli") / "weights" / "default.safetensors"))
 
 
+def where_to_get(sha256: bytes) -> str | None:
+    """How to come by weights that shipped before those of this version, as the end of a sentence; None if unknown."""
+    place = resources.files("elastictok_cli") / "weights" / "earlier.json"
+    found = next((e for e in json.loads(place.read_text()) if e["sha256"] == sha256.hex()), None)
+    if found is None:
+        return None
+    revision = found["revision"][:12]
+    if found["architecture"] != ARCHITECTURE:
+        return f"they need an older program too: git checkout {revision} in a clone of elastictok, and install that"
+    weights = "elastictok_cli/weights/default.safetensors"
+    return f"in a clone of elastictok, git show {revision}:{weights} > FILE gets them, then --model FILE"
+
+
 def digest(path: Path) -> bytes:
     """sha256 of a file's bytes, 32 bytes."""
     with path.open("rb") as file:

@@ -1,12 +1,16 @@
+import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from elastictok_cli.codec.decoder import ModelMismatch, check_model
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel
+from formats import Header, ModelRef
 
 SMALL = DefaultConfig(name="small", width=16, coefficients=12, stages=(1, 1), prior_width=8, hidden=8)
 
@@ -63,3 +67,31 @@ def test_a_configuration_that_does_not_fit_is_refused(tmp_path: Path, config: st
 def test_config_is_plain_json() -> None:
     config = DefaultConfig()
     assert DefaultConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_earlier_weights_can_be_found() -> None:
+    entries = json.loads((checkpoint.shipped().parent / "earlier.json").read_text())
+    assert checkpoint.digest(checkpoint.shipped()).hex() not in {e["sha256"] for e in entries}
+    assert checkpoint.where_to_get(bytes(32)) is None
+    for entry in entries:
+        told = checkpoint.where_to_get(bytes.fromhex(entry["sha256"]))
+        assert told is not None
+        assert entry["revision"][:12] in told
+        assert ("--model FILE" in told) == (entry["architecture"] == checkpoint.ARCHITECTURE)
+        # in a clone with its history, what it says is checked
+        shown = subprocess.run(
+            ["git", "show", f"{entry['revision']}:elastictok_cli/weights/default.safetensors"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            check=False,
+        )
+        assert shown.returncode or hashlib.sha256(shown.stdout).hexdigest() == entry["sha256"]
+
+
+def test_a_file_of_earlier_weights_says_what_to_get() -> None:
+    entries = json.loads((checkpoint.shipped().parent / "earlier.json").read_text())
+    loaded = checkpoint.load()
+    model = ModelRef("old", bytes.fromhex(entries[0]["sha256"]), (8,), 8, 1, 4, (16, 16))
+    header = Header(model, 16, 16, (1, 1), (1, 25))
+    with pytest.raises(ModelMismatch, match=f"git checkout {entries[0]['revision'][:12]}"):
+        check_model(header, loaded)
