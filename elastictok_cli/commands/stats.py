@@ -92,7 +92,8 @@ def stats(
         )
         for row in rows:
             totals.add(row)
-            put_on_track(track, row)
+            if plot_target is not None:
+                put_on_track(track, row)
             table.add(row)
             sheet.add(row)
             if as_json:

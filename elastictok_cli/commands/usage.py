@@ -143,8 +143,9 @@ class Totals:
         self.frame_mse.append(row.mse)
         self.segments += row.keyframe
         self.bytes += row.bytes
-        for name in MEASURED:
-            self.measured[name] += getattr(row, name)
+        self.measured["measured_mse"] += row.measured_mse
+        self.measured["ssim"] += row.ssim
+        self.measured["ms_ssim"] += row.ms_ssim
         self.end = row.time + row.duration
 
     @property
