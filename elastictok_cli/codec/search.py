@@ -129,8 +129,9 @@ def _per_cell(
         coded = _probe(tokenizer, job, encoding, keep, context, target)
         if not coded.missed and (best is None or int(keep.sum()) < int(best.keep.sum())):
             best = coded
-        enough = coded.mse >= _CLOSE * target or attempt >= probes - 1 or int(keep.sum()) == 0
-        if best is not None and enough:
+        if best is not None and (
+            best.mse >= _CLOSE * target or attempt >= probes - 1 or int(best.keep.sum()) == 0
+        ):
             break
         measured = _cell_errors(job, coded.pixels, cell).to(curve.device)
         predicted = curve.gather(1, keep.unsqueeze(1)).squeeze(1)

@@ -138,3 +138,16 @@ def test_a_draft_of_honest_curves_foresees_the_tokens(seed: int, count: int) -> 
     assert draft.reaches != coded.missed
     assert abs(draft.tokens - int(coded.keep.sum())) <= 3  # rounding to 8 bits, and the last cell's choice
     assert draft.per_frame == draft.tokens / count
+
+
+def test_a_probe_that_fails_by_a_hair_does_not_end_the_search() -> None:
+    """Curves that promise too much error are found out: the first pass is far below the target."""
+    start = torch.full((1, 4, 4), 0.3)
+    amplitude = torch.cat([start, start * torch.tensor(0.6).pow(torch.arange(1, LENGTH + 1)).view(-1, 1, 1)])
+    amplitude = amplitude * (1 + 0.02 * torch.arange(16.0).view(1, 4, 4))  # so that no two cells are alike
+    coded = meet(Fake(amplitude, 1.6), grey(4, 4), 0.007)
+    assert not coded.missed
+    fewest = search.meet_target(
+        Fake(amplitude, 1.0), search.draft(Fake(amplitude, 1.0), grey(4, 4), None, 0.007), 0.007, probes=12
+    )
+    assert int(coded.keep.sum()) <= int(fewest.keep.sum()) + 1
