@@ -12,7 +12,7 @@ videos. Gains are how many times as many tokens the fixed lengths need where the
 "Uncapped" is the share that the adaptive model reaches, for all the tokens it spent, those of blocks that miss
 included; "capped" is the same share under the lowest cap that reaches it.
 
-A video of 16 frames takes about 40 s of one CPU core, a photo about 6 s: five minutes as called above.
+A video of 16 frames takes about 35 s of one CPU core, a photo about 4 s: four minutes as called above.
 """
 
 from __future__ import annotations
