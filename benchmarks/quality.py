@@ -4,8 +4,9 @@
 
 Each clip's first 48 frames, cropped to 256x256 at the centre, go through the real encoder, file and decoder at four
 targets. A block is 256x256 pixels x 4 frames. Bytes are whole files. `--anchors` holds the bytes of classical
-encoders for the same frames at the same MSE; `--baseline` names a second model, such as the untrained start
-(`elastictok train --data DIR --out START.safetensors --steps 0`). `--readme` replaces the tables there.
+encoders for the same frames at the same MSE; with them, and with all four targets, there is a BD-rate. `--baseline`
+names a second model, such as the untrained start (`elastictok train --data DIR --out START.safetensors --steps 0`).
+`--readme` replaces the tables there.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import json
 import resource
 import sys
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 
 from elastictok_cli.evaluation import clips
+from elastictok_cli.evaluation.bd_rate import bd_rate
+from elastictok_cli.evaluation.quality import psnr
 from elastictok_cli.evaluation.tokens import Measured, geometric_mean, measure
 from elastictok_cli.tokenizer import checkpoint
 
@@ -40,7 +43,10 @@ def main() -> None:
     }
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     anchors = json.loads(options.anchors.read_text()) if options.anchors else {}
-    parts = [by_target(found, anchors), by_clip(found, anchors), speed(found, memory, device)]
+    parts = [by_target(found, anchors)]
+    if anchors and set(TARGETS) <= set(found):
+        parts.append(by_bd_rate(found, anchors))
+    parts += [by_clip(found, anchors), speed(found, memory, device)]
     if options.baseline:
         start = checkpoint.load(options.baseline, device)
         parts.append(against([measure(start, clip, 0.007, device) for clip in videos], found[0.007]))
@@ -96,6 +102,49 @@ def by_target(found: dict[float, list[Measured]], anchors: dict) -> str:
             ]
         )
     return "Geometric means over the clips:\n\n" + table(head, rows)
+
+
+def by_bd_rate(found: dict[float, list[Measured]], anchors: dict) -> str:
+    """BD-rate of our bytes against each classical encoder: the mean over the clips, and the ends of their range.
+
+    A point is left out where blocks of ours missed the target, since its bytes bought less than it says, and where
+    the other encoder's bytes are unknown; a clip where what is left makes no two curves that can be compared.
+    """
+    rows = []
+    for coder in sorted({c for clip in anchors.values() for c in clip["bytes"]}):
+        known: dict[str, float] = {}
+        missed = unknown = 0
+        for points in zip(*found.values(), strict=True):  # of one clip
+            kept = [m for m in points if not m.missed]
+            theirs = [(m.target, b) for m in points if (b := anchor_bytes(anchors, m, coder))]
+            missed += len(points) - len(kept)
+            unknown += len(points) - len(theirs)
+            try:
+                known[points[0].clip] = bd_rate(
+                    [m.bytes for m in kept],
+                    [psnr(m.target) for m in kept],
+                    [count for _, count in theirs],
+                    [psnr(target) for target, _ in theirs],
+                )
+            except ValueError as error:
+                print(f"BD-rate, {coder}, {points[0].clip}: left out, {error}", file=sys.stderr)
+        if not known:
+            continue
+        (best, least), (worst, most) = (end(known.items(), key=lambda item: item[1]) for end in (min, max))
+        rows.append(
+            [
+                coder,
+                f"{fmean(known.values()):+.0f} %",
+                f"{least:+.0f} % ({best})",
+                f"{most:+.0f} % ({worst})",
+                f"{len(known)} of {len(found[TARGETS[0]])}",
+                f"{missed} missed, {unknown} unknown",
+            ]
+        )
+    return (
+        "BD-rate of our bytes (more is worse; PCHIP over the PSNR of the targets, mean over the clips):\n\n"
+        + table(["against", "BD-rate", "best clip", "worst clip", "clips", "points left out"], rows)
+    )
 
 
 def by_clip(found: dict[float, list[Measured]], anchors: dict) -> str:
