@@ -18,7 +18,7 @@ class Fake:
 
     spec = TokenizerSpec("fake", 4, (16, 16), LENGTH, (8,), 64, True)
 
-    def __init__(self, amplitude: torch.Tensor, bias: float) -> None:
+    def __init__(self, amplitude: torch.Tensor, bias: float | torch.Tensor) -> None:
         self.amplitude, self.bias = amplitude, bias  # (LENGTH + 1, h, w) error of every pixel, [-1, 1] scale
         self.decodes = 0
 
@@ -141,13 +141,15 @@ def test_a_draft_of_honest_curves_foresees_the_tokens(seed: int, count: int) -> 
 
 
 def test_a_probe_that_fails_by_a_hair_does_not_end_the_search() -> None:
-    """Curves that promise too much error are found out: the first pass is far below the target."""
-    start = torch.full((1, 4, 4), 0.3)
-    amplitude = torch.cat([start, start * torch.tensor(0.6).pow(torch.arange(1, LENGTH + 1)).view(-1, 1, 1)])
-    amplitude = amplitude * (1 + 0.02 * torch.arange(16.0).view(1, 4, 4))  # so that no two cells are alike
-    coded = meet(Fake(amplitude, 1.6), grey(4, 4), 0.007)
-    assert not coded.missed
-    fewest = search.meet_target(
-        Fake(amplitude, 1.0), search.draft(Fake(amplitude, 1.0), grey(4, 4), None, 0.007), 0.007, probes=12
-    )
-    assert int(coded.keep.sum()) <= int(fewest.keep.sum()) + 1
+    """The longer a cell, the more error its curve wrongly promises: after a pass far below comes a near miss."""
+    found = []
+    for seed in range(12):
+        g = torch.Generator().manual_seed(seed)
+        start = 0.2 + 0.2 * torch.rand(1, 4, 4, generator=g)
+        factors = 0.5 + 0.3 * torch.rand(LENGTH, 4, 4, generator=g)
+        amplitude = torch.cat([start, start * factors.cumprod(0)])
+        coded = meet(Fake(amplitude, torch.linspace(1, 4, LENGTH + 1).view(-1, 1, 1)), grey(4, 4), 0.007)
+        honest = meet(Fake(amplitude, 1.0), grey(4, 4), 0.007)
+        assert not coded.missed
+        found.append(int(coded.keep.sum()) / int(honest.keep.sum()))
+    assert max(found) < 1.2  # 1.45 when that ended it
