@@ -31,8 +31,7 @@ from formats import (
 )
 
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
-_COSTLY = 1  # expected tokens per cell above which shorter blocks are considered
-_CLEAR_GAIN = 0.85  # and how much cheaper per frame they must be
+_CLEAR_GAIN = 0.85  # how much cheaper per frame a shorter block must be
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class EncodeOptions:
     tokens: int | None = None  # or: this many tokens in every cell
     allocation: Literal["cell", "block"] = "cell"
     keyframe_interval: float = 5.0  # seconds between seek points
+    effort: int = search.DEFAULT_EFFORT  # 0 to 9, for models whose encoder does not see the length
     search: lengths.Method = "binary"  # for models whose encoder sees the length
     guess: lengths.Guess | None = None  # what the search "predict" begins with
 
@@ -88,6 +88,8 @@ def _recorded(spec: TokenizerSpec, options: EncodeOptions) -> dict[str, str | in
     recorded: dict[str, str | int | float | bool] = {"keyframe_interval": options.keyframe_interval}
     if not spec.nested:
         recorded["search"] = options.search
+    elif options.effort != search.DEFAULT_EFFORT:
+        recorded["effort"] = options.effort
     return recorded
 
 
@@ -217,7 +219,8 @@ class _NestedCoder:
         self, tokenizer: NestedTokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
     ) -> None:
         self.tokenizer, self.options, self.device = tokenizer, options, device
-        self.costly = _COSTLY * grid[0] * grid[1]
+        self.effort = search.EFFORTS[options.effort]
+        self.costly = self.effort.costly * grid[0] * grid[1]
         cell = tokenizer.spec.cell
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
 
@@ -258,7 +261,9 @@ class _NestedCoder:
         return search.draft(self.tokenizer, job, context, target)
 
     def _finish(self, draft: search.Draft, target: float) -> search.Coded:
-        return search.meet_target(self.tokenizer, draft, target, mode=self.options.allocation)
+        return search.meet_target(
+            self.tokenizer, draft, target, mode=self.options.allocation, effort=self.effort
+        )
 
     def _job(self, block: Group, context: Any) -> tuple[search.Job, Any]:
         job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)

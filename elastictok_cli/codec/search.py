@@ -6,6 +6,7 @@ tokens of the best passing probe are what is kept. A probe that passed is never 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,29 @@ import torch.nn.functional as F
 from elastictok_cli.tokenizer import allocation
 from elastictok_cli.tokenizer.base import Encoding, NestedTokenizer
 
-PROBES = 4  # true decodes a block usually gets at most
-_CLOSE = 0.985  # a pass this near the target is not improved further
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work goes into a block."""
+
+    probes: int  # true decodes it usually gets at most
+    close: float  # share of the target from which on a pass is not improved further
+    costly: float  # expected tokens per cell above which shorter blocks are considered
+
+
+EFFORTS = (
+    Effort(2, 0.9, math.inf),
+    Effort(2, 0.95, math.inf),
+    Effort(3, 0.97, 8),
+    Effort(3, 0.98, 4),
+    Effort(4, 0.985, 2),
+    Effort(4, 0.985, 1),
+    Effort(5, 0.99, 1),
+    Effort(6, 0.993, 0.5),
+    Effort(8, 0.996, 0.5),
+    Effort(12, 0.998, 0.5),
+)
+DEFAULT_EFFORT = 5
 
 
 @dataclass(frozen=True)
@@ -81,12 +103,17 @@ def draft(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> 
 
 
 def meet_target(
-    tokenizer: NestedTokenizer, drafted: Draft, target: float, *, mode: str = "cell", probes: int = PROBES
+    tokenizer: NestedTokenizer,
+    drafted: Draft,
+    target: float,
+    *,
+    mode: str = "cell",
+    effort: Effort = EFFORTS[DEFAULT_EFFORT],
 ) -> Coded:
     """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all)."""
     job, context = drafted.job, drafted.context
     if mode == "cell":
-        coded = _per_cell(tokenizer, job, drafted.encoding, context, target, probes)
+        coded = _per_cell(tokenizer, job, drafted.encoding, context, target, effort)
         if not coded.missed:
             return coded
     # every cell has to be able to help
@@ -96,7 +123,7 @@ def meet_target(
     everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
     if everything.missed:  # out of reach: no search is worth its time
         return everything
-    return _per_cell(tokenizer, job, encoding, context, target, probes)
+    return _per_cell(tokenizer, job, encoding, context, target, effort)
 
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
@@ -106,7 +133,7 @@ def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int
 
 
 def _per_cell(
-    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, context: Any, target: float, probes: int
+    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, context: Any, target: float, effort: Effort
 ) -> Coded:
     cell = tokenizer.spec.cell
     weight = _real_share(job, cell).to(encoding.curve.device)  # padding costs nothing
@@ -116,7 +143,7 @@ def _per_cell(
     slack = 1.0
     best: Coded | None = None
     tried: set[bytes] = set()
-    for attempt in range(probes + 6):
+    for attempt in range(effort.probes + 6):
         scaled = curve * ratio.unsqueeze(1)
         keep = allocation.to_target(scaled, encoding.length, allowed * slack)
         fingerprint = keep.cpu().numpy().tobytes()
@@ -130,14 +157,14 @@ def _per_cell(
         if not coded.missed and (best is None or int(keep.sum()) < int(best.keep.sum())):
             best = coded
         if best is not None and (
-            best.mse >= _CLOSE * target or attempt >= probes - 1 or int(best.keep.sum()) == 0
+            best.mse >= effort.close * target or attempt >= effort.probes - 1 or int(best.keep.sum()) == 0
         ):
             break
         measured = _cell_errors(job, coded.pixels, cell).to(curve.device)
         predicted = curve.gather(1, keep.unsqueeze(1)).squeeze(1)
         ratio = ((measured + 1e-3) / (predicted + 1e-3)).clamp(0.1, 10)
         if coded.missed and attempt >= 1:
-            slack *= 0.985 if attempt < probes else 0.9
+            slack *= 0.985 if attempt < effort.probes else 0.9
     if best is not None:
         return best
     return _probe(tokenizer, job, encoding, encoding.length, context, target)

@@ -91,6 +91,16 @@ def encode(
         Path | None,
         typer.Option(metavar="FILE", help="For --search predict; train-predictor makes it."),
     ] = None,
+    effort: Annotated[
+        int | None,
+        typer.Option(
+            metavar="0-9",
+            min=0,
+            max=9,
+            help="Work spent on each block: 0 is quick, 9 finds the fewest tokens.",
+            show_default="5",
+        ),
+    ] = None,
     keyframe_interval: Annotated[
         float,
         typer.Option(metavar="SECONDS", min=0, help="Most time between seek points; 0: only scene cuts."),
@@ -146,6 +156,7 @@ def encode(
             tokens=tokens,
             allocation=allocation.value,
             keyframe_interval=keyframe_interval,
+            effort=_effort_for(effort, loaded.tokenizer.spec),
             search=_search_for(search, loaded.tokenizer.spec).value,
             guess=_load_guess(predictor, loaded.tokenizer.spec) if predictor else None,
         )
@@ -203,6 +214,14 @@ def _search_for(search: Search | None, spec: "TokenizerSpec") -> Search:
             ExitCode.USAGE,
         )
     return search or Search.binary
+
+
+def _effort_for(effort: int | None, spec: "TokenizerSpec") -> int:
+    from elastictok_cli.codec.search import DEFAULT_EFFORT
+
+    if effort is not None and not spec.nested:
+        raise Failure(f"--effort: for {spec.name} there is --search", ExitCode.USAGE)
+    return DEFAULT_EFFORT if effort is None else effort
 
 
 def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":

@@ -10,6 +10,7 @@ import torch
 
 from elastictok_cli.codec import decoder, events
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
+from elastictok_cli.codec.search import DEFAULT_EFFORT, EFFORTS
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.checkpoint import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
@@ -232,9 +233,9 @@ def test_motion_that_turns_within_a_block_is_coded_in_shorter_ones(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(5)
-    small = torch.from_numpy(0.4 + 0.25 * rng.random((1, 3, 20, 20))).float()
+    small = torch.from_numpy(0.3 + 0.4 * rng.random((1, 3, 20, 20))).float()
     picture = torch.nn.functional.interpolate(small, (160, 160), mode="bicubic").clamp(0, 1)[0] * 255
-    path = [0, 0, 0, 0, 6, 10, 2, 8, 0, 6, 0, 9, 3]
+    path = [0, 0, 0, 0, 2, 6, 9, 5, 1, 0, 4, 8, 6]
     shaken = [
         Frame(picture[:, 20:116, 20 + x : 116 + x].permute(1, 2, 0).numpy().astype(np.uint8), n, 1)
         for n, x in enumerate(path)
@@ -244,9 +245,24 @@ def test_motion_that_turns_within_a_block_is_coded_in_shorter_ones(
         return [e for e in run(loaded, shaken)[0] if isinstance(e, events.BlockDone)]
 
     chosen = blocks()
-    monkeypatch.setattr("elastictok_cli.codec.encoder._COSTLY", 1e9)
+    never = replace(EFFORTS[DEFAULT_EFFORT], costly=1e9)
+    monkeypatch.setattr("elastictok_cli.codec.search.EFFORTS", (never,) * 10)
     whole = blocks()
     assert sum(b.frames for b in chosen) == sum(b.frames for b in whole) == len(shaken)
     assert len(chosen) > len(whole)
     assert sum(b.tokens for b in chosen) < 0.85 * sum(b.tokens for b in whole)
     assert not any(b.missed for b in chosen)
+
+
+def test_more_effort_finds_fewer_tokens_and_is_recorded(loaded: Loaded) -> None:
+    frames = scene(9, 64, 96, seed=4)
+    tokens = {}
+    for effort in (0, 5, 9):
+        options = EncodeOptions(mse=0.002, effort=effort)
+        seen, data = run(loaded, frames, options)
+        tokens[effort] = sum(e.tokens for e in seen if isinstance(e, events.BlockDone))
+        assert not any(e.missed for e in seen if isinstance(e, events.BlockDone))
+        with EtkReader(io.BytesIO(data)) as reader:
+            assert reader.header.options.get("effort", 5) == effort
+    assert tokens[9] <= tokens[5] <= tokens[0]
+    assert tokens[9] < tokens[0]
