@@ -35,7 +35,8 @@ class Source:
         if (info.width, info.height) != (header.width, header.height):
             self._reader.close()
             raise SourceMismatch(
-                f"{path} is {info.width}x{info.height} and the file {header.width}x{header.height}: not its source"
+                f"{path}, scaled to the file's height where it is taller, is {info.width}x{info.height}, and the file "
+                f"{header.width}x{header.height}: not its source"
             )
         self._scale = info.time_base
         self._frames: Iterator[Frame] = iter(self._reader)

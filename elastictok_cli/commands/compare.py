@@ -105,7 +105,7 @@ def compare(
         job = Comparison(original, sides, tint=heat, gain=gain if diff else None, structure=not no_ssim)
         watch = _Watch(display, lines, job)
         job.survey(start, duration, whole=one, watch=watch.measuring)
-        board, layout = job.board(width), job.layout(width)
+        board, layout = job.board(width, whole=one), job.layout(width)
         lines.write("started", _started(job, layout, target))
         watch.begin()
         with open_writer(

@@ -183,12 +183,13 @@ class Comparison:
                 found.append(Heading(title, facts, color))
         return found
 
-    def board(self, most_width: int) -> Board:
-        """What to draw the moments with."""
+    def board(self, most_width: int, *, whole: bool = False) -> Board:
+        """What to draw the moments with. `whole`: the curves are shown to their ends at any time."""
         layout = self.layout(most_width)
         panel = None
         if layout.chart is not None:
-            panel = ChartPanel(self.tracks, layout.chart.width, layout.chart.height, layout.font)
+            chart = layout.chart
+            panel = ChartPanel(self.tracks, chart.width, chart.height, layout.font, whole=whole)
         most = max(side.reader.header.model.tokens_per_cell for side in self.sides)
         return Board(layout, self.headings(), panel, tokens_per_cell=most if self.tint else None)
 

@@ -26,7 +26,7 @@ from elastictok_cli.commands.arguments import (
 )
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
-from elastictok_cli.commands.targets import PIPE, check_source, check_target, publish
+from elastictok_cli.commands.targets import PIPE, check_etk_name, check_source, check_target, publish
 
 if TYPE_CHECKING:
     from elastictok_cli.codec.encoder import EncodeOptions
@@ -134,6 +134,7 @@ def encode(
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
     check_target(target, force=force, source=source)
+    check_etk_name(target)
 
     from elastictok_cli.video import VideoReader
 

@@ -226,8 +226,8 @@ def _check_source(side: Side, path: Path, info: "VideoInfo") -> None:
     header = side.reader.header
     if (header.width, header.height) != (info.width, info.height):
         raise Failure(
-            f"{side.path} holds pictures of {header.width}x{header.height} pixels, {path} gives "
-            f"{info.width}x{info.height}: it was not made from this source",
+            f"{side.path} holds pictures of {header.width}x{header.height} pixels, {path}, "
+            f"scaled to that height where it is taller, {info.width}x{info.height}: it was not made from this source",
             ExitCode.BAD_INPUT,
         )
     if Fraction(*header.time_base) != info.time_base:

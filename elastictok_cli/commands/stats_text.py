@@ -150,8 +150,13 @@ class Table:
         ]
         line = (
             f"{row.frame:>7} {units.clock(row.time, 3):>11} {row.block:>6} {row.tokens:>8.1f} {row.share:>6.1%} "
-            f"{row.bytes:>8.1f} {row.mse:>9.3g} {row.psnr:>6.2f}"
+            f"{row.bytes:>8.1f} {_known(row.mse, '9.3g')} {_known(row.psnr, '6.2f')}"
         )
         if self._measured:
-            line += f" {row.measured_psnr:>8.2f} {row.ssim:>6.4f} {row.ms_ssim:>7.4f}"
+            line += f" {_known(row.measured_psnr, '8.2f')} {_known(row.ssim, '6.4f')} {_known(row.ms_ssim, '7.4f')}"
         return f"{line}  {' '.join(notes)}".rstrip()
+
+
+def _known(value: float, form: str) -> str:
+    """A number in a column, a dash where it is unknown: thinned files, and MS-SSIM of pictures too small for it."""
+    return f"{'-':>{form.partition('.')[0]}}" if math.isnan(value) else f"{value:>{form}}"

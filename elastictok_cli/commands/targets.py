@@ -1,5 +1,6 @@
 """Where output goes: under its name only when it is complete, and never over something by accident."""
 
+import mimetypes
 import secrets
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ def check_target(target: Path, *, force: bool, source: Path | None = None) -> No
     taken = any(target.iterdir()) if target.is_dir() else target.is_file()
     if taken and not force:
         raise Failure(f"{target} exists already; -y overwrites it", ExitCode.USAGE)
+
+
+def check_etk_name(target: Path) -> None:
+    """Refuse to put an .etk file under the name of a video, a picture or sound: a slip, or a file nobody can open."""
+    kind = mimetypes.guess_type(target.name)[0] or ""
+    if str(target) != PIPE and kind.partition("/")[0] in ("video", "image", "audio"):
+        raise Failure(f"{target}: what is written is an .etk file, name it so", ExitCode.USAGE)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from elastictok_cli.commands.arguments import (
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
-from elastictok_cli.commands.targets import PIPE, check_source, check_target, publish
+from elastictok_cli.commands.targets import PIPE, check_etk_name, check_source, check_target, publish
 
 if TYPE_CHECKING:
     from elastictok_cli.codec.rewrite import Survey
@@ -81,6 +81,7 @@ def thin(
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
     check_target(target, force=force, source=source)
+    check_etk_name(target)
     if original is not None and str(target) != PIPE:
         check_target(target, force=True, source=original)
 

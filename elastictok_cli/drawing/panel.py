@@ -19,9 +19,14 @@ _DOT = 4.0  # radius of the dots on the cursor, for text of 12 pixels
 
 
 class ChartPanel:
-    """The usage chart of some files, `width` x `height` pixels, up to a moving point in time."""
+    """The usage chart of some files, `width` x `height` pixels, up to a moving point in time.
 
-    def __init__(self, tracks: Sequence[Track], width: int, height: int, font: int) -> None:
+    `whole`: all of the curves at any time, for a picture that no other follows.
+    """
+
+    def __init__(
+        self, tracks: Sequence[Track], width: int, height: int, font: int, *, whole: bool = False
+    ) -> None:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -35,7 +40,7 @@ class ChartPanel:
             self.chart = usage_chart.draw(figure, tracks, font)
             self._full = _pixels(canvas)
             for curve in self.chart.curves:
-                curve.set_visible(False)
+                curve.set_visible(whole)
             self._empty = _pixels(canvas)
         boxes = [axes.bbox for axes in (self.chart.usage, self.chart.error)]
         self._spans = [(round(height - box.y1), round(height - box.y0)) for box in boxes]

@@ -152,7 +152,7 @@ def _draw_targets(axes: "Axes", tracks: Sequence[Track]) -> None:
     if targets:
         named = ", ".join(f"{target:g}" for target in targets)
         noun = "target" if len(targets) == 1 else "targets"
-        axes.set_title(f"- - {noun} {named}", loc="right", color=style.ALARM)
+        axes.set_title(f"- - {noun} {named}, mean of a block", loc="right", color=style.ALARM)
 
 
 def _draw_cuts(pair: tuple["Axes", "Axes"], tracks: Sequence[Track]) -> None:

@@ -342,3 +342,10 @@ def test_the_unexpected_is_one_sentence_with_a_hint(
     assert list(tmp_path.iterdir()) == []
     shown = run("encode", clip, tmp_path / "out.etk", env={"ELASTICTOK_TRACEBACK": "1"})
     assert isinstance(shown.exception, RuntimeError)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.MKV", "out.png", "out.wav"])
+def test_an_etk_file_does_not_get_the_name_of_a_video(clip: Path, tmp_path: Path, name: str) -> None:
+    result = run("encode", clip, tmp_path / name)
+    assert (result.exit_code, "name it so" in result.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []

@@ -122,3 +122,13 @@ def test_a_single_frame_of_unknown_length_and_error_can_be_drawn() -> None:
     track = Track("one", capacity=10, target_mse=None)
     track.add(3.0, 0.0, float("nan"), block=0, block_tokens=0)
     assert ChartPanel([track], 400, 200, 12).at(3.0).shape == (200, 400, 3)
+
+
+def test_a_picture_of_its_own_shows_the_whole_curve() -> None:
+    track = make_track()
+    shown = ChartPanel([track], 900, 240, 12, whole=True).at(3 / RATE)
+    end = ChartPanel([track], 900, 240, 12).at(track.end)
+    column = int(ChartPanel([track], 900, 240, 12).x_of(3 / RATE))
+    after = slice(column + 10, int(ChartPanel([track], 900, 240, 12).x_of(track.end)) - 10)
+    assert np.array_equal(shown[:, after], end[:, after])
+    assert near(shown[:, after], style.track_color(0)).any()
