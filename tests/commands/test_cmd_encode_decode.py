@@ -128,8 +128,8 @@ def test_a_device_that_is_not_there_is_2(
     clip: Path, etk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for verb, source in (("encode", clip), ("decode", etk)):
-        result = run(verb, source, tmp_path / "out.mp4", "--device", "cuda")
+    for verb, source, name in (("encode", clip, "out.etk"), ("decode", etk, "out.mp4")):
+        result = run(verb, source, tmp_path / name, "--device", "cuda")
         assert result.exit_code == 2
         assert (
             result.stderr
