@@ -70,8 +70,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found["moments"].append(moment)
         return draw(self, moment)
 
-    def watch_panel(self: panel.ChartPanel, *arguments: Any) -> None:
-        start_panel(self, *arguments)
+    def watch_panel(self: panel.ChartPanel, *arguments: Any, **named: Any) -> None:
+        start_panel(self, *arguments, **named)
         found["panels"].append(self)
 
     monkeypatch.setattr(board.Board, "__init__", watch_start)
