@@ -103,7 +103,7 @@ def test_wrong_predictions_are_corrected() -> None:
 def test_few_decodes_are_enough() -> None:
     fake = Fake(amplitudes(1, True), 1.3)
     meet(fake, grey(2, 3), 0.007)
-    assert fake.decodes <= search.PROBES + 2
+    assert fake.decodes <= search.EFFORTS[search.DEFAULT_EFFORT].probes + 2
 
 
 def test_unreachable_targets_keep_everything_and_say_so() -> None:
@@ -111,7 +111,9 @@ def test_unreachable_targets_keep_everything_and_say_so() -> None:
     coded = meet(fake, grey(2, 2), 0.007)
     assert coded.missed
     assert int(coded.keep.sum()) == 4 * LENGTH
-    assert fake.decodes <= search.PROBES + 2  # once all tokens have missed, nothing more is tried
+    assert (
+        fake.decodes <= search.EFFORTS[search.DEFAULT_EFFORT].probes + 2
+    )  # once all tokens have missed, nothing more is tried
 
 
 def test_errors_are_measured_on_rounded_pixels() -> None:
