@@ -2,8 +2,9 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +111,7 @@ def _walk(
         special = np.zeros(len(cells), bool)
         if special_values:
             for kind, where in _groups(later):
-                table = _table(tables, ("special", min(index, 2), kind), lambda: _of(16, 2))
+                table = _table(tables, ("special", min(index, 2), kind), lambda: np.array([16, 2], np.int64))
                 special[where] = coder.run(table, (values[where] >= regular_values).astype(np.int64)) > 0
         if special.any():
             values[special] = regular_values + _special(
@@ -125,7 +126,7 @@ def _walk(
             rest, digit = np.divmod(rest, level)
             coded = np.zeros_like(digit)
             for name, where in _groups(context):
-                table = _table(tables, (number, name), lambda level=level: _peaked(level))
+                table = _table(tables, (number, name), partial(_peaked, level))
                 coded[where] = coder.run(table, digit[where])
             result += weight * coded
             weight *= level
@@ -137,11 +138,11 @@ def _walk(
 def _special(
     values: Symbols, count: int, radix: int, tables: dict[tuple[object, ...], _Table], coder: _Coder
 ) -> Symbols:
-    """Values (n,) 0 to count - 1 in two parts, each in the context of the same part of the value before."""
+    """Values (n,) 0 to count - 1 in two parts, each with frequencies of its own."""
     high, low = np.divmod(values, radix)
     result = np.zeros_like(values)
     for number, (part, size) in enumerate(((high, -(-count // radix)), (low, radix))):
-        table = _table(tables, ("part", number), lambda size=size: np.full(size, _STEP, np.int64))
+        table = _table(tables, ("part", number), partial(np.full, size, _STEP, np.int64))
         coded = coder.run(table, part)
         result += coded * (radix if number == 0 else 1)
     if (result >= count).any():
@@ -160,14 +161,12 @@ def _groups(labels: Symbols) -> Iterator[tuple[int, Symbols]]:
         yield int(label), np.flatnonzero(labels == label)
 
 
-def _table(tables: dict[tuple[object, ...], _Table], key: tuple[object, ...], start: Any) -> _Table:
+def _table(
+    tables: dict[tuple[object, ...], _Table], key: tuple[object, ...], start: Callable[[], Symbols]
+) -> _Table:
     if key not in tables:
         tables[key] = _Table(start())
     return tables[key]
-
-
-def _of(*counts: int) -> Symbols:
-    return np.array(counts, np.int64)
 
 
 def _peaked(levels: int) -> Symbols:

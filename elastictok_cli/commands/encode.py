@@ -128,6 +128,8 @@ def encode(
     """
     error = _target_error(mse, psnr, tokens)
     _check_search(search, predictor, tokens)
+    if effort is not None and tokens is not None:
+        raise Failure("--effort needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
     check_window(start, duration)
     target = target or _default_target(source)
     if as_json and str(target) == PIPE:

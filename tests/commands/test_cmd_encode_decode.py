@@ -349,3 +349,14 @@ def test_an_etk_file_does_not_get_the_name_of_a_video(clip: Path, tmp_path: Path
     result = run("encode", clip, tmp_path / name)
     assert (result.exit_code, "name it so" in result.stderr) == (2, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_effort_is_0_to_9_and_for_targets(clip: Path, etk: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.etk"
+    assert run("encode", clip, target, "--effort", 10).exit_code == 2
+    refused = run("encode", clip, target, "--effort", 3, "--tokens", 2)
+    assert (refused.exit_code, "--effort needs a target" in refused.stderr) == (2, True)
+    assert not target.exists()
+    assert run("encode", clip, target, "--effort", 0, "--duration", 0.2).exit_code == 0
+    with EtkReader(target) as reader:
+        assert reader.header.options["effort"] == 0
