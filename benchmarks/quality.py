@@ -39,7 +39,8 @@ def main() -> None:
     if not videos:
         sys.exit(f"no videos in {options.data}")
     found = {
-        target: [note(measure(loaded, clip, target, device)) for clip in videos] for target in options.targets
+        target: [note(measure(loaded, clip, target, device, effort=options.effort)) for clip in videos]
+        for target in options.targets
     }
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     anchors = json.loads(options.anchors.read_text()) if options.anchors else {}
@@ -66,6 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--baseline", type=Path, help="a checkpoint to compare tokens with at 0.007")
     parser.add_argument("--targets", type=float, nargs="+", default=TARGETS)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--effort", type=int, default=5, help="as of encode")
     parser.add_argument("--readme", type=Path, help="file whose tables are replaced")
     return parser.parse_args()
 

@@ -15,6 +15,7 @@ import torch
 from elastictok_cli.codec import events
 from elastictok_cli.codec.decoder import decode
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
+from elastictok_cli.codec.search import DEFAULT_EFFORT
 from elastictok_cli.evaluation import clips
 from elastictok_cli.tokenizer.checkpoint import Loaded
 from formats import EtkReader, EtkWriter
@@ -45,9 +46,11 @@ class Measured:
         return 4 * self.bytes / self.frames
 
 
-def measure(loaded: Loaded, clip: clips.Clip, target: float, device: torch.device) -> Measured:
+def measure(
+    loaded: Loaded, clip: clips.Clip, target: float, device: torch.device, *, effort: int = DEFAULT_EFFORT
+) -> Measured:
     """Encode to memory, decode again. Raises ValueError if the decoder gives another number of frames."""
-    options = EncodeOptions(mse=target)
+    options = EncodeOptions(mse=target, effort=effort)
     file = io.BytesIO()
     writer = EtkWriter(file, make_header(clip.info, loaded, options))
     *_, last = encode(clip.info, clip.frames, lambda: b"", loaded, writer, options, device)
