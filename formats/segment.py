@@ -1,15 +1,19 @@
 """The SEGMENT payload: blocks to bytes and back (SPEC.md, 5)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from formats.errors import Corrupt, InvalidRecord, LimitExceeded
+from formats import predicted, rice
+from formats.errors import Corrupt, InvalidRecord, LimitExceeded, UnsupportedVersion
+from formats.lanes import Reader, Writer, lanes_for
 from formats.records import (
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
+    MAX_SEGMENT_TOKENS,
     MAX_TIME,
     Block,
     Header,
@@ -26,6 +30,9 @@ from formats.wire import Cursor, pack_blob, pack_column, pack_svarint, pack_uvar
 _NAN = 0x7E00  # the one float16 pattern for "unknown"
 _MISSED, _SCENE_CUT, _FRAMES = 64, 128, 63
 _PACKED = 8
+_PREDICTED = 16
+_CELLS_PER_LANE = 4096
+_MOST_KEEP_BYTES = 8 << 20  # of predicted keep maps: 2^20 cells of 28 bits and their lanes are far less
 _AXES = 3  # blocks, rows, columns: bits 1, 2, 4 of the keep coding
 _TRIES = 4  # keep codings that are really compressed; the estimate picks them
 
@@ -34,13 +41,14 @@ def pack_segment(header: Header, number: int, blocks: Sequence[Block]) -> bytes:
     """Encode blocks. Raises InvalidRecord or LimitExceeded if they cannot be a segment of this file."""
     check_segment(header, blocks)
     keeps = np.stack([block.keep for block in blocks])
+    frames = [len(block.pts) for block in blocks]
     return b"".join(
         [
             pack_uvarint(number),
             pack_uvarint(len(blocks)),
             pack_blob(_pack_facts(blocks)),
-            _pack_keep(keeps, header.model.tokens_per_cell),
-            _pack_tokens([block.tokens for block in blocks], keeps, header.model),
+            _pack_keep(keeps, frames, header.model.tokens_per_cell),
+            _pack_tokens([block.tokens for block in blocks], keeps, frames, header.model),
         ]
     )
 
@@ -56,22 +64,23 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
     if count * rows * columns > MAX_CELLS:
         raise LimitExceeded(f"segment of {count * rows * columns} cells, the limit is {MAX_CELLS}")
     facts = _Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
-    keeps = _unpack_keep(cursor, (count, rows, columns), header.model)
+    frames = np.diff(facts.starts).tolist()
+    keeps = _unpack_keep(cursor, (count, rows, columns), frames, header.model)
     kept: Sequence[TokenArray]
     if tokens:
-        kept = _unpack_tokens(cursor, keeps, header.model)
+        kept = _unpack_tokens(cursor, keeps, frames, header.model)
         cursor.finish()
     else:
         kept = [np.empty(0, np.uint16)] * count
     blocks = []
     for index in range(count):
-        frames = slice(facts.starts[index], facts.starts[index + 1])
+        own = slice(facts.starts[index], facts.starts[index + 1])
         block = Block(
-            pts=tuple(facts.pts[frames]),
-            durations=tuple(facts.durations[frames]),
+            pts=tuple(facts.pts[own]),
+            durations=tuple(facts.durations[own]),
             keep=keeps[index],
             tokens=kept[index],
-            frame_mse=tuple(facts.errors[frames]),
+            frame_mse=tuple(facts.errors[own]),
             missed=bool(facts.flags[index] & _MISSED),
             scene_cut=bool(facts.flags[index] & _SCENE_CUT),
         )
@@ -80,16 +89,18 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
     return number, blocks
 
 
-def _pack_tokens(blocks: Sequence[Any], keeps: UInt16Array, model: ModelRef) -> bytes:
-    return (
-        encode_vectors(blocks, keeps, model.vector) if model.vector else encode_tokens(blocks, keeps, model)
-    )
+def _pack_tokens(blocks: Sequence[Any], keeps: UInt16Array, frames: Sequence[int], model: ModelRef) -> bytes:
+    if model.vector:
+        return encode_vectors(blocks, keeps, model.vector)
+    return encode_tokens(blocks, keeps, frames, model)
 
 
-def _unpack_tokens(cursor: Cursor, keeps: UInt16Array, model: ModelRef) -> Sequence[TokenArray]:
-    return (
-        decode_vectors(cursor, keeps, model.vector) if model.vector else decode_tokens(cursor, keeps, model)
-    )
+def _unpack_tokens(
+    cursor: Cursor, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+) -> Sequence[TokenArray]:
+    if model.vector:
+        return decode_vectors(cursor, keeps, model.vector)
+    return decode_tokens(cursor, keeps, frames, model)
 
 
 def pack_errors(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
@@ -129,7 +140,8 @@ def _pack_facts(blocks: Sequence[Block]) -> bytes:
     else:
         patterns = pack_errors(errors)
         changes = patterns - np.concatenate([[np.uint16(0)], patterns[:-1]])  # modulo 2^16
-        parts.append(b"\1" + _byte_planes(changes))
+        plain = b"\1" + _byte_planes(changes)
+        parts.append(plain if np.isnan(errors).any() else min(b"\2" + rice.pack(patterns), plain, key=len))
     return b"".join(parts)
 
 
@@ -176,6 +188,8 @@ class _Facts:
         elif coding == 1:
             changes = _from_byte_planes(cursor.take(2 * total))
             self.errors = unpack_errors(changes.cumsum(dtype=np.uint16)).tolist()
+        elif coding == 2:
+            self.errors = unpack_errors(rice.unpack(cursor, total)).tolist()
         else:
             raise Corrupt(f"error coding {coding}")
         cursor.finish()
@@ -186,7 +200,44 @@ def _expected_durations(steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate([steps, steps[-1:]]) if len(steps) else np.zeros(1, np.int64)
 
 
-def _pack_keep(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
+def _pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -> bytes:
+    plain = _pack_keep_plainly(keeps, tokens_per_cell)
+    if keeps.size > predicted.MOST_CELLS:
+        return plain
+    return min(plain, _pack_keep_predicted(keeps, frames), key=len)
+
+
+def _pack_keep_predicted(keeps: UInt16Array, frames: Sequence[int]) -> bytes:
+    totals = keeps.reshape(len(keeps), -1).sum(1, dtype=np.int64)
+    writer = Writer(_keep_lanes(totals, keeps[0].size))
+    predicted.code_keeps(keeps, totals, np.array(frames, np.int64), writer)
+    data = writer.bytes()
+    return b"".join(
+        [bytes([_PREDICTED]), *map(pack_uvarint, totals.tolist()), pack_uvarint(2 * len(data)), data]
+    )
+
+
+def _unpack_keep_predicted(cursor: Cursor, shape: tuple[int, int, int], frames: Sequence[int]) -> UInt16Array:
+    if math.prod(shape) > predicted.MOST_CELLS:
+        raise LimitExceeded(f"a predicted keep map of {math.prod(shape)} cells")
+    numbers = [cursor.uvarint() for _ in range(shape[0])]
+    if max(numbers) > MAX_SEGMENT_TOKENS:
+        raise LimitExceeded(f"block of {max(numbers)} tokens")
+    totals = np.array(numbers, np.int64)
+    data = cursor.blob(_MOST_KEEP_BYTES)
+    reader = Reader(data, _keep_lanes(totals, shape[1] * shape[2]))
+    blank = np.zeros(shape, np.uint16)
+    keeps = predicted.code_keeps(blank, totals, np.array(frames, np.int64), reader)
+    reader.finish()
+    return keeps.astype(np.uint16)
+
+
+def _keep_lanes(totals: npt.NDArray[np.int64], cells: int) -> int:
+    """Lanes for the keep maps of blocks with so many tokens and cells; empty blocks are not coded."""
+    return lanes_for(int((totals > 0).sum()) * cells, _CELLS_PER_LANE)
+
+
+def _pack_keep_plainly(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
     values = keeps.astype(_keep_type(tokens_per_cell))
     candidates = []
     for axes in range(1 << _AXES):
@@ -203,13 +254,28 @@ def _pack_keep(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
     return min((bytes([coding]) + pack_blob(data) for coding, data in candidates[:_TRIES]), key=len)
 
 
-def _unpack_keep(cursor: Cursor, shape: tuple[int, int, int], model: ModelRef) -> UInt16Array:
-    kind = _keep_type(model.tokens_per_cell)
-    cells = shape[0] * shape[1] * shape[2]
-    flat: npt.NDArray[Any]
+def _unpack_keep(
+    cursor: Cursor, shape: tuple[int, int, int], frames: Sequence[int], model: ModelRef
+) -> UInt16Array:
     coding = cursor.byte()
-    if coding >= 1 << _AXES + 1:
-        raise Corrupt(f"keep coding {coding}")
+    if coding == _PREDICTED:
+        keeps = _unpack_keep_predicted(cursor, shape, frames)
+    elif coding < 1 << _AXES + 1:
+        keeps = _unpack_keep_plainly(cursor, coding, shape, model)
+    else:
+        raise UnsupportedVersion(f"keep coding {coding} is unknown: a newer program is needed")
+    if int(keeps.max()) > model.tokens_per_cell:
+        raise Corrupt("a cell keeps more tokens than its sequence has")
+    check_token_count(int(keeps.sum(dtype=np.int64)), model)
+    return keeps
+
+
+def _unpack_keep_plainly(
+    cursor: Cursor, coding: int, shape: tuple[int, int, int], model: ModelRef
+) -> UInt16Array:
+    kind = _keep_type(model.tokens_per_cell)
+    cells = math.prod(shape)
+    flat: npt.NDArray[Any]
     if coding & _PACKED:
         packed = np.frombuffer(cursor.blob_of((cells + 1) // 2), np.uint8)
         zigzag = np.stack([packed & 15, packed >> 4], axis=-1).ravel()[:cells].astype(kind)
@@ -222,11 +288,7 @@ def _unpack_keep(cursor: Cursor, shape: tuple[int, int, int], model: ModelRef) -
     for axis in range(_AXES):
         if coding >> axis & 1:
             values = values.cumsum(axis=axis, dtype=kind)
-    keeps = values.astype(np.uint16)
-    if int(keeps.max()) > model.tokens_per_cell:
-        raise Corrupt("a cell keeps more tokens than its sequence has")
-    check_token_count(int(keeps.sum(dtype=np.int64)), model)
-    return keeps
+    return values.astype(np.uint16)
 
 
 def _keep_type(tokens_per_cell: int) -> type[Any]:

@@ -12,7 +12,7 @@ from formats.errors import UnsupportedVersion
 from formats.records import ModelRef, UInt16Array
 from formats.wire import Cursor, pack_blob
 
-RANGED = 3
+RANGED, PREDICTED = 3, 4
 
 
 def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
@@ -56,8 +56,13 @@ def segment_slots(keeps: UInt16Array) -> Iterator[npt.NDArray[np.int32]]:
         yield slot
 
 
-def encode_tokens(blocks: Sequence[UInt16Array], keeps: UInt16Array, model: ModelRef) -> bytes:
-    """Encode the tokens of a segment by the coding that is smallest here. keeps: (blocks, h, w)."""
+def encode_tokens(
+    blocks: Sequence[UInt16Array], keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+) -> bytes:
+    """Encode the tokens of a segment by the coding that is smallest here.
+
+    keeps: (blocks, h, w). frames: how many real ones each block has.
+    """
     ordered = np.empty(sum(map(len, blocks)), np.uint16)
     for tokens, slots in zip(blocks, segment_slots(keeps), strict=True):
         ordered[slots] = tokens
@@ -66,23 +71,35 @@ def encode_tokens(blocks: Sequence[UInt16Array], keeps: UInt16Array, model: Mode
         planes = _split(ordered, radices)
         candidates.append(bytes([coding]) + b"".join(pack_blob(plane.tobytes()) for plane in planes))
     if ranged.allows(model):
-        candidates.append(bytes([RANGED]) + ranged.encode(ordered, keeps, model))
+        coded = None
+        if ranged.allows_predicted(keeps, model):
+            coded = ranged.encode_predicted(ordered, keeps, np.array(frames, np.int64), model)
+        if coded is not None:
+            candidates.append(bytes([PREDICTED]) + coded)
+        else:
+            candidates.append(bytes([RANGED]) + ranged.encode(ordered, keeps, model))
     return min(candidates, key=len)
 
 
-def decode_tokens(cursor: Cursor, keeps: UInt16Array, model: ModelRef) -> list[UInt16Array]:
+def decode_tokens(
+    cursor: Cursor, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+) -> list[UInt16Array]:
     """Decode the tokens of a segment, for each block (keep.sum(),). Raises EtkError."""
     total = int(keeps.sum(dtype=np.int64))
-    ordered = _decode_values(cursor, total, keeps, model)
+    ordered = _decode_values(cursor, total, keeps, frames, model)
     return [ordered[slots] for slots in segment_slots(keeps)]
 
 
-def _decode_values(cursor: Cursor, total: int, keeps: UInt16Array, model: ModelRef) -> UInt16Array:
+def _decode_values(
+    cursor: Cursor, total: int, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+) -> UInt16Array:
     coding = cursor.byte()
     if coding == 0:
         return np.frombuffer(cursor.blob_of(2 * total), "<u2").astype(np.uint16)
     if coding == RANGED and ranged.allows(model):
         return ranged.decode(cursor.rest(), keeps, model)
+    if coding == PREDICTED and ranged.allows_predicted(keeps, model):
+        return ranged.decode_predicted(cursor.rest(), keeps, np.array(frames, np.int64), model)
     radices = _planes(model).get(coding)
     if radices is None:
         raise UnsupportedVersion(f"token coding {coding} is unknown: a newer program is needed")

@@ -30,6 +30,9 @@ from formats import (
     pack_tokens,
 )
 
+KEYFRAME_INTERVAL = 5.0  # seconds, where nothing is said
+# FFmpeg's numbers for "not said", which a file need not repeat
+_UNSAID = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range": 0}
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
 _CLEAR_GAIN = 0.85  # how much cheaper per frame a shorter block must be
 
@@ -41,7 +44,7 @@ class EncodeOptions:
     mse: float | None = 0.007  # target per block, on [-1, 1] pixels
     tokens: int | None = None  # or: this many tokens in every cell
     allocation: Literal["cell", "block"] = "cell"
-    keyframe_interval: float = 5.0  # seconds between seek points
+    keyframe_interval: float = KEYFRAME_INTERVAL  # seconds between seek points
     effort: int = search.DEFAULT_EFFORT  # 0 to 9, for models whose encoder does not see the length
     search: lengths.Method = "binary"  # for models whose encoder sees the length
     guess: lengths.Guess | None = None  # what the search "predict" begins with
@@ -71,7 +74,7 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
         allocation=options.allocation,
         rotation=info.rotation,
         pixel_format=info.pixel_format,
-        color=dict(info.color),
+        color={tag: value for tag, value in info.color.items() if value != _UNSAID.get(tag)},
         average_rate=(rate.numerator, rate.denominator) if rate else None,
         pixel_aspect=(info.pixel_aspect.numerator, info.pixel_aspect.denominator),
         source_bytes=info.size_bytes,
@@ -84,8 +87,10 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
 
 
 def _recorded(spec: TokenizerSpec, options: EncodeOptions) -> dict[str, str | int | float | bool]:
-    """The options that the header keeps."""
-    recorded: dict[str, str | int | float | bool] = {"keyframe_interval": options.keyframe_interval}
+    """The options that the header keeps: those that differ from what is usual."""
+    recorded: dict[str, str | int | float | bool] = {}
+    if options.keyframe_interval != KEYFRAME_INTERVAL:
+        recorded["keyframe_interval"] = options.keyframe_interval
     if not spec.nested:
         recorded["search"] = options.search
     elif options.effort != search.DEFAULT_EFFORT:
