@@ -1,6 +1,7 @@
 """`elastictok compare`: a source beside what .etk files made of it, and where their tokens went."""
 
 import math
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -142,8 +143,13 @@ def _check(source: Path, files: list[Path], target: str, *, force: bool) -> None
         raise Failure("compare reads files, not standard input", ExitCode.USAGE)
     if target == PIPE:
         raise Failure("compare writes a file, not standard output", ExitCode.USAGE)
+    path = Path(target)
     for read in (source, *files):
-        check_target(Path(target), force=force, source=read)
+        check_target(path, force=force, source=read)
+    if not (target.endswith(("/", os.sep)) or path.is_dir()):
+        from elastictok_cli.video.writer import check_kind
+
+        check_kind(path)
 
 
 class _Watch:

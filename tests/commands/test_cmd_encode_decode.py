@@ -193,13 +193,19 @@ def test_bad_input_is_3_and_leaves_nothing(clip: Path, etk: Path, tmp_path: Path
         ("encode", clip, target, "--start", 100),
         ("decode", tmp_path / "missing.etk", target),
         ("decode", etk, tmp_path / "out.mp4", "--start", 100),
-        ("decode", etk, tmp_path / "out.xyz"),
     ):
         result = run(*arguments)
         assert result.exit_code == 3, arguments
         assert result.stderr.startswith("elastictok: ")
         assert result.stderr.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["text.mp4"]
+
+
+def test_an_output_of_an_unknown_kind_is_wrong_usage(etk: Path, tmp_path: Path) -> None:
+    result = run("decode", etk, tmp_path / "out.xyz")
+    assert result.exit_code == 2
+    assert "no suffix that says how to write it" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_weights_are_named(etk: Path, tmp_path: Path) -> None:
