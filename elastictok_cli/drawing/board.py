@@ -28,8 +28,9 @@ class Heading:
 class Moment:
     """One frame to draw.
 
-    time, end: when it is shown, seconds on the clock of the chart. original: (H, W, 3). shown: each file's picture, with its keep map
-    tinted over where that is wanted, or None where the file has lost the frame. differences: likewise, or empty.
+    time, end: when it is shown, seconds on the clock of the chart. original: (H, W, 3). shown: each file's picture,
+    with its keep map tinted over where that is wanted, or None where the file has lost the frame. differences:
+    likewise, or empty.
     lines: a line for each caption: the original, the files, the differences.
     """
 

@@ -63,7 +63,7 @@ def _outline(size: tuple[int, int], cell: tuple[int, int]) -> npt.NDArray[np.boo
     down, across = (np.arange(length) % side for length, side in zip(size, cell, strict=True))
     rows = (down == 0) | (down == cell[0] - 1)
     columns = (across == 0) | (across == cell[1] - 1)
-    return rows[:, None] | columns
+    return np.asarray(rows[:, None] | columns)
 
 
 def scale_bar(width: int, height: int) -> Pixels:

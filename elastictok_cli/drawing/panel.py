@@ -95,7 +95,7 @@ class ChartPanel:
         """
         end = min([end, *(track.usage.after(time) for track in self._tracks)])
         if end >= max(track.end for track in self._tracks):
-            return self._full.shape[1]
+            return int(self._full.shape[1])
         return max(0, round(self.x_of(end)) - _HALF_LINE)
 
 
