@@ -28,8 +28,8 @@ def columns(values: Sequence[float], lengths: Sequence[float], width: int) -> li
     found = np.zeros(width)
     np.maximum.at(found, first, np.asarray(values, np.float64))
     for place in np.flatnonzero(~small & (last > first + 1)):  # at most one for each column
-        part = found[first[place] : last[place]]
-        np.maximum(part, values[place], out=part)
+        columns = slice(first[place], last[place])
+        found[columns] = np.maximum(found[columns], values[int(place)])
     return [float(value) for value in found]
 
 

@@ -227,7 +227,7 @@ def _summary(job: "Comparison", target: str, watch: _Watch, *, damaged: bool) ->
                 "tokens_per_block": track.capacity,
                 "share": side.spent.tokens / side.spent.blocks / track.capacity,
                 "bytes": side.spent.bytes,
-                "kbps": units.kbps(side.spent.bytes, side.spent.end - side.spent.begin),
+                "kbps": units.kbps(side.spent.bytes, side.spent.end - side.spent.begin, side.spent.frames),
                 "mse": mean.mse,
                 "psnr": mean.psnr,
                 "ssim": mean.ssim,

@@ -204,7 +204,7 @@ def _summary(reader: "EtkReader", totals: Totals, damage: list[str]) -> dict[str
         "max_block_tokens": max(counts, default=0),
         "share": mean / _capacity(reader),
         "video_bytes": round(totals.bytes),
-        "kbps": units.kbps(totals.bytes, totals.duration),
+        "kbps": units.kbps(totals.bytes, totals.duration, totals.frames),
         "mse": mse,
         "psnr": units.psnr(mse),
         "worst_frame_mse": worst,
