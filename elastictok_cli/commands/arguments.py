@@ -58,7 +58,9 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="JSON lines on standard output; docs/json-output.md."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Neither progress nor summary.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Neither progress nor summary; warnings and errors stay.")
+]
 
 
 def check_window(start: float | None, duration: float | None) -> None:

@@ -48,7 +48,8 @@ def source_facts(path: Path, info: "VideoInfo") -> str:
 def file_facts(spent: "Spent", mse: float) -> str:
     """Of the frames compared: tokens, bytes, rate, PSNR of the mean error."""
     parts = [f"{spent.tokens:,} {'token' if spent.tokens == 1 else 'tokens'}", units.size(spent.bytes)]
-    if (rate := units.kbps(spent.bytes, spent.end - spent.begin)) is not None and spent.frames > 1:
+    rate = units.kbps(spent.bytes, spent.end - spent.begin, spent.frames)
+    if rate is not None:
         parts.append(f"{rate:.0f} kbps")
     if not math.isnan(mse):
         parts.append(f"{units.psnr(mse):.1f} dB")

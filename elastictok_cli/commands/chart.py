@@ -1,7 +1,6 @@
 """Token usage over time in the terminal, from characters."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _WIDEST = 4  # characters of a bar, where there are few
@@ -16,21 +15,22 @@ def columns(values: Sequence[float], lengths: Sequence[float], width: int) -> li
     """
     if not values or width < 1:
         return []
+    import numpy as np  # not needed for --help
+
     if not all(length > 0 for length in lengths):
         lengths = [1.0] * len(values)
-    ends = list(accumulate(lengths))
-    found = [0.0] * width
-    begin = 0.0
-    for value, end in zip(values, ends, strict=True):
-        low, high = (place * width / ends[-1] for place in (begin, end))
-        first, last = round(low), round(high)
-        if first >= last:  # less than a column
-            first = min(width - 1, int((low + high) / 2))
-            last = first + 1
-        for column in range(first, last):
-            found[column] = max(found[column], value)
-        begin = end
-    return found
+    ends = np.cumsum(np.asarray(lengths, np.float64))
+    high = ends * width / ends[-1]
+    low = np.append(0.0, high[:-1])
+    first, last = np.rint(low).astype(int), np.rint(high).astype(int)
+    small = first >= last  # less than a column
+    first = np.where(small, np.minimum(width - 1, ((low + high) / 2).astype(int)), first)
+    found = np.zeros(width)
+    np.maximum.at(found, first, np.asarray(values, np.float64))
+    for place in np.flatnonzero(~small & (last > first + 1)):  # at most one for each column
+        columns = slice(first[place], last[place])
+        found[columns] = np.maximum(found[columns], values[int(place)])
+    return [float(value) for value in found]
 
 
 def bars(values: Sequence[float], top: float, height: int) -> list[str]:

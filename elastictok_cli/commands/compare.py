@@ -1,6 +1,7 @@
 """`elastictok compare`: a source beside what .etk files made of it, and where their tokens went."""
 
 import math
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -142,8 +143,13 @@ def _check(source: Path, files: list[Path], target: str, *, force: bool) -> None
         raise Failure("compare reads files, not standard input", ExitCode.USAGE)
     if target == PIPE:
         raise Failure("compare writes a file, not standard output", ExitCode.USAGE)
+    path = Path(target)
     for read in (source, *files):
-        check_target(Path(target), force=force, source=read)
+        check_target(path, force=force, source=read)
+    if not (target.endswith(("/", os.sep)) or path.is_dir()):
+        from elastictok_cli.video.writer import check_kind
+
+        check_kind(path)
 
 
 class _Watch:
@@ -221,7 +227,7 @@ def _summary(job: "Comparison", target: str, watch: _Watch, *, damaged: bool) ->
                 "tokens_per_block": track.capacity,
                 "share": side.spent.tokens / side.spent.blocks / track.capacity,
                 "bytes": side.spent.bytes,
-                "kbps": units.kbps(side.spent.bytes, side.spent.end - side.spent.begin),
+                "kbps": units.kbps(side.spent.bytes, side.spent.end - side.spent.begin, side.spent.frames),
                 "mse": mean.mse,
                 "psnr": mean.psnr,
                 "ssim": mean.ssim,

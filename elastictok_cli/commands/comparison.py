@@ -215,6 +215,7 @@ class Comparison:
     def _moment(self, item: Measured) -> Moment:
         frame = item.frame
         seconds = float((frame.pts + self.original.shift) * self.original.time_base)
+        length = frame.duration * self.original.time_base or _length_of(item.usages)
         differences: list[npt.NDArray[np.uint8] | None] = []
         lines = [
             captions.source_line(item.usages, seconds, still=self.still),
@@ -227,6 +228,7 @@ class Comparison:
             lines += map(captions.difference_line, item.usages)
         return Moment(
             time=seconds,
+            end=seconds + float(length),
             original=frame.rgb,
             shown=[self._picture(side, one) for side, one in zip(self.sides, item.shown, strict=True)],
             differences=differences,
@@ -238,6 +240,11 @@ class Comparison:
             return None if shown is None else shown.rgb
         model = side.reader.header.model
         return heat.overlay(shown.rgb, shown.keep, model.tokens_per_cell, model.cell)
+
+
+def _length_of(usages: Sequence[FrameUsage | None]) -> float:
+    """Seconds for which the files show a frame; 0 where none of them knows."""
+    return next((usage.duration for usage in usages if usage is not None), 0.0)
 
 
 def _error_of(usage: FrameUsage) -> float:

@@ -1,6 +1,7 @@
 """`elastictok encode`: a video to an .etk file."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -169,7 +170,7 @@ def encode(
             if seconds is not None:
                 header.options[name] = seconds
         writer = EtkWriter(stream, header)
-        watch = _Watch(display)
+        watch = _Watch(display, lambda: reader.aux_rate)
         warned = 0
         for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):
             for text in reader.warnings[warned:]:
@@ -182,6 +183,8 @@ def encode(
     assert watch.finished is not None
     whole = start is None and duration is None
     facts = _summary(watch.finished, watch.missed, whole=whole)
+    if quiet and facts["missed"]:  # the summary would have said it
+        display.warn(_missed(facts["missed"], error))
     for line in _report(str(target), facts, error):
         display.note(line)
     lines.write("summary", {"output": str(target), **facts})
@@ -254,16 +257,18 @@ def _check_tokens(options: "EncodeOptions", most: int) -> None:
 
 
 class _Watch:
-    """Turns events into the state of the progress display."""
+    """Turns events into the state of the progress display. side_rate: bytes a second of audio and subtitles."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, side_rate: Callable[[], float]) -> None:
         self.finished: Finished | None = None
         self.missed: list[BlockDone] = []
-        self._display = display
+        self._display, self._side_rate = display, side_rate
         self._began = time.monotonic()
         self._blocks = self._frames = self._tokens = 0
         self._error = 0.0
-        self._written = 0  # bytes
+        self._seconds = 0.0  # of the video so far
+        self._first: float | None = None  # time of the first block
+        self._written = 0  # bytes of segments
         self._written_tokens = 0  # of the segments in them
 
     def see(self, event: "Event") -> None:
@@ -279,11 +284,14 @@ class _Watch:
                 self._frames += event.frames
                 self._tokens += event.tokens
                 self._error += sum(event.frame_mse)
+                self._first = event.time if self._first is None else self._first
+                self._seconds = event.time - self._first + (event.frames / self._rate if self._rate else 0)
                 if event.missed:
                     self.missed.append(event)
                 self._show()
             case events.SegmentWritten():
-                self._written, self._written_tokens = event.bytes_so_far, self._tokens
+                self._written += event.bytes
+                self._written_tokens = self._tokens
             case events.Finished():
                 self.finished = event
 
@@ -298,7 +306,7 @@ class _Watch:
             head += f"  {fraction:.0%}  eta {units.clock(spent / fraction - spent)}"
         size = self._size()
         facts = [units.speed(self._frames, spent)]
-        if self._rate:
+        if self._rate and total != 1:
             facts.append(f"{size * 8 / 1000 * self._rate / self._frames:.0f} kbps")
         facts.append(f"est {units.size(size / fraction)}" if fraction else units.size(size))
         facts.append(units.quality(self._error / self._frames))
@@ -308,9 +316,13 @@ class _Watch:
         self._display.show(fraction, head, "  ".join(facts))
 
     def _size(self) -> float:
-        """Bytes so far; tokens that wait for their segment count as those written did, or 2 bytes each."""
+        """Bytes so far; tokens that wait for their segment count as those written did, or 2 bytes each.
+
+        Audio and subtitles count as they go with the pictures: how far ahead of these they were read differs.
+        """
         each = self._written / self._written_tokens if self._written_tokens else 2.0
-        return self._written + each * (self._tokens - self._written_tokens)
+        video = self._written + each * (self._tokens - self._written_tokens)
+        return video + self._side_rate() * self._seconds
 
 
 def _expected_frames(started: "Started") -> int | None:
@@ -338,11 +350,15 @@ def _summary(finished: "Finished", missed: "list[BlockDone]", *, whole: bool) ->
         "mean_block_tokens": finished.tokens / blocks,
         "share": finished.tokens / blocks / finished.tokens_per_block,
         "psnr": units.psnr(finished.mse),
-        "kbps": units.kbps(finished.bytes, finished.duration),
+        "kbps": units.kbps(finished.bytes, finished.duration, finished.frames),
         "source_ratio": finished.bytes / source_bytes if source_bytes else None,
         "fps": finished.frames / finished.seconds if finished.seconds else None,
         "missed": [{"index": block.index, "time": block.time, "mse": block.mse} for block in missed],
     }
+
+
+def _missed(blocks: list[dict[str, Any]], target: float | None) -> str:
+    return f"{units.count(len(blocks), 'block')} did not reach {units.quality(target or 0)}"
 
 
 def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]:
@@ -363,9 +379,7 @@ def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]
     ]
     missed = facts["missed"]
     if missed:
-        lines.append(
-            f"  missed   {units.count(len(missed), 'block')} did not reach {units.quality(target or 0)}:"
-        )
+        lines.append(f"  missed   {_missed(missed, target)}:")
         for block in missed[:_MOST_NAMED]:
             lines.append(
                 f"           block {block['index']} at {units.clock(block['time'], 2)}, {units.quality(block['mse'])}"

@@ -13,7 +13,7 @@ from typing import ParamSpec
 import typer
 
 from elastictok_cli.commands import units
-from elastictok_cli.video import VideoError
+from elastictok_cli.video import UnknownKind, VideoError
 
 P = ParamSpec("P")
 
@@ -92,6 +92,8 @@ def _explain(error: BaseException) -> tuple[str, ExitCode]:
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", ExitCode.INTERRUPTED
+    if isinstance(error, UnknownKind):
+        return str(error), ExitCode.USAGE
     if isinstance(error, VideoError):
         return str(error), ExitCode.BAD_INPUT
     if isinstance(error, NotAnEtkFile):

@@ -23,7 +23,7 @@ from elastictok_cli.commands.extras import STRUCTURE, need
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.stats_text import Table, report
 from elastictok_cli.commands.targets import PIPE, check_source, check_target, publish
-from elastictok_cli.commands.usage import MEASURED, FrameUsage, Totals, frames, put_on_track
+from elastictok_cli.commands.usage import MEASURED, FrameUsage, Totals, put_on_track, segments
 from elastictok_cli.drawing.tracks import Track
 
 if TYPE_CHECKING:
@@ -85,19 +85,26 @@ def stats(
         sheet = _Sheet(stack, csv_target)
         lines.write("file", _file_facts(reader, source))
         track = Track(name, _capacity(reader), reader.header.target_mse)
-        rows = (
-            frames(reader)
-            if original is None
-            else _measured(stack, reader, source, original, model, find_device(device, threads))
-        )
-        for row in rows:
-            totals.add(row)
+        wanted = as_json or csv_target is not None or plot_target is not None
+
+        def see(row: FrameUsage) -> None:
             if plot_target is not None:
                 put_on_track(track, row)
-            table.add(row)
             sheet.add(row)
             if as_json:
                 lines.write("frame", row._asdict())
+
+        if original is None:
+            for usage in segments(reader):
+                totals.add_segment(usage)
+                table.add_segment(usage)
+                for row in usage.rows() if wanted else ():  # making them takes most of the time
+                    see(row)
+        else:
+            for row in _measured(stack, reader, source, original, model, find_device(device, threads)):
+                totals.add(row)
+                table.add(row)
+                see(row)
         if plot_target is not None:
             _draw(plot_target, name, track)
         damage = describe_damage(reader)
@@ -197,7 +204,7 @@ def _summary(reader: "EtkReader", totals: Totals, damage: list[str]) -> dict[str
         "max_block_tokens": max(counts, default=0),
         "share": mean / _capacity(reader),
         "video_bytes": round(totals.bytes),
-        "kbps": units.kbps(totals.bytes, totals.duration),
+        "kbps": units.kbps(totals.bytes, totals.duration, totals.frames),
         "mse": mse,
         "psnr": units.psnr(mse),
         "worst_frame_mse": worst,

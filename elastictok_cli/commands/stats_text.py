@@ -1,19 +1,23 @@
 """What `stats` tells people: facts, a chart, a table."""
 
+import heapq
 import math
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from elastictok_cli.commands import chart, units
-from elastictok_cli.commands.usage import FrameUsage, Totals
+from elastictok_cli.commands.usage import FrameUsage, SegmentUsage, Totals
 
 if TYPE_CHECKING:
     from formats import EtkReader
 
-_HEAD, _TAIL = 16, 8  # frames shown of a long file
-_MOST_NAMED = 10  # missed blocks
+# Of a long file are shown: so many frames, and the first frames of so many blocks.
+_HEAD, _TAIL = 12, 6
+_COSTLY, _CUTS = 8, 8
+_MOST_NAMED = 10  # blocks at cuts, and those that missed
 
 
 def report(
@@ -95,12 +99,18 @@ def _summary_lines(
         yield f"  quality  {mean} on average; worst frame {worst}"
     if not math.isnan(summary["measured_mse"]):
         yield f"  measured {_measured(summary)}"
-    missed = summary["missed"]
-    if missed:
-        named = missed if show_all else missed[:_MOST_NAMED]
-        places = ", ".join(f"{number} ({units.clock(totals.block_times[number], 2)})" for number in named)
-        more = f" and {len(missed) - len(named)} more (--all names them)" if len(named) < len(missed) else ""
-        yield f"  missed   {units.count(len(missed), 'block')}: {places}{more}"
+    cuts = [number for number, cut in enumerate(totals.block_cut) if cut]
+    for name, numbers in (("cuts", cuts), ("missed", summary["missed"])):
+        if numbers:
+            yield f"  {name:8} {_places(numbers, totals, show_all=show_all)}"
+
+
+def _places(numbers: list[int], totals: Totals, *, show_all: bool) -> str:
+    """Blocks and when they begin."""
+    named = numbers if show_all else numbers[:_MOST_NAMED]
+    places = ", ".join(f"{number} ({units.clock(totals.block_times[number], 2)})" for number in named)
+    more = f" and {len(numbers) - len(named)} more (--all names them)" if len(named) < len(numbers) else ""
+    return f"{units.count(len(numbers), 'block')}: {places}{more}"
 
 
 def _measured(summary: dict[str, Any]) -> str:
@@ -113,19 +123,47 @@ def _measured(summary: dict[str, Any]) -> str:
 
 
 class Table:
-    """The first and last rows of a long file, or all of them."""
+    """Of a long file the first and last rows, and where tokens went: scene cuts and the costliest blocks. Or all."""
 
     def __init__(self, *, show_all: bool, measured: bool = False) -> None:
         self._measured = measured
         self._head: list[FrameUsage] = []
         self._tail: deque[FrameUsage] = deque(maxlen=_TAIL)
-        self._limit = None if show_all else _HEAD
-        self._count = 0
+        self._recent: deque[SegmentUsage] = deque()  # whose rows are made if they turn out to be the last
+        self._limit = math.inf if show_all else _HEAD
+        self._costly, self._cuts = _Costliest(_COSTLY), _Costliest(_CUTS)
+        self._block = -1
 
     def add(self, row: FrameUsage) -> None:
         """The next frame."""
-        self._count += 1
-        if self._limit is None or len(self._head) < self._limit:
+        self._add(row)
+        if row.block != self._block:
+            self._block = row.block
+            self._costly.offer(row)
+            if row.scene_cut:
+                self._cuts.offer(row)
+
+    def add_segment(self, usage: SegmentUsage) -> None:
+        """The next frames. Rows are made only of those that may be shown."""
+        facts = usage.facts
+        if len(self._head) < self._limit:
+            for row in usage.rows():
+                self._add(row)
+        else:
+            self._recent.append(usage)
+            while sum(len(later.facts.pts) for later in islice(self._recent, 1, None)) >= _TAIL:
+                self._recent.popleft()
+        if max(facts.tokens) > self._costly.least:
+            for number, tokens in enumerate(facts.tokens):
+                if tokens > self._costly.least:
+                    self._costly.offer(next(usage.block(number)))
+        if any(facts.scene_cuts):
+            for number, cut in enumerate(facts.scene_cuts):
+                if cut and facts.tokens[number] > self._cuts.least:
+                    self._cuts.offer(next(usage.block(number)))
+
+    def _add(self, row: FrameUsage) -> None:
+        if len(self._head) < self._limit:
             self._head.append(row)
         else:
             self._tail.append(row)
@@ -136,18 +174,22 @@ class Table:
             f"{'frame':>7} {'time':>11} {'block':>6} {'tokens':>8} {'share':>6} {'bytes':>8} {'mse':>9} {'psnr':>6}"
             + (f" {'measured':>8} {'ssim':>6} {'ms-ssim':>7}" if self._measured else "")
         )
-        yield from map(self._row, self._head)
-        hidden = self._count - len(self._head) - len(self._tail)
+        for usage in self._recent:
+            self._tail.extend(usage.rows())
+        costly = {row.frame for row in self._costly.rows}
+        rows = {row.frame: row for row in (*self._head, *self._tail, *self._costly.rows, *self._cuts.rows)}
+        hidden, expected = 0, min(rows, default=0)
+        for frame in sorted(rows):
+            if gap := frame - expected:
+                yield f"    ... {units.count(gap, 'frame')}"
+            hidden, expected = hidden + gap, frame + 1
+            yield self._row(rows[frame], costly=frame in costly and len(rows) > _COSTLY)
         if hidden:
-            yield f"    ... {units.count(hidden, 'frame')} not shown: --all shows them, --csv FILE writes them"
-        yield from map(self._row, self._tail)
+            yield f"{units.count(hidden, 'frame')} not shown: --all shows them, --csv FILE writes them"
 
-    def _row(self, row: FrameUsage) -> str:
-        notes = [
-            word
-            for word, said in (("key", row.keyframe), ("cut", row.scene_cut), ("missed", row.missed))
-            if said
-        ]
+    def _row(self, row: FrameUsage, *, costly: bool) -> str:
+        told = (("key", row.keyframe), ("cut", row.scene_cut), ("missed", row.missed), ("costly", costly))
+        notes = [word for word, said in told if said]
         line = (
             f"{row.frame:>7} {units.clock(row.time, 3):>11} {row.block:>6} {row.tokens:>8.1f} {row.share:>6.1%} "
             f"{row.bytes:>8.1f} {_known(row.mse, '9.3g')} {_known(row.psnr, '6.2f')}"
@@ -155,6 +197,33 @@ class Table:
         if self._measured:
             line += f" {_known(row.measured_psnr, '8.2f')} {_known(row.ssim, '6.4f')} {_known(row.ms_ssim, '7.4f')}"
         return f"{line}  {' '.join(notes)}".rstrip()
+
+
+class _Costliest:
+    """The first frames of at most `count` blocks: those with most tokens, of equals the earlier ones."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._heap: list[tuple[int, int, FrameUsage]] = []
+
+    @property
+    def least(self) -> int:
+        """A block needs more tokens than this to get in."""
+        return self._heap[0][0] if len(self._heap) == self._count else -1
+
+    @property
+    def rows(self) -> list[FrameUsage]:
+        """In no order."""
+        return [row for _, _, row in self._heap]
+
+    def offer(self, row: FrameUsage) -> None:
+        """Take part, with the first frame of a block."""
+        if row.block_tokens > self.least:
+            entry = (row.block_tokens, -row.frame, row)
+            if len(self._heap) < self._count:
+                heapq.heappush(self._heap, entry)
+            else:
+                heapq.heapreplace(self._heap, entry)
 
 
 def _known(value: float, form: str) -> str:

@@ -184,7 +184,8 @@ def _choose(
             )
         except rewrite.BudgetTooSmall as error:
             least = error.bytes + budget - room
-            smallest = units.kbps(least, float(found.ticks * Fraction(*reader.header.time_base))) or 0
+            seconds = found.ticks * Fraction(*reader.header.time_base)
+            smallest = least * 8 / 1000 / float(seconds)
             raise Failure(
                 f"--kbps {wish.kbps:g} cannot be reached: without a single token the file still has "
                 f"{smallest:.4g} kbps ({units.size(least)}: audio, times, structure)",
@@ -195,8 +196,8 @@ def _choose(
 
 def _budget(header: "Header", found: "Survey", kbps: float) -> int:
     seconds = found.ticks * Fraction(*header.time_base)
-    if seconds <= 0:
-        raise Failure("a picture that lasts no time has no --kbps; use --keep or --tokens", ExitCode.USAGE)
+    if seconds <= 0 or found.frames == 1:
+        raise Failure("a still picture has no --kbps; use --keep or --tokens", ExitCode.USAGE)
     return math.floor(Fraction(kbps) * 125 * seconds)
 
 
@@ -293,7 +294,7 @@ def _summary(
         "bytes": done.bytes,
         "side_bytes": done.side_bytes,
         "video_bytes_before": found.bytes,
-        "kbps": units.kbps(done.bytes, duration),
+        "kbps": units.kbps(done.bytes, duration, done.frames),
         "mse": mse,
         "psnr": units.psnr(mse),
         "damaged": bool(damage),

@@ -58,9 +58,9 @@ def quality(mse: float) -> str:
     return f"mse {mse:.3g} ({psnr(mse):.1f} dB)"
 
 
-def kbps(count: float, seconds: float) -> float | None:
-    """Kilobits a second; None for a picture that lasts no time."""
-    return count * 8 / seconds / 1000 if seconds > 0 else None
+def kbps(count: float, seconds: float, frames: int) -> float | None:
+    """Kilobits a second of a file of so many bytes; None for a still picture, whatever time it claims to last."""
+    return count * 8 / seconds / 1000 if seconds > 0 and frames > 1 else None
 
 
 def count(number: int, noun: str) -> str:

@@ -11,7 +11,8 @@ from elastictok_cli.commands import units
 
 if TYPE_CHECKING:
     from elastictok_cli.drawing.tracks import Track
-    from formats import Block, EtkReader, Segment
+    from formats import Block, EtkReader, Header
+    from formats.facts import SegmentFacts
 
 
 class FrameUsage(NamedTuple):
@@ -48,47 +49,111 @@ class CodedFrame(NamedTuple):
     block: "Block"
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentUsage:
+    """The frames of one segment, as columns; `rows` makes FrameUsage of them, which takes most of the time.
+
+    first_frame, first_block: how many of the file come before. capacity: the most tokens a block can keep.
+    time_base: seconds in a tick, as numerator and denominator. times: of its frames, in seconds.
+    """
+
+    facts: "SegmentFacts"
+    first_frame: int
+    first_block: int
+    capacity: int
+    time_base: tuple[int, int]
+    times: list[float]
+
+    @property
+    def block_times(self) -> list[float]:
+        """When each block begins, in seconds."""
+        return [self.times[start] for start in self.facts.starts[:-1]]
+
+    @property
+    def end(self) -> float:
+        """When the last frame ends, in seconds."""
+        return self.times[-1] + self._seconds(self.facts.durations[-1])
+
+    def rows(self) -> Iterator[FrameUsage]:
+        """All frames."""
+        return (row for block in range(len(self.facts.tokens)) for row in self.block(block))
+
+    def block(self, number: int) -> Iterator[FrameUsage]:
+        """The frames of one block, counted in the segment."""
+        facts = self.facts
+        first, end = facts.starts[number], facts.starts[number + 1]
+        count, length = facts.tokens[number], end - first
+        total = sum(facts.tokens)
+        if total:
+            cost = facts.size_bytes / total * count / length
+        else:
+            cost = facts.size_bytes / len(facts.pts)
+        for place in range(first, end):
+            yield FrameUsage(
+                frame=self.first_frame + place,
+                time=self.times[place],
+                duration=self._seconds(facts.durations[place]),
+                block=self.first_block + number,
+                segment=facts.number,
+                keyframe=place == 0,
+                scene_cut=facts.scene_cuts[number] and place == first,
+                missed=facts.missed[number],
+                tokens=count / length,
+                block_tokens=count,
+                share=count / self.capacity,
+                bytes=cost,
+                mse=facts.errors[place],
+                psnr=units.psnr(facts.errors[place]),
+            )
+
+    def _seconds(self, ticks: int) -> float:
+        tick, second = self.time_base
+        return ticks * tick / second
+
+
+class _Counter:
+    """Numbers the frames and blocks of the segments it is given in order."""
+
+    def __init__(self, header: "Header") -> None:
+        self._time_base = header.time_base
+        self._capacity = header.grid[0] * header.grid[1] * header.model.tokens_per_cell
+        self._frames = self._blocks = 0
+
+    def count(self, facts: "SegmentFacts") -> SegmentUsage:
+        """The next segment."""
+        tick, second = self._time_base
+        times = [pts * tick / second for pts in facts.pts]
+        usage = SegmentUsage(facts, self._frames, self._blocks, self._capacity, self._time_base, times)
+        self._frames += len(facts.pts)
+        self._blocks += len(facts.tokens)
+        return usage
+
+
+def segments(reader: "EtkReader") -> Iterator[SegmentUsage]:
+    """Every segment that can be read, in order of time."""
+    return map(_Counter(reader.header).count, reader.facts())
+
+
 def frames(reader: "EtkReader") -> Iterator[FrameUsage]:
     """Every frame that can be read, in order of time."""
-    return (coded.usage for coded in coded_frames(reader))
+    return (row for segment in segments(reader) for row in segment.rows())
 
 
 def coded_frames(
     reader: "EtkReader", *, first_pts: int | None = None, end_pts: int | None = None
 ) -> Iterator[CodedFrame]:
     """Every frame with first_pts <= pts < end_pts that can be read, numbered as in the whole file."""
-    header = reader.header
-    tick, second = header.time_base
-    capacity = header.grid[0] * header.grid[1] * header.model.tokens_per_cell
-    number = block_number = 0
+    from formats.facts import facts_of
+
+    counter = _Counter(reader.header)
     for segment in reader.segments(tokens=False):
-        counts = [block.token_count for block in segment.blocks]
-        costs = _bytes_per_frame(segment, counts)
-        for position, (block, count, cost) in enumerate(zip(segment.blocks, counts, costs, strict=True)):
-            facts = zip(block.pts, block.durations, block.frame_mse, strict=True)
-            for place, (pts, duration, mse) in enumerate(facts):
+        usage = counter.count(facts_of(segment))
+        for number, block in enumerate(segment.blocks):
+            for pts, row in zip(block.pts, usage.block(number), strict=True):
                 if end_pts is not None and pts >= end_pts:
                     return
-                usage = FrameUsage(
-                    frame=number,
-                    time=pts * tick / second,
-                    duration=duration * tick / second,
-                    block=block_number,
-                    segment=segment.number,
-                    keyframe=position == 0 and place == 0,
-                    scene_cut=block.scene_cut and place == 0,
-                    missed=block.missed,
-                    tokens=count / len(block.pts),
-                    block_tokens=count,
-                    share=count / capacity,
-                    bytes=cost,
-                    mse=mse,
-                    psnr=units.psnr(mse),
-                )
-                number += 1
                 if first_pts is None or pts >= first_pts:
-                    yield CodedFrame(usage, pts, block)
-            block_number += 1
+                    yield CodedFrame(row, pts, block)
 
 
 def put_on_track(track: "Track", row: FrameUsage) -> None:
@@ -102,15 +167,6 @@ def put_on_track(track: "Track", row: FrameUsage) -> None:
         scene_cut=row.scene_cut,
         missed=row.missed,
     )
-
-
-def _bytes_per_frame(segment: "Segment", counts: list[int]) -> list[float]:
-    """For each block (with so many tokens), the bytes of one of its frames."""
-    lengths = [len(block.pts) for block in segment.blocks]
-    if not sum(counts):
-        return [segment.size_bytes / sum(lengths)] * len(lengths)
-    each = segment.size_bytes / sum(counts)
-    return [each * count / length for count, length in zip(counts, lengths, strict=True)]
 
 
 def _doubles() -> "array[float]":
@@ -147,6 +203,20 @@ class Totals:
         self.measured["ssim"] += row.ssim
         self.measured["ms_ssim"] += row.ms_ssim
         self.end = row.time + row.duration
+
+    def add_segment(self, usage: SegmentUsage) -> None:
+        """Count all frames of a segment; nothing of them was measured."""
+        facts = usage.facts
+        self.block_tokens.extend(facts.tokens)
+        self.block_missed.extend(facts.missed)
+        self.block_cut.extend(facts.scene_cuts)
+        self.block_times.extend(usage.block_times)
+        self.frame_times.extend(usage.times)
+        self.frame_mse.extend(facts.errors)
+        self.segments += 1
+        self.bytes += facts.size_bytes
+        self.measured = dict.fromkeys(MEASURED, math.nan)
+        self.end = usage.end
 
     @property
     def frames(self) -> int:

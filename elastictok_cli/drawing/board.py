@@ -28,12 +28,14 @@ class Heading:
 class Moment:
     """One frame to draw.
 
-    time: seconds, on the clock of the chart. original: (H, W, 3). shown: each file's picture, with its keep map
-    tinted over where that is wanted, or None where the file has lost the frame. differences: likewise, or empty.
+    time, end: when it is shown, seconds on the clock of the chart. original: (H, W, 3). shown: each file's picture,
+    with its keep map tinted over where that is wanted, or None where the file has lost the frame. differences:
+    likewise, or empty.
     lines: a line for each caption: the original, the files, the differences.
     """
 
     time: float
+    end: float
     original: Pixels
     shown: Sequence[Pixels | None]
     differences: Sequence[Pixels | None]
@@ -73,7 +75,7 @@ class Board:
         for rect, line in zip(layout.captions, moment.lines, strict=True):
             _write_line(board, rect, 2, line, layout.font)
         if layout.chart is not None and self._panel is not None:
-            board[layout.chart.slices] = self._panel.at(moment.time)
+            board[layout.chart.slices] = self._panel.at(moment.time, moment.end)
         return board
 
 

@@ -12,7 +12,9 @@ _STOPS = np.array(
     [(120, 28, 109), (165, 44, 96), (207, 68, 70), (237, 105, 37), (251, 155, 6), (252, 255, 164)], np.float64
 )
 _UNPAID = (110, 110, 110)  # in strips and legends, where there is no picture to show
-_FAINT, _STRONG = 0.6, 0.85  # opacity of a cell with one token, and with all
+_FAINT, _STRONG = 0.25, 0.5  # opacity inside a cell with one token, and with all: the picture stays legible
+_EDGE = 0.8  # and along its outline, which has the colour of the legend
+_OUTLINED = 6  # pixels: the least side of a cell in which an outline leaves room for the picture
 
 
 def shares(keep: npt.ArrayLike, tokens_per_cell: int) -> npt.NDArray[np.float64]:
@@ -31,15 +33,19 @@ def colors(share: npt.ArrayLike) -> Pixels:
 
 
 def overlay(picture: Pixels, keep: npt.ArrayLike, tokens_per_cell: int, cell: tuple[int, int]) -> Pixels:
-    """The picture (H, W, 3) in grey under the colours of its keep map (rows, columns), cell by cell.
+    """The picture (H, W, 3) in grey under a tint and outlines in the colours of its keep map (rows, columns).
 
     cell: height and width in pixels. Cells without tokens show the grey picture as it is, so what was predicted
     for nothing can be told from what was paid for.
     """
     share = shares(keep, tokens_per_cell)
-    opacity = np.where(np.isnan(share), 0.0, _FAINT + (_STRONG - _FAINT) * np.nan_to_num(share))
+    paid = ~np.isnan(share)
+    inside = np.where(paid, _FAINT + (_STRONG - _FAINT) * np.nan_to_num(share), 0.0)
     tint = _spread(colors(share).astype(np.float32), picture, cell)
-    part = _spread(opacity.astype(np.float32)[..., None], picture, cell)
+    part = _spread(inside.astype(np.float32)[..., None], picture, cell)
+    if min(cell) >= _OUTLINED:
+        edge = _spread(np.where(paid, _EDGE, 0.0).astype(np.float32)[..., None], picture, cell)
+        part = np.where(_outline(picture.shape[:2], cell)[..., None], edge, part)
     grey = (picture @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]  # BT.601 luma
     return np.asarray((grey + part * (tint - grey)).round(), np.uint8)
 
@@ -50,6 +56,14 @@ def _spread(
     """A value for each pixel of the picture from those of its cells."""
     height, width = picture.shape[:2]
     return cells.repeat(cell[0], 0).repeat(cell[1], 1)[:height, :width]
+
+
+def _outline(size: tuple[int, int], cell: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which pixels, (height, width), are the first or last of their cell in either direction."""
+    down, across = (np.arange(length) % side for length, side in zip(size, cell, strict=True))
+    rows = (down == 0) | (down == cell[0] - 1)
+    columns = (across == 0) | (across == cell[1] - 1)
+    return np.asarray(rows[:, None] | columns)
 
 
 def scale_bar(width: int, height: int) -> Pixels:

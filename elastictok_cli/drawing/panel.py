@@ -15,6 +15,7 @@ from elastictok_cli.drawing.tracks import Track
 Pixels = npt.NDArray[np.uint8]
 
 _DPI = 100
+_HALF_LINE = 1  # pixels: half the width of the curve, rounded
 _DOT = 4.0  # radius of the dots on the cursor, for text of 12 pixels
 
 
@@ -61,12 +62,19 @@ class ChartPanel:
         """Where an error is, in pixels from the top."""
         return self._height - float(self.chart.error.transData.transform((0, mse))[1])
 
-    def at(self, time: float) -> Pixels:
-        """The chart, (height, width, 3), with the curves up to `time`, a cursor there, and dots on it."""
+    def at(self, time: float, end: float | None = None) -> Pixels:
+        """The chart, (height, width, 3), with a cursor at `time` and dots on it.
+
+        The curves reach to there; the step of usage goes on to `end`, where the frame that is shown from `time` on
+        ends, so that it is seen from a block's first frame. It goes to the chart's edge where no frame follows.
+        """
         x = self.x_of(time)
         shown = self._empty.copy()
         column = min(max(int(x), 0), shown.shape[1] - 1)
         shown[:, : column + 1] = self._full[:, : column + 1]
+        (top, bottom), _ = self._spans
+        reach = self._reach(time, time if end is None else end)
+        shown[top:bottom, column + 1 : reach] = self._full[top:bottom, column + 1 : reach]
         for top, bottom in self._spans:
             shown[top:bottom, column] = style.rgb(style.CURSOR)
         for track, stamp in zip(self._tracks, self._stamps, strict=True):
@@ -79,6 +87,16 @@ class ChartPanel:
                 if np.isfinite(value):
                     _stamp(shown, stamp, x, place(value))
         return shown
+
+    def _reach(self, time: float, end: float) -> int:
+        """Columns whose usage is known from `time` to `end`, and never those of a step that begins later.
+
+        That is seen to, as sources with a variable frame rate may declare longer frames than they show.
+        """
+        end = min([end, *(track.usage.after(time) for track in self._tracks)])
+        if end >= max(track.end for track in self._tracks):
+            return int(self._full.shape[1])
+        return max(0, round(self.x_of(end)) - _HALF_LINE)
 
 
 def _pixels(canvas: Any) -> Pixels:

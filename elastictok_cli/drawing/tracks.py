@@ -1,6 +1,7 @@
 """The series of a chart, in memory that does not grow with the length of a video. Pure data."""
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,11 +52,17 @@ class Envelope:
 
     def at(self, time: float) -> float:
         """The value from the last point that is not later than `time`; NaN before the first."""
-        low, high = 0, len(self._points)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._points[middle].time <= time else (low, middle)
-        return self._points[low - 1].value if low else math.nan
+        count = self._begun(time)
+        return self._points[count - 1].value if count else math.nan
+
+    def after(self, time: float) -> float:
+        """When the first point later than `time` is; infinity if there is none."""
+        count = self._begun(time)
+        return self._points[count].time if count < len(self._points) else math.inf
+
+    def _begun(self, time: float) -> int:
+        """How many points are not later than `time`."""
+        return bisect_right(self._points, time, key=lambda point: point.time)
 
     def _make_room(self) -> None:
         if len(self._points) < self._most:

@@ -121,7 +121,7 @@ def _warnings(damage: list[str]) -> str:
 def _tiles(content: Content) -> list[str]:
     header, found = content.header, content.found
     total = content.size if content.size is not None else found.bytes
-    rate = units.kbps(total, _seconds(found))
+    rate = units.kbps(total, _seconds(found), found.count)
     mean = found.tokens / found.blocks_count
     tiles = [
         _tile(

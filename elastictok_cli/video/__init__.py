@@ -6,7 +6,13 @@ The names below are loaded on first use, so that importing only the errors does 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from elastictok_cli.video.errors import NoVideoStream, UnreadableVideo, UnwritableVideo, VideoError
+from elastictok_cli.video.errors import (
+    NoVideoStream,
+    UnknownKind,
+    UnreadableVideo,
+    UnwritableVideo,
+    VideoError,
+)
 
 if TYPE_CHECKING:
     from elastictok_cli.video.reader import VideoReader
@@ -17,6 +23,7 @@ __all__ = [
     "AuxStream",
     "Frame",
     "NoVideoStream",
+    "UnknownKind",
     "UnreadableVideo",
     "UnwritableVideo",
     "VideoError",

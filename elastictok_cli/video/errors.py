@@ -15,3 +15,7 @@ class NoVideoStream(UnreadableVideo):
 
 class UnwritableVideo(VideoError):
     """The target cannot be written: it exists, or it cannot hold what was asked for."""
+
+
+class UnknownKind(UnwritableVideo):
+    """The target's name does not say how to write it."""

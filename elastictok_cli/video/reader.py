@@ -117,6 +117,11 @@ class VideoReader:
         """The container bytes produced since the last call, b"" if none; the tail after iteration."""
         return self._side.take() if self._side is not None else b""
 
+    @property
+    def aux_rate(self) -> float:
+        """Bytes a second of the copied streams, by what was read so far; 0 if there are none."""
+        return self._side.bytes_a_second if self._side is not None else 0.0
+
     def close(self) -> None:
         """Close the source. Safe to call twice."""
         if self._side is not None:

@@ -162,6 +162,9 @@ class PacketCollector:
         self._began = False
         self._closed = False
         self._shift = Fraction(0)
+        self._carried = 0  # bytes of packets
+        self._first: Fraction | None = None  # seconds in the source that they begin at
+        self._last = Fraction(0)  # and end at
         self._low: Fraction | None = None
         self._high: Fraction | None = None
         self._unfinished = {s.index for s in self.streams if s.type == "audio"}
@@ -185,6 +188,12 @@ class PacketCollector:
     def past_window(self) -> bool:
         """Whether every audio stream has gone beyond the window's end."""
         return not self._unfinished
+
+    @property
+    def bytes_a_second(self) -> float:
+        """Of the packets so far; 0 if there are none."""
+        seconds = self._last - self._first if self._first is not None else 0
+        return float(self._carried / seconds) if seconds > 0 else 0.0
 
     def begin(self, low: Fraction | None, high: Fraction | None, shift: Fraction) -> None:
         """Keep packets that overlap low..high (seconds in the source, None: no bound); subtract `shift`."""
@@ -229,6 +238,9 @@ class PacketCollector:
             return
         if stream.index not in self._targets or _is_filler(stream, packet):
             return
+        self._carried += packet.size
+        self._first = _start_seconds(packet) if self._first is None else self._first
+        self._last = max(self._last, _end_seconds(packet))
         claimed = packet.dts if packet.dts is not None else packet.pts
         dts = self._timelines[stream.index].place(claimed)
         if packet.pts is not None:

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from elastictok_cli.video.encoder import CODECS, CONTAINERS, ContainerSink, matrix_name
-from elastictok_cli.video.errors import UnwritableVideo
+from elastictok_cli.video.errors import UnknownKind, UnwritableVideo
 from elastictok_cli.video.pictures import PICTURE_SUFFIXES, FolderSink, PictureSink, StreamSink
 from elastictok_cli.video.records import Frame
 from elastictok_cli.video.sidestreams import PacketCopier
@@ -25,6 +25,13 @@ class _Sink(Protocol):
     def write(self, frame: Frame) -> None: ...
     def finish(self) -> None: ...
     def abort(self) -> None: ...
+
+
+def check_kind(path: Path) -> None:
+    """Raise UnknownKind where the suffix of a file does not say how to write it."""
+    known = [*CONTAINERS, ".y4m", *PICTURE_SUFFIXES]
+    if path.suffix.lower() not in known:
+        raise UnknownKind(f"{path} has no suffix that says how to write it ({' '.join(known)}, or a folder/)")
 
 
 class VideoWriter:
@@ -191,11 +198,7 @@ class VideoWriter:
             if self._lossless and suffix != ".png":
                 raise UnwritableVideo(f"{suffix} is not lossless; use .png")
             return PictureSink(self._temporary, self._size)
-        if suffix not in CONTAINERS:
-            known = " ".join([*CONTAINERS, ".y4m", *PICTURE_SUFFIXES])
-            raise UnwritableVideo(
-                f"{self._path} has no suffix that says how to write it ({known}, or a folder/)"
-            )
+        check_kind(self._path)
         return ContainerSink(
             self._temporary,
             CONTAINERS[suffix],

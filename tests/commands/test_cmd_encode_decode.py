@@ -1,15 +1,18 @@
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from cli_samples import COUNT, SIZE, flip, frame_count, json_lines, make_clip, packets, pictures, run, start
 
 from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.video.pictures import PictureEncoder
 from formats import EtkReader
 
 
@@ -193,13 +196,19 @@ def test_bad_input_is_3_and_leaves_nothing(clip: Path, etk: Path, tmp_path: Path
         ("encode", clip, target, "--start", 100),
         ("decode", tmp_path / "missing.etk", target),
         ("decode", etk, tmp_path / "out.mp4", "--start", 100),
-        ("decode", etk, tmp_path / "out.xyz"),
     ):
         result = run(*arguments)
         assert result.exit_code == 3, arguments
         assert result.stderr.startswith("elastictok: ")
         assert result.stderr.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["text.mp4"]
+
+
+def test_an_output_of_an_unknown_kind_is_wrong_usage(etk: Path, tmp_path: Path) -> None:
+    result = run("decode", etk, tmp_path / "out.xyz")
+    assert result.exit_code == 2
+    assert "no suffix that says how to write it" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_weights_are_named(etk: Path, tmp_path: Path) -> None:
@@ -256,6 +265,62 @@ def test_a_missed_target_is_named_and_5_when_strict(clip: Path, tmp_path: Path) 
     assert "block 0 at 0:00.00" in result.stderr
     assert run(*arguments, "--strict").exit_code == 5
     assert frame_count(target) == 3
+
+
+def test_a_missed_target_is_said_under_quiet_too(clip: Path, tmp_path: Path) -> None:
+    result = run("encode", clip, tmp_path / "out.etk", "--mse", 1e-6, "--duration", 0.1, "-q")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: ")
+    assert "did not reach mse 1e-06" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_size_estimate_counts_the_audio(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first block on, and half of this file is audio."""
+    shown: list[str] = []
+    monkeypatch.setattr(
+        "elastictok_cli.commands.console.Display.show", lambda _, *words: shown.append(words[2])
+    )
+    sizes = {}
+    for name, options in (("with", []), ("without", ["--no-audio"])):
+        shown.clear()
+        out = tmp_path / f"{name}.etk"
+        assert run("encode", clip, out, "--tokens", 3, *options).exit_code == 0
+        found = [re.search(r"est ([\d.]+) (k?)B", facts) for facts in shown]
+        estimates = [float(one[1]) * (1000 if one[2] else 1) for one in found if one is not None]
+        sizes[name] = out.stat().st_size, estimates
+    (whole, estimates), (video, plain) = sizes["with"], sizes["without"]
+    audio = whole - video
+    assert audio > 0.3 * whole
+    assert len(estimates) == len(plain) > 2
+    for one, other in zip(estimates, plain, strict=True):
+        assert one - other == pytest.approx(audio, rel=0.35)
+
+
+def test_a_still_picture_has_no_rate(clip: Path, tmp_path: Path) -> None:
+    still, etk = tmp_path / "still.png", tmp_path / "still.etk"
+    with av.open(str(clip)) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    still.write_bytes(PictureEncoder((64, 48), jpeg=False).encode(picture))
+    result = run("encode", still, etk, "--tokens", 4, "--json")
+    assert "kbps" not in result.stderr
+    assert json_lines(result.stdout)[-1]["kbps"] is None
+    result = run("stats", etk)
+    assert "1 frame" in result.stdout
+    assert "kbps" not in result.stdout
+    assert json_lines(run("stats", etk, "--json").stdout)[-1]["kbps"] is None
+    result = run("compare", still, etk, "-o", tmp_path / "side.png", "--json", "--no-ssim")
+    assert json_lines(result.stdout)[-1]["files"][0]["kbps"] is None
+    assert "kbps" not in result.stderr
+    result = run("report", etk, tmp_path / "still.html", "--pictures", 0)
+    assert "kbps" not in (tmp_path / "still.html").read_text()
+    result = run("thin", etk, tmp_path / "thin.etk", "--tokens", 2, "--json")
+    assert json_lines(result.stdout)[-1]["kbps"] is None
+    assert "kbps" not in result.stderr
+    result = run("thin", etk, tmp_path / "thin.etk", "--kbps", 100, "-y")
+    assert (result.exit_code, "a still picture has no --kbps" in result.stderr) == (2, True)
 
 
 def test_quiet_says_nothing(clip: Path, etk: Path, tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 import csv
 import sys
+from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_samples import COUNT, flip, json_lines, run
 
 from elastictok_cli.commands.chart import chart
-from formats import EtkReader
+from elastictok_cli.commands.stats_text import Table
+from elastictok_cli.commands.usage import SegmentUsage, Totals, frames, segments
+from formats import Block, EtkReader, EtkWriter
 
 
 def test_report_says_what_is_in_the_file(etk: Path) -> None:
@@ -28,12 +33,95 @@ def test_report_says_what_is_in_the_file(etk: Path) -> None:
     assert sum("key" in row for row in rows) == 3
 
 
-def test_a_long_file_is_shortened_with_a_hint(etk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elastictok_cli.commands.stats_text._HEAD", 3)
-    monkeypatch.setattr("elastictok_cli.commands.stats_text._TAIL", 2)
-    short = run("stats", etk).stdout
-    assert f"... {COUNT - 5} frames not shown: --all shows them, --csv FILE writes them" in short
-    assert "not shown" not in run("stats", etk, "--all").stdout
+def shown_rows(text: str) -> list[list[str]]:
+    """The words of each row of the table."""
+    rows = [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()]
+    return [row for row in rows if len(row) > 5 and row[4].endswith("%")]
+
+
+def make_long(target: Path, like: Path, *, cuts: Set[int], costly: Set[int]) -> Path:
+    """100 blocks of two frames, ten a segment; all keep 3 tokens but those that are named."""
+    with EtkReader(like) as reader:
+        header = replace(reader.header, aux=None, target_mse=0.01, target_tokens=None)
+    with EtkWriter(target, header) as writer:
+        for segment in range(10):
+            blocks = []
+            for number in range(10 * segment, 10 * segment + 10):
+                keep = np.zeros(header.grid, np.uint16)
+                keep.flat[: 9 if number in costly else 5 if number in cuts else 3] = 1
+                tokens = np.full(int(keep.sum()), 7, np.uint16)
+                pts = (2 * number * 512, (2 * number + 1) * 512)
+                errors = (0.01, 0.002)
+                blocks.append(Block(pts, (512, 512), keep, tokens, errors, scene_cut=number in cuts))
+            writer.write_segment(blocks)
+    return target
+
+
+def test_a_long_file_is_shortened_to_its_ends_its_cuts_and_what_costs_most(etk: Path, tmp_path: Path) -> None:
+    file = make_long(tmp_path / "long.etk", etk, cuts={23, 47, 81}, costly={35, 60})
+    text = run("stats", file).stdout
+    rows = shown_rows(text)
+    frames = [int(row[0]) for row in rows]
+    assert frames == sorted(frames)
+    assert set(range(12)) | set(range(194, 200)) <= set(frames)
+    notes = {int(row[0]): row[8:] for row in rows}
+    assert all("cut" in notes[2 * number] for number in (23, 47, 81))
+    assert all("costly" in notes[2 * number] for number in (35, 60))
+    assert len(rows) < 35
+    assert f"{200 - len(rows)} frames not shown: --all shows them, --csv FILE writes them" in text
+    gaps = [int(line.split()[1]) for line in text.splitlines() if line.startswith("    ... ")]
+    assert sum(gaps) == 200 - len(rows)
+    assert "cuts     3 blocks: 23 (" in text
+    assert "not shown" not in (whole := run("stats", file, "--all").stdout)
+    assert len(shown_rows(whole)) == 200
+
+
+def test_of_many_cuts_the_costliest_are_shown_and_all_can_be_named(etk: Path, tmp_path: Path) -> None:
+    cuts = set(range(11, 90, 3))
+    file = make_long(tmp_path / "long.etk", etk, cuts=cuts, costly={14, 50, 80})
+    text = run("stats", file).stdout
+    rows = shown_rows(text)
+    assert {28, 100, 160} <= {int(row[0]) for row in rows if "cut" in row and "costly" in row}
+    assert f"cuts     {len(cuts)} blocks: 11 (" in text
+    assert f"and {len(cuts) - 10} more (--all names them)" in text
+    assert "more (--all" not in run("stats", file, "--all").stdout
+
+
+def test_sums_by_segment_are_those_of_its_frames(etk: Path, tmp_path: Path) -> None:
+    """What is shown without making every row, and what is made row by row, agree."""
+    file = make_long(tmp_path / "long.etk", etk, cuts={23}, costly={35, 60})
+    for path in (file, etk):
+        by_segment, by_frame = Totals(), Totals()
+        short, same = Table(show_all=False), Table(show_all=False)
+        with EtkReader(path) as reader:
+            for usage in segments(reader):
+                by_segment.add_segment(usage)
+                short.add_segment(usage)
+            for row in frames(reader):
+                by_frame.add(row)
+                same.add(row)
+        assert list(short.lines()) == list(same.lines())
+        assert by_segment.bytes == pytest.approx(by_frame.bytes)
+        for name in ("frame_times", "frame_mse", "block_times", "block_tokens", "block_missed", "block_cut"):
+            assert list(getattr(by_segment, name)) == list(getattr(by_frame, name)), name
+        assert (by_segment.end, by_segment.segments) == (by_frame.end, by_frame.segments)
+
+
+def test_a_long_file_is_shown_without_making_a_row_of_every_frame(
+    etk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what an hour-long file would spend its time on."""
+    made = []
+    block = SegmentUsage.block
+    monkeypatch.setattr(
+        SegmentUsage, "block", lambda self, number: made.append(number) or block(self, number)
+    )
+    file = make_long(tmp_path / "long.etk", etk, cuts={23, 47, 81}, costly={35, 60})
+    assert run("stats", file).exit_code == 0
+    assert len(made) <= 60
+    made.clear()
+    assert run("stats", file, "--json").exit_code == 0
+    assert len(made) >= 100
 
 
 def test_frames_add_up_to_the_file(etk: Path) -> None:

@@ -68,14 +68,34 @@ def test_cells_are_tinted_by_their_tokens() -> None:
     assert (tinted[32:, :16] == grey).all()
     for row, column in ((0, 1), (1, 0), (1, 1)):
         cell = tinted[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
-        assert (cell == cell[0, 0]).all()
-        assert (cell[0, 0] != grey).any()
-    assert np.array_equal(tinted[16, 16], tinted[39, 23])
+        inside = cell[1:7, 1:7]
+        assert (inside == inside[0, 0]).all()
+        assert (inside[0, 0] != grey).any()
+        # the outline is nearer to the colour of the legend
+        color = heat.colors(heat.shares(keep[row, column], 58)).astype(int)
+        assert np.abs(cell[0, :7] - color).max() < np.abs(inside[0, 0] - color).max()
+        assert (cell[0, :7] == cell[0, 0]).all()
+        assert (cell[:7, 0] == cell[0, 0]).all()
+    assert np.array_equal(tinted[17, 17], tinted[38, 22])
     brightness = [int(heat.colors(heat.shares(count, 58)).sum()) for count in (1, 2, 4, 8, 16, 32, 58)]
     assert brightness == sorted(brightness)
     assert len(set(brightness)) == len(brightness)
     assert heat.ticks(58) == [1, 4, 16, 58]
     assert heat.ticks(1) == [1]
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 58])
+def test_the_picture_can_be_seen_under_its_keep_map(tokens: int) -> None:
+    """At least half of its contrast is left inside every cell, however many tokens it has."""
+    stripes = np.zeros((16, 16, 3), np.uint8)
+    stripes[:, 4:8] = 200
+    tinted = heat.overlay(stripes, np.full((1, 1), tokens), 58, (16, 16)).astype(int)
+    assert (tinted[8, 5] - tinted[8, 2] >= 100).all()
+
+
+def test_small_cells_have_no_outlines() -> None:
+    tinted = heat.overlay(np.full((4, 4, 3), 90, np.uint8), np.full((1, 1), 3), 58, (4, 4))
+    assert (tinted == tinted[0, 0]).all()
 
 
 def test_text_is_cut_to_its_room() -> None:

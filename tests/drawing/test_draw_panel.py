@@ -79,6 +79,41 @@ def test_cursor_and_curve_are_where_they_belong(frame: int) -> None:
         assert near(shown[round(y - 0.5), column], style.track_color(0), 40).all()
 
 
+def drawn(panel: ChartPanel, shown: np.ndarray, tokens: int) -> np.ndarray:
+    """In which columns a step of this height is drawn."""
+    y = round(panel.y_of_tokens(tokens) - 0.5)
+    return np.flatnonzero(near(shown[y - 1 : y + 2], style.track_color(0)).any(0))
+
+
+def test_the_step_of_a_block_is_seen_from_its_first_frame() -> None:
+    """Up to the end of the frame that is shown, and nothing of what comes after it."""
+    track = make_track()
+    panel = ChartPanel([track], 900, 240, 12)
+    frame, dot = 0, 7
+    for number, (tokens, length) in enumerate(BLOCKS):
+        for place in range(length):
+            time, end = frame / RATE, (frame + 1) / RATE
+            frame += 1
+            shown = panel.at(time, end)
+            x, ahead = panel.x_of(time), panel.x_of(end)
+            columns = drawn(panel, shown, tokens)
+            assert set(range(int(x) + dot + 1, int(ahead) - 2)) <= set(columns.tolist())
+            if frame < sum(count for _, count in BLOCKS):
+                assert columns.max() <= ahead
+                if place == length - 1:
+                    later = drawn(panel, shown, BLOCKS[number + 1][0])
+                    assert not (later > ahead - 1).any()
+            # of the error, nothing is known but that of this frame
+            y0, y1 = round(panel.y_of_error(0.0079)), round(panel.y_of_error(0.0051))
+            errors = near(shown[y0:y1], style.track_color(0)).any(0)
+            assert not errors[int(x) + dot + 1 :].any()
+
+
+def test_a_frame_that_is_said_to_last_longer_shows_no_later_block() -> None:
+    panel = ChartPanel([make_track()], 900, 240, 12)
+    assert np.array_equal(panel.at(12 / RATE, 20 / RATE), panel.at(12 / RATE, 13 / RATE))
+
+
 def test_the_cut_is_the_peak() -> None:
     panel = ChartPanel([make_track()], 900, 240, 12)
     end = panel.at(BLOCKS and 22 / RATE)

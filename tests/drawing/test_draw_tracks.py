@@ -47,6 +47,8 @@ def test_the_value_at_a_time_is_that_of_the_step() -> None:
         envelope.add(Point(time, value))
     assert math.isnan(envelope.at(0.99))
     assert [envelope.at(time) for time in (1.0, 1.99, 2.0, 3.9, 4.0, 99.0)] == [10, 10, 20, 20, 5, 5]
+    assert [envelope.after(time) for time in (0.0, 1.0, 3.9)] == [1.0, 2.0, 4.0]
+    assert envelope.after(4.0) == math.inf
 
 
 def test_a_track_has_a_step_for_each_block_and_an_error_for_each_frame() -> None:

@@ -308,6 +308,7 @@ def test_no_torch() -> None:
 def test_exported_names() -> None:
     modules = {
         "errors",
+        "facts",
         "header",
         "index",
         "ranged",

@@ -1,0 +1,86 @@
+"""What a segment says about its frames and blocks, as columns: all that `stats` asks for, without a Block for each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from formats.errors import InvalidRecord, LimitExceeded
+from formats.records import MAX_CELLS, MAX_SEGMENT_BLOCKS, MAX_TIME, Header, Segment
+from formats.segment import _MISSED, _SCENE_CUT, _Facts, _unpack_keep
+from formats.wire import Cursor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SegmentFacts:
+    """A segment without its tokens and keep maps.
+
+    offset, size_bytes: of its unit in the file. Per block: starts (its first frame, counted in the segment; and the
+    end of the last block), tokens (how many it keeps), missed, scene_cuts. Per frame: pts and durations in ticks,
+    errors (NaN: unknown).
+    """
+
+    number: int
+    offset: int
+    size_bytes: int
+    starts: list[int]
+    tokens: list[int]
+    missed: list[bool]
+    scene_cuts: list[bool]
+    pts: list[int]
+    durations: list[int]
+    errors: list[float]
+
+
+def unpack_facts(header: Header, payload: bytes, offset: int, size_bytes: int) -> SegmentFacts:
+    """Decode the facts of a segment. Raises EtkError where unpack_segment does, tokens left aside."""
+    cursor = Cursor(payload)
+    number = cursor.uvarint()
+    count = cursor.uvarint()
+    rows, columns = header.grid
+    if not 1 <= count <= MAX_SEGMENT_BLOCKS:
+        raise LimitExceeded(f"segment of {count} blocks, the limit is {MAX_SEGMENT_BLOCKS}")
+    if count * rows * columns > MAX_CELLS:
+        raise LimitExceeded(f"segment of {count * rows * columns} cells, the limit is {MAX_CELLS}")
+    facts = _Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
+    keeps = _unpack_keep(cursor, (count, rows, columns), header.model)
+    _check_range("pts", facts.pts, -MAX_TIME)
+    if not all(a < b for a, b in pairwise(facts.pts)):
+        raise InvalidRecord("presentation times must increase strictly")
+    _check_range("duration", facts.durations, 0)
+    return SegmentFacts(
+        number,
+        offset,
+        size_bytes,
+        starts=facts.starts,
+        tokens=keeps.reshape(count, -1).sum(1, dtype=np.int64).tolist(),
+        missed=[bool(flags & _MISSED) for flags in facts.flags],
+        scene_cuts=[bool(flags & _SCENE_CUT) for flags in facts.flags],
+        pts=facts.pts,
+        durations=facts.durations,
+        errors=facts.errors,
+    )
+
+
+def facts_of(segment: Segment) -> SegmentFacts:
+    """The facts of a segment that was read with its blocks."""
+    blocks = segment.blocks
+    return SegmentFacts(
+        segment.number,
+        segment.offset,
+        segment.size_bytes,
+        starts=[0, *accumulate(len(block.pts) for block in blocks)],
+        tokens=[block.token_count for block in blocks],
+        missed=[block.missed for block in blocks],
+        scene_cuts=[block.scene_cut for block in blocks],
+        pts=[time for block in blocks for time in block.pts],
+        durations=[duration for block in blocks for duration in block.durations],
+        errors=[mse for block in blocks for mse in block.frame_mse],
+    )
+
+
+def _check_range(name: str, values: Sequence[int], low: int) -> None:
+    if min(values) < low or max(values) > MAX_TIME:
+        wrong = next(value for value in values if not low <= value <= MAX_TIME)
+        raise InvalidRecord(f"{name} must be an integer from {low} to {MAX_TIME}, not {wrong}")
