@@ -8,7 +8,7 @@ import numpy as np
 
 from formats.errors import InvalidRecord, LimitExceeded
 from formats.records import MAX_CELLS, MAX_SEGMENT_BLOCKS, MAX_TIME, Header, Segment
-from formats.segment import _MISSED, _SCENE_CUT, _Facts, _unpack_keep
+from formats.segment import _MISSED, _SCENE_CUT, _Facts, unpack_totals
 from formats.wire import Cursor
 
 
@@ -44,7 +44,8 @@ def unpack_facts(header: Header, payload: bytes, offset: int, size_bytes: int) -
     if count * rows * columns > MAX_CELLS:
         raise LimitExceeded(f"segment of {count * rows * columns} cells, the limit is {MAX_CELLS}")
     facts = _Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
-    keeps = _unpack_keep(cursor, (count, rows, columns), header.model)
+    frames = np.diff(facts.starts).tolist()
+    totals = unpack_totals(cursor, (count, rows, columns), frames, header.model)
     _check_range("pts", facts.pts, -MAX_TIME)
     if not all(a < b for a, b in pairwise(facts.pts)):
         raise InvalidRecord("presentation times must increase strictly")
@@ -54,7 +55,7 @@ def unpack_facts(header: Header, payload: bytes, offset: int, size_bytes: int) -
         offset,
         size_bytes,
         starts=facts.starts,
-        tokens=keeps.reshape(count, -1).sum(1, dtype=np.int64).tolist(),
+        tokens=totals,
         missed=[bool(flags & _MISSED) for flags in facts.flags],
         scene_cuts=[bool(flags & _SCENE_CUT) for flags in facts.flags],
         pts=facts.pts,

@@ -218,12 +218,7 @@ def _pack_keep_predicted(keeps: UInt16Array, frames: Sequence[int]) -> bytes:
 
 
 def _unpack_keep_predicted(cursor: Cursor, shape: tuple[int, int, int], frames: Sequence[int]) -> UInt16Array:
-    if math.prod(shape) > predicted.MOST_CELLS:
-        raise LimitExceeded(f"a predicted keep map of {math.prod(shape)} cells")
-    numbers = [cursor.uvarint() for _ in range(shape[0])]
-    if max(numbers) > MAX_SEGMENT_TOKENS:
-        raise LimitExceeded(f"block of {max(numbers)} tokens")
-    totals = np.array(numbers, np.int64)
+    totals = _read_totals(cursor, shape)
     data = cursor.blob(_MOST_KEEP_BYTES)
     reader = Reader(data, _keep_lanes(totals, shape[1] * shape[2]))
     blank = np.zeros(shape, np.uint16)
@@ -268,6 +263,31 @@ def _unpack_keep(
         raise Corrupt("a cell keeps more tokens than its sequence has")
     check_token_count(int(keeps.sum(dtype=np.int64)), model)
     return keeps
+
+
+def unpack_totals(
+    cursor: Cursor, shape: tuple[int, int, int], frames: Sequence[int], model: ModelRef
+) -> list[int]:
+    """How many tokens each block keeps, without its keep map where the file says so. Raises EtkError."""
+    if cursor.peek() != _PREDICTED:
+        keeps = _unpack_keep(cursor, shape, frames, model)
+        totals = keeps.reshape(shape[0], -1).sum(1, dtype=np.int64)
+    else:
+        cursor.byte()
+        totals = _read_totals(cursor, shape)
+        cursor.skip_blob()
+    check_token_count(int(totals.sum()), model)
+    return [int(total) for total in totals]
+
+
+def _read_totals(cursor: Cursor, shape: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    """The tokens of each block that stand before a predicted keep map."""
+    if math.prod(shape) > predicted.MOST_CELLS:
+        raise LimitExceeded(f"a predicted keep map of {math.prod(shape)} cells")
+    numbers = [cursor.uvarint() for _ in range(shape[0])]
+    if max(numbers) > MAX_SEGMENT_TOKENS:
+        raise LimitExceeded(f"block of {max(numbers)} tokens")
+    return np.array(numbers, np.int64)
 
 
 def _unpack_keep_plainly(

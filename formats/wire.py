@@ -152,6 +152,12 @@ class Cursor:
         """Return all bytes that are left, not copied."""
         return self.take(len(self._data) - self._position)
 
+    def peek(self) -> int:
+        """Return the next byte and stay before it."""
+        byte = self.byte()
+        self._position -= 1
+        return byte
+
     def byte(self) -> int:
         """Read one byte."""
         return self.take(1)[0]
