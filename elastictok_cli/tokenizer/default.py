@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
+_MOST = 0.7  # share of moving cells above which all are moved, as one picture
 _AT_ONCE = 2048  # cells quantized together: bounds memory at any picture size
 _FEW = 8  # tokens with which most cells get near their goal
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
@@ -101,6 +103,7 @@ class Quantized(NamedTuple):
     gains: (
         torch.Tensor
     )  # (B, R, h, w) squared error each token removes (may be negative); zeros when decoding
+    told: torch.Tensor  # (B, K, h, w) coefficients as decoded from all of it
 
 
 class DefaultModel(nn.Module):
@@ -135,8 +138,30 @@ class DefaultModel(nn.Module):
 
         Of a short block only `count` frames are real; motion stops there, as its padding repeats the last one.
         """
-        times = torch.arange(1, self.config.frames + 1, device=velocity.device).clamp_max(count)
-        return motion.warp(context.frame, velocity, times, self.config.interpolation)
+        still = context.frame[:, None].expand(-1, self.config.frames, -1, -1, -1)
+        return self.moved_again(still, torch.zeros_like(velocity), context, velocity, count)
+
+    def moved_again(
+        self,
+        moved: torch.Tensor,  # (B, 4, 3, H, W)
+        before: torch.Tensor,  # (B, 2, h, w)
+        context: Context,
+        velocity: torch.Tensor,  # (B, 2, h, w)
+        count: int,
+    ) -> torch.Tensor:
+        """What `moved` gives, knowing what it gave for the velocities `before`: cells that keep theirs are copied."""
+        c = self.config
+        times = torch.arange(1, count + 1, device=velocity.device)
+        cells = motion.Cells.of((velocity != before).any(1))
+        if len(cells) > _MOST * velocity[0, 0].numel():
+            out = motion.warp(context.frame, velocity, times, c.interpolation)
+        else:
+            out = moved[:, :count].clone(memory_format=torch.contiguous_format)
+            if len(cells):
+                wanted = cells.take(velocity).unsqueeze(2)
+                patches = motion.warp_cells(context.frame, wanted, cells, c.cell, times, c.interpolation)
+                cells.put_patches(out, patches[:, :, 0])
+        return torch.cat([out, out[:, -1:].expand(-1, c.frames - count, -1, -1, -1)], 1)
 
     def predict(
         self, moved: torch.Tensor, context: Context, velocity: torch.Tensor, count: int
@@ -220,11 +245,15 @@ class NestedQuantizer(nn.Module):
         digits: torch.Tensor | None = None,  # (B, R, D, h, w) ... digits to decode
         gain: torch.Tensor | float = 1.0,  # (B, 1, h, w) factor on the steps
         most: int | None = None,  # tokens after which no further stage is begun
+        done: int = 0,  # tokens to go on after: a stage's end
+        told: torch.Tensor | None = None,  # (B, K, h, w) what those tell
     ) -> Quantized:
-        """Quantize `target`, or decode `digits`; exactly one of them is given. R is less than all where `most` is."""
+        """Quantize `target`, or decode `digits`; exactly one of them is given. R is less than all where `most` or `done`
+        is; `digits` are all of them even then."""
         batch, _, height, width = prior.shape
         scale = self.scale[kind].view(1, -1, 1, 1)
-        told = prior.new_zeros(batch, scale.shape[1], height, width)
+        if told is None:
+            told = prior.new_zeros(batch, scale.shape[1], height, width)
         index = self.order(kind, cell_class)  # (B, R * D, h, w)
         log_step = F.embedding(cell_class, self.log_step[kind].flatten(1)).permute(0, 3, 1, 2)
         biases = F.embedding(cell_class, self.class_bias[kind]).permute(0, 3, 1, 2).chunk(len(self.stages), 1)
@@ -233,6 +262,9 @@ class NestedQuantizer(nn.Module):
         for count, into, outof, bias in zip(self.stages, self.into, self.outof, biases, strict=True):
             if most is not None and first >= most:
                 break
+            if first < done:
+                first += count
+                continue
             span = slice(first, first + count)
             flat = slice(first * len(self.levels), (first + count) * len(self.levels))
             first += count
@@ -258,9 +290,9 @@ class NestedQuantizer(nn.Module):
             all_changes.append(change.view(shape))
             all_digits.append(value)
         coded = torch.cat(all_digits, 1)
-        if target is not None:
+        if target is not None and not done:
             coded = torch.cat([self._name_class(coded[:, :1], cell_class), coded[:, 1:]], 1)
-        return Quantized(torch.cat(all_changes, 1), coded, torch.cat(gains, 1))
+        return Quantized(torch.cat(all_changes, 1), coded, torch.cat(gains, 1), told)
 
     def order(self, kind: int, cell_class: torch.Tensor) -> torch.Tensor:
         """Which coefficient each digit refines: classes (B, h, w) to (B, R * D, h, w)."""
@@ -412,31 +444,41 @@ def cell_energy(residual: torch.Tensor, cell: int) -> torch.Tensor:
     return F.avg_pool2d(residual.square().sum((1, 2)).unsqueeze(1), cell).squeeze(1) * cell**2
 
 
+class Motion(NamedTuple):
+    """What `choose_motion` found."""
+
+    velocity: torch.Tensor  # (B, 2, h, w) in force
+    sent: torch.Tensor  # (B, h, w) bool
+    moved: torch.Tensor  # (B, 4, 3, H, W)
+    inherited: torch.Tensor  # (B, h, w) squared error if no cell sends
+
+
 def choose_motion(
     model: DefaultModel,
     frames: torch.Tensor,
     context: Context,
     threshold: torch.Tensor | float,
     count: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Motion:
     """Search velocities and decide which cells send one.
 
     A cell sends its velocity when that lowers its prediction error by more than `threshold` (MSE, a float or (B, 1,
-    1)) and by a fifth. Returns velocity (B, 2, h, w) in force, sent (B, h, w) bool, moved frames (B, 4, 3, H, W).
+    1)) and by a fifth.
     """
     cell = model.config.cell
     kept_moved = model.moved(context, context.velocity, count)
     kept_error = cell_energy(frames - kept_moved, cell)
     pixels = 3 * model.config.frames * cell**2
-    if bool((kept_error <= threshold * pixels).all()):  # nothing a velocity could gain
-        return context.velocity, torch.zeros_like(kept_error, dtype=torch.bool), kept_moved
-    found = motion.search(context.frame, frames[:, :count], context.velocity, cell)
-    found_moved = model.moved(context, found, count)
+    wanted = kept_error > threshold * pixels  # a velocity could gain nothing elsewhere
+    if not bool(wanted.any()):
+        return Motion(context.velocity, wanted, kept_moved, kept_error)
+    found = motion.search(context.frame, frames[:, :count], context.velocity, cell, wanted)
+    found_moved = model.moved_again(kept_moved, context.velocity, context, found, count)
     found_error = cell_energy(frames - found_moved, cell)
     sent = (kept_error - found_error > threshold * pixels) & (found_error < 0.8 * kept_error)
     velocity = torch.where(sent.unsqueeze(1), found, context.velocity)
     wide = sent.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[:, None, None]
-    return velocity, sent, torch.where(wide, found_moved, kept_moved)
+    return Motion(velocity, sent, torch.where(wide, found_moved, kept_moved), kept_error)
 
 
 class Residual(NamedTuple):
@@ -478,6 +520,8 @@ class DefaultTokenizer:
         c = model.config
         self.codes = math.prod(c.levels)
         self.first_gain = self.codes + motion.VELOCITIES
+        # at the end of a stage, where the others can go on
+        self._few = next((n for n in accumulate(c.stages) if n >= _FEW), c.residual_tokens)
         self._last_prediction: tuple[Context, int, torch.Tensor, tuple[torch.Tensor, torch.Tensor]] | None = (
             None
         )
@@ -512,7 +556,7 @@ class DefaultTokenizer:
         if context is None:
             prediction = m.key_mean.view(1, 1, 3, 1, 1).expand_as(frames)
         else:
-            velocity, sent, moved = choose_motion(m, frames, context, 0.5 * target, count)
+            velocity, sent, moved, inherited = choose_motion(m, frames, context, 0.5 * target, count)
             prediction, _ = self._predict(context, velocity, count, moved)
         residual = frames - prediction
         energy = cell_energy(residual, c.cell).unsqueeze(1)  # (B, 1, h, w)
@@ -527,8 +571,7 @@ class DefaultTokenizer:
             sent, vector, before = torch.zeros_like(gain, dtype=torch.bool), gain, energy
         else:
             vector = self.codes + motion.velocity_to_index(velocity)
-            inherited = m.moved(context, context.velocity, count) if bool(sent.any()) else moved
-            before = cell_energy(frames - inherited, c.cell).unsqueeze(1)
+            before = inherited.unsqueeze(1)
         tokens, curve, length = _put_first(sent, vector, before, (tokens, curve, length))
         return Encoding(tokens, length, curve)
 
@@ -574,33 +617,45 @@ class DefaultTokenizer:
         cell_class = m.quantizer.classify(wanted, energy[:, 0], torch.full_like(energy[:, 0], goal), kind)
         total = c.residual_tokens
 
-        def code(cells: Picked, gain: float, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def code(
+            cells: Picked, gain: float, most: int, done: int = 0, told: torch.Tensor | None = None
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            """Codes from the token after `done` on, the error each leaves, and the coefficients all of them tell."""
             own_class = cells.take(cell_class[:, None])[:, 0]
             coded = m.quantizer(
-                cells.take(prior), kind, own_class, target=cells.take(wanted), gain=gain, most=most
+                cells.take(prior),
+                kind,
+                own_class,
+                target=cells.take(wanted),
+                gain=gain,
+                most=most,
+                done=done,
+                told=told,
             )
-            after = (cells.take(energy) - coded.gains.cumsum(1)).clamp_min(0)
-            codes = fsq.digits_to_index(coded.digits, m.quantizer.levels)
-            missing = total - codes.shape[1]
-            after = torch.cat([after, after[:, -1:].expand(-1, missing, -1, -1)], 1)
-            return F.pad(codes, (0, 0, 0, 0, 0, missing), value=-1), after
+            before = after[:, -1:] if done else energy
+            left = (cells.take(before) - coded.gains.cumsum(1)).clamp_min(0)
+            return fsq.digits_to_index(coded.digits, m.quantizer.levels), left, coded.told
 
-        everyone = torch.ones_like(cell_class, dtype=torch.bool)
-        most = total if complete else min(_FEW, total)
-        codes, after = code(Picked(everyone), 1.0, most)
+        most = total if complete else self._few
+        codes, after, told = code(Picked(torch.ones_like(cell_class, dtype=torch.bool)), 1.0, most)
         length = torch.full_like(energy, most, dtype=torch.int64)
         gain = torch.zeros_like(length)
-        if most < total and bool((deep := after[:, -1] > _NEGLIGIBLE * goal).any()):
-            cells = Picked(deep)
-            more, more_after = code(cells, 1.0, total)
-            codes, after = cells.put(codes, more), cells.put(after, more_after)
-            length = length.masked_fill(deep[:, None], total)
+        if most < total:
+            deep = after[:, -1] > _NEGLIGIBLE * goal
+            more, more_after = codes.new_full((1, total - most, *deep.shape[1:]), -1), after[:, -1:]
+            more_after = more_after.expand_as(more)
+            if bool(deep.any()):
+                cells = Picked(deep)
+                late, late_after, _ = code(cells, 1.0, total, most, cells.take(told))
+                more, more_after = cells.put(more, late), cells.put(more_after, late_after)
+                length = length.masked_fill(deep[:, None], total)
+            codes, after = torch.cat([codes, more], 1), torch.cat([after, more_after], 1)
         allowed = 0.5 * goal
         if bool((short := after[:, -1] > allowed).any()):
             cells = Picked(short)
             best = cells.take(codes), cells.take(after), cells.take(gain)
             for number, factor in enumerate(GAINS, 1):
-                other, other_after = code(cells, factor, total)
+                other, other_after, _ = code(cells, factor, total)
                 # fewer tokens to get there, or less error at the end
                 better = (_cost(other_after, allowed) < 0.95 * _cost(best[1], allowed)).unsqueeze(1)
                 best = (
