@@ -32,6 +32,7 @@ from formats import (
 
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
 _CLEAR_GAIN = 0.85  # how much cheaper per frame a shorter block must be
+_NEAR_PICTURE = 0.75  # share of the last picture's tokens above which another one is considered
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,8 @@ class _NestedCoder:
         self.costly = self.effort.costly * grid[0] * grid[1]
         cell = tokenizer.spec.cell
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
+        self.bias: dict[tuple[bool, int], float] = {}  # of the last block of the same kind and length
+        self.picture = 0.0  # tokens of the last keyframe block, or of a picture that might have become one
 
     def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
         """The block as coded (perhaps its first frames only, perhaps as a keyframe block) and its tokens."""
@@ -232,12 +235,12 @@ class _NestedCoder:
             job, context = self._job(block, context)
             return block, search.fixed_length(self.tokenizer, job, context, self.options.tokens)
         chosen, draft = self._cheapest(block, context, target)
-        coded = self._finish(draft, target)
+        coded = self._finish(chosen, draft, target)
         if coded.missed:  # the curves promised too much, or nothing helps
             for other in _shorter(block, lengths=(1,)):
                 if other == chosen:
                     continue
-                tried = self._finish(self._draft(other, context, target), target)
+                tried = self._finish(other, self._draft(other, context, target), target)
                 if not tried.missed:
                     return other, tried
         return chosen, coded
@@ -247,6 +250,8 @@ class _NestedCoder:
         if draft.reaches and draft.tokens <= self.costly:
             return best, draft
         for other in _shorter(block, lengths=(2, 1)):
+            if other.keyframe and not block.keyframe and draft.reaches and self._cheaper(draft):
+                continue
             tried = self._draft(other, context, target)
             if tried.reaches == draft.reaches:
                 better = tried.per_frame < _CLEAR_GAIN * draft.per_frame
@@ -256,14 +261,30 @@ class _NestedCoder:
                 best, draft = other, tried
         return best, draft
 
+    def _cheaper(self, draft: search.Draft) -> bool:
+        """Whether a block of predicted frames is clearly cheaper than a picture of its own would be."""
+        return draft.per_frame < _NEAR_PICTURE * self.picture
+
     def _draft(self, block: Group, context: Any, target: float) -> search.Draft:
         job, context = self._job(block, context)
-        return search.draft(self.tokenizer, job, context, target)
+        draft = search.draft(self.tokenizer, job, context, target)
+        if block.keyframe:
+            self.picture = draft.tokens
+        return draft
 
-    def _finish(self, draft: search.Draft, target: float) -> search.Coded:
-        return search.meet_target(
-            self.tokenizer, draft, target, mode=self.options.allocation, effort=self.effort
+    def _finish(self, block: Group, draft: search.Draft, target: float) -> search.Coded:
+        """Search in full, from what the last block like this one has shown of the curves."""
+        kind = block.keyframe, len(block.frames)
+        coded = search.meet_target(
+            self.tokenizer,
+            draft,
+            target,
+            mode=self.options.allocation,
+            effort=self.effort,
+            bias=self.bias.get(kind, 1.0),
         )
+        self.bias[kind] = min(max(coded.bias, 0.8), 1.25)
+        return coded
 
     def _job(self, block: Group, context: Any) -> tuple[search.Job, Any]:
         job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)
