@@ -37,6 +37,7 @@ _MOST = 0.7  # share of moving cells above which all are moved, as one picture
 _AT_ONCE = 2048  # cells quantized together: bounds memory at any picture size
 _FEW = 8  # tokens with which most cells get near their goal
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
+_FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 
 
@@ -611,8 +612,8 @@ class DefaultTokenizer:
         goal: float,
         complete: bool,
     ) -> Residual:
-        """Quantize; cells that few tokens leave over the goal get them all, those over half of it are tried with
-        every gain."""
+        """Quantize: each cell until little error is left. Where all tokens leave far more than the goal, every gain
+        is tried."""
         m, c = self.model, self.model.config
         cell_class = m.quantizer.classify(wanted, energy[:, 0], torch.full_like(energy[:, 0], goal), kind)
         total = c.residual_tokens
@@ -636,22 +637,25 @@ class DefaultTokenizer:
             left = (cells.take(before) - coded.gains.cumsum(1)).clamp_min(0)
             return fsq.digits_to_index(coded.digits, m.quantizer.levels), left, coded.told
 
-        most = total if complete else self._few
-        codes, after, told = code(Picked(torch.ones_like(cell_class, dtype=torch.bool)), 1.0, most)
-        length = torch.full_like(energy, most, dtype=torch.int64)
+        everyone = Picked(torch.ones_like(cell_class, dtype=torch.bool))
+        codes, after, told = code(everyone, 1.0, total if complete else self._few)
+        length = torch.full_like(energy, codes.shape[1], dtype=torch.int64)
         gain = torch.zeros_like(length)
-        if most < total:
-            deep = after[:, -1] > _NEGLIGIBLE * goal
-            more, more_after = codes.new_full((1, total - most, *deep.shape[1:]), -1), after[:, -1:]
-            more_after = more_after.expand_as(more)
-            if bool(deep.any()):
+        for end in accumulate(c.stages):
+            if end <= codes.shape[1]:
+                continue
+            # each stage only for cells that are not done
+            more = codes.new_full((1, end - codes.shape[1], *codes.shape[2:]), -1)
+            more_after = after[:, -1:].expand_as(more)
+            if bool((deep := after[:, -1] > _NEGLIGIBLE * goal).any()):
                 cells = Picked(deep)
-                late, late_after, _ = code(cells, 1.0, total, most, cells.take(told))
-                more, more_after = cells.put(more, late), cells.put(more_after, late_after)
-                length = length.masked_fill(deep[:, None], total)
+                *late, late_told = code(cells, 1.0, end, codes.shape[1], cells.take(told))
+                more, more_after = cells.put(more, late[0]), cells.put(more_after, late[1])
+                told = cells.put(told, late_told)
+                length = length.masked_fill(deep[:, None], end)
             codes, after = torch.cat([codes, more], 1), torch.cat([after, more_after], 1)
         allowed = 0.5 * goal
-        if bool((short := after[:, -1] > allowed).any()):
+        if bool((short := after[:, -1] > _FAR * goal).any()):
             cells = Picked(short)
             best = cells.take(codes), cells.take(after), cells.take(gain)
             for number, factor in enumerate(GAINS, 1):
