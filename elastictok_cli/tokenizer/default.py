@@ -28,12 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elastictok_cli.tokenizer import classes, fsq, motion
+from elastictok_cli.tokenizer import classes, fsq, motion, winograd
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
-_MOST = 0.7  # share of moving cells above which all are moved, as one picture
+_MOST = 0.7  # share of cells above which all are worked on, as one picture
 _AT_ONCE = 2048  # cells quantized together: bounds memory at any picture size
 _FEW = 8  # tokens with which most cells get near their goal
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
@@ -173,7 +173,7 @@ class DefaultModel(nn.Module):
         carried = motion.warp(context.features, velocity / 8, middle)[:, 0]
         x = pointwise(self.predict_in, to_eighth(moved), carried)
         x = self.predict_trunk(x)
-        return moved + from_eighth(self.predict_out(x), self.config.frames), x
+        return moved + from_eighth(pointwise(self.predict_out, x), self.config.frames), x
 
     def refine(
         self,
@@ -185,7 +185,7 @@ class DefaultModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Step 4: decoded frames (B, 4, 3, H, W), not clamped, and features for the next block."""
         c = self.config
-        residual = from_cells(project(coefficients, self.basis[kind].t()), c)
+        residual = self._residual(coefficients, keep, kind)
         rough = prediction + residual
         kept = keep.float().unsqueeze(1)
         told = torch.cat(
@@ -198,11 +198,21 @@ class DefaultModel(nn.Module):
             1,
         )
         x = pointwise(self.rough_in, to_eighth(rough), to_eighth(residual))
-        x = x + F.pixel_shuffle(self.latent_in(told), 2) + self.kind_bias[kind].view(1, -1, 1, 1)
+        x = x + F.pixel_shuffle(pointwise(self.latent_in, told), 2) + self.kind_bias[kind].view(1, -1, 1, 1)
         if features is not None:
             x = x + features
         x = self.synthesis_trunk(x)
-        return rough + from_eighth(self.synthesis_out(x), c.frames), x
+        return rough + from_eighth(pointwise(self.synthesis_out, x), c.frames), x
+
+    def _residual(self, coefficients: torch.Tensor, keep: torch.Tensor, kind: int) -> torch.Tensor:
+        """Frames (B, 4, 3, H, W) of coefficients (B, K, h, w), which are zero where `keep` (B, h, w) is."""
+        told = keep > 0
+        if coefficients.requires_grad or int(told.sum()) > _MOST * told.numel():
+            return from_cells(project(coefficients, self.basis[kind].t()), self.config)
+        rows = coefficients.permute(0, 2, 3, 1)  # (B, h, w, K)
+        patches = rows.new_zeros(*told.shape, self.basis.shape[2])
+        patches[told] = rows[told] @ self.basis[kind]
+        return from_cells(patches.permute(0, 3, 1, 2), self.config)
 
 
 class NestedQuantizer(nn.Module):
@@ -272,8 +282,8 @@ class NestedQuantizer(nn.Module):
             where = index[:, flat]
             shape = (batch, count, len(self.levels), height, width)
             normal = told / scale
-            state = torch.cat([normal, torch.log(normal.abs() + 0.05), prior], 1)
-            shift, stretch = outof(F.silu(into(state) + bias)).float().chunk(2, 1)  # (B, K, h, w) each
+            state = (normal, torch.log(normal.abs() + 0.05), prior)
+            shift, stretch = pointwise(outof, F.silu(pointwise(into, *state) + bias)).float().chunk(2, 1)  # (B, K, h, w) each
             step = (log_step[:, flat] + 3 * torch.tanh(stretch.gather(1, where) / 3)).exp() * gain
             mean = (shift * scale).gather(1, where)
             refining = self.refining[span].view(1, -1, 1, 1)
@@ -384,22 +394,35 @@ class ResBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.2)
+        self._transformed: dict[nn.Conv2d, torch.Tensor] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, width, H, W) to the same."""
-        out: torch.Tensor = x + self.second(F.silu(self.first(F.silu(x))))
-        return out
+        return x + self._convolve(self.second, F.silu(self._convolve(self.first, F.silu(x))))
+
+    def _convolve(self, layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        """The quicker way where weights are settled."""
+        out: torch.Tensor
+        if layer.weight.requires_grad or layer.bias is None or x.device.type != "cpu":
+            out = layer(x)
+            return out
+        if layer not in self._transformed:
+            self._transformed[layer] = winograd.transform(layer.weight)
+        return winograd.conv3x3(x, self._transformed[layer], layer.bias)
 
 
 def pointwise(layer: nn.Conv2d, *inputs: torch.Tensor) -> torch.Tensor:
-    """A 1x1 convolution of `inputs` side by side, without the copy of them all that `torch.cat` makes."""
+    """A 1x1 convolution of `inputs` (B, ., h, w) side by side, without the copy of them all that `torch.cat` makes.
+
+    As a matrix product, which on few pixels is quicker than what serves convolutions of any size.
+    """
     out: torch.Tensor | None = None
-    weights = layer.weight.split([x.shape[1] for x in inputs], 1)  # type: ignore[no-untyped-call]
+    weights = layer.weight.flatten(1).split([x.shape[1] for x in inputs], 1)  # type: ignore[no-untyped-call]
     for x, weight in zip(inputs, weights, strict=True):
-        part = F.conv2d(x, weight, layer.bias if out is None else None)
+        part = F.linear(x.permute(0, 2, 3, 1), weight, layer.bias if out is None else None)
         out = part if out is None else out + part
     assert out is not None
-    return out
+    return out.permute(0, 3, 1, 2)
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
@@ -411,33 +434,38 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def to_cells(frames: torch.Tensor, cell: int) -> torch.Tensor:
-    """(B, T, 3, H, W) -> (B, 3 * T * cell * cell, h, w)."""
-    return F.pixel_unshuffle(frames.flatten(1, 2), cell)
+    """(B, T, 3, H, W) -> (B, 3 * T * cell * cell, h, w), channels last in memory."""
+    batch, count, _, height, width = frames.shape
+    rows, cols = height // cell, width // cell
+    split = frames.reshape(batch, 3 * count, rows, cell, cols, cell).permute(0, 2, 4, 1, 3, 5)
+    return split.reshape(batch, rows, cols, -1).permute(0, 3, 1, 2)
 
 
 def from_cells(cells: torch.Tensor, config: DefaultConfig) -> torch.Tensor:
     """Inverse of `to_cells`."""
-    return _split_channels(F.pixel_shuffle(cells, config.cell), config.frames)
+    return _from_patches(cells, config.frames, config.cell)
 
 
 def to_eighth(frames: torch.Tensor) -> torch.Tensor:
-    """(B, T, 3, H, W) -> (B, 3 * T * 64, H/8, W/8)."""
-    return F.pixel_unshuffle(frames.flatten(1, 2), 8)
+    """(B, T, 3, H, W) -> (B, 3 * T * 64, H/8, W/8), channels last in memory."""
+    return to_cells(frames, 8)
 
 
 def from_eighth(patches: torch.Tensor, frames: int) -> torch.Tensor:
     """Inverse of `to_eighth`."""
-    return _split_channels(F.pixel_shuffle(patches, 8), frames)
+    return _from_patches(patches, frames, 8)
 
 
-def _split_channels(x: torch.Tensor, frames: int) -> torch.Tensor:
-    """(B, T * 3, H, W) -> (B, T, 3, H, W)."""
-    return x.reshape(x.shape[0], frames, 3, *x.shape[2:])
+def _from_patches(x: torch.Tensor, frames: int, size: int) -> torch.Tensor:
+    """(B, T * 3 * size * size, h, w) -> (B, T, 3, H, W)."""
+    batch, _, rows, cols = x.shape
+    split = x.permute(0, 2, 3, 1).reshape(batch, rows, cols, 3 * frames, size, size).permute(0, 3, 1, 4, 2, 5)
+    return split.reshape(batch, frames, 3, rows * size, cols * size)
 
 
 def project(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """A matrix (out, in) applied at every cell of x (B, in, h, w)."""
-    return F.conv2d(x, matrix[:, :, None, None])
+    return F.linear(x.permute(0, 2, 3, 1), matrix).permute(0, 3, 1, 2)
 
 
 def cell_energy(residual: torch.Tensor, cell: int) -> torch.Tensor:
@@ -500,7 +528,9 @@ class Picked:
 
     def take(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) to (1, C, 1, count)."""
-        return x.permute(0, 2, 3, 1)[self.where].t()[None, :, None]
+        rows = x.permute(0, 2, 3, 1)
+        rows = rows.flatten(0, 2) if self.count == self.where.numel() else rows[self.where]
+        return rows.t()[None, :, None]
 
     def put(self, into: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`into` (B, C, h, w) with the picked cells' values x (1, C, 1, count)."""
@@ -587,14 +617,17 @@ class DefaultTokenizer:
     ) -> Residual:
         """Quantize the cells that the target asks anything of; `complete` means all, with all tokens."""
         m, c = self.model, self.model.config
-        wanted = project(to_cells(residual, c.cell), m.basis[kind])
         goal = target * m.basis.shape[-1]
         none = torch.zeros_like(energy, dtype=torch.int64)
         slots = (-1, c.residual_tokens, -1, -1)
         out = Residual(none.expand(slots) - 1, energy.expand(slots), none, none)
         picked = Picked((energy > (0.0 if complete else _NEGLIGIBLE * goal))[:, 0])
         if picked.count:
-            w, e, p = (torch.split(picked.take(x), _AT_ONCE, -1) for x in (wanted, energy, prior))
+            patches = picked.take(to_cells(residual, c.cell))
+            w, e, p = (
+                torch.split(x, _AT_ONCE, -1)
+                for x in (project(patches, m.basis[kind]), picked.take(energy), picked.take(prior))
+            )
             done = [
                 self._code_cells(*part, kind=kind, goal=goal, complete=complete)
                 for part in zip(w, e, p, strict=True)
