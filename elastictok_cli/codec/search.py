@@ -39,6 +39,7 @@ EFFORTS = (
     Effort(12, 0.998, 0.5),
 )
 DEFAULT_EFFORT = 5
+_FAR = 0.85  # share of the target below which a pass is worth a probe more
 # Where probes aim, as shares of the target: they land around it, and one that misses by a hair is a probe lost.
 # The first sees curves alone, the second what each cell made of them, the third does so from close by.
 _AIMS = (0.99, 0.994, 0.996)
@@ -88,6 +89,7 @@ class Draft:
     encoding: Encoding
     tokens: int  # with which the curves meet the target
     reaches: bool  # whether they do
+    price: float  # squared error that the last token saves
 
     @property
     def per_frame(self) -> float:
@@ -95,15 +97,19 @@ class Draft:
         return self.tokens / len(self.job.source)
 
 
-def draft(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Draft:
-    """Encode one block for `target` (MSE) and see what its curves promise."""
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target)
+def draft(
+    tokenizer: NestedTokenizer, job: Job, context: Any, target: float, *, price: float | None = None
+) -> Draft:
+    """Encode one block for `target` (MSE) and see what its curves promise. `price`: what is expected of its own."""
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target, price=price)
     curve = encoding.curve * _real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
     allowed = _allowed(job, target, curve.device)
-    keep = allocation.to_target(curve, encoding.length, allowed)
+    found = allocation.price_of(curve, encoding.length, allowed)
+    keep = allocation.at_price(curve, encoding.length, found)
     left = float(allocation.taken(curve, keep).sum())
     # a hair over is the rounding of sums, and probes correct more than that
-    return Draft(job, context, encoding, int(keep.sum()), left <= 1.02 * float(allowed))
+    reaches = left <= 1.02 * float(allowed)
+    return Draft(job, context, encoding, int(keep.sum()), reaches, float(found))
 
 
 def meet_target(
@@ -172,15 +178,20 @@ def _per_cell(
         measured = _cell_errors(job, coded.pixels, cell).to(curve.device)
         predicted = curve.gather(1, keep.unsqueeze(1)).squeeze(1)
         coded = replace(coded, bias=float((measured.sum() + 1e-3) / (predicted.sum() + 1e-3)))
-        if not coded.missed and (best is None or int(keep.sum()) < int(best.keep.sum())):
-            best = coded
-        if best is not None and (
-            best.mse >= effort.close * target or attempt >= effort.probes - 1 or int(best.keep.sum()) == 0
-        ):
-            break
+        settled = False
+        if not coded.missed:
+            settled = best is not None and int(keep.sum()) > 0.98 * int(best.keep.sum())
+            if best is None or int(keep.sum()) < int(best.keep.sum()):
+                best = coded
+        if best is not None:
+            enough = effort.probes if best.mse >= _FAR * target else effort.probes + 1
+            done = settled or attempt + 1 >= enough or int(best.keep.sum()) == 0
+            if done or best.mse >= effort.close * target:
+                break
         ratio = ((measured + 1e-3) / (predicted + 1e-3)).clamp(0.1, 10)
         if coded.missed and attempt >= 1:
-            slack *= 0.995 if attempt < effort.probes else 0.9
+            by_a_hair = 0.995 if coded.mse < 1.01 * target else 0.985
+            slack *= by_a_hair if attempt < effort.probes else 0.9
     if best is not None:
         return best
     return _probe(tokenizer, job, encoding, encoding.length, context, target)

@@ -93,7 +93,10 @@ def _finish(
     error: torch.Tensor,
     marks: torch.Tensor,
 ) -> torch.Tensor:
-    """Further cost (P,) of the later stages, each row with its class c (P,). left: (P, K), error: (P,), marks: (T, P)."""
+    """Further cost (P,) of the later stages, each row with its class c (P,).
+
+    left: (P, K), error: (P,), marks: (T, P).
+    """
     cost = torch.zeros_like(error)
     low, high = _range(orders.levels)
     for tokens in orders.stages[early:]:

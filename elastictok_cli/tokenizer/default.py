@@ -35,6 +35,7 @@ KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
 _MOST = 0.7  # share of cells above which all are worked on, as one picture
 _AT_ONCE = 2048  # cells quantized together: bounds memory at any picture size
+_REMEMBERED = 3_200_000  # values of predictions kept: four of 256x256 pixels, one of a large picture
 _FEW = 8  # tokens with which most cells get near their goal
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
 _FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
@@ -283,7 +284,9 @@ class NestedQuantizer(nn.Module):
             shape = (batch, count, len(self.levels), height, width)
             normal = told / scale
             state = (normal, torch.log(normal.abs() + 0.05), prior)
-            shift, stretch = pointwise(outof, F.silu(pointwise(into, *state) + bias)).float().chunk(2, 1)  # (B, K, h, w) each
+            shift, stretch = (
+                pointwise(outof, F.silu(pointwise(into, *state) + bias)).float().chunk(2, 1)
+            )  # (B, K, h, w) each
             step = (log_step[:, flat] + 3 * torch.tanh(stretch.gather(1, where) / 3)).exp() * gain
             mean = (shift * scale).gather(1, where)
             refining = self.refining[span].view(1, -1, 1, 1)
@@ -510,6 +513,15 @@ def choose_motion(
     return Motion(velocity, sent, torch.where(wide, found_moved, kept_moved), kept_error)
 
 
+class Predicted(NamedTuple):
+    """An answer of `DefaultModel.predict`, and what had been asked."""
+
+    context: Context
+    count: int
+    velocity: torch.Tensor
+    answer: tuple[torch.Tensor, torch.Tensor]
+
+
 class Residual(NamedTuple):
     """The coded residual of some cells, and which of them needed a gain."""
 
@@ -553,9 +565,7 @@ class DefaultTokenizer:
         self.first_gain = self.codes + motion.VELOCITIES
         # at the end of a stage, where the others can go on
         self._few = next((n for n in accumulate(c.stages) if n >= _FEW), c.residual_tokens)
-        self._last_prediction: tuple[Context, int, torch.Tensor, tuple[torch.Tensor, torch.Tensor]] | None = (
-            None
-        )
+        self._predictions: list[Predicted] = []
         self.spec = TokenizerSpec(
             name=c.name,
             frames=c.frames,
@@ -579,15 +589,17 @@ class DefaultTokenizer:
         count: int,
         target: float = 0.007,
         complete: bool = False,
+        price: float | None = None,
     ) -> Encoding:
-        """See `base.Tokenizer.encode`. A velocity is sent where it gains more than half of `target`."""
+        """See `base.Tokenizer.encode`. A velocity is sent where it gains more than `price`, or half of `target`."""
         m, c = self.model, self.model.config
         batch, _, _, height, width = frames.shape
         grid = (height // c.cell, width // c.cell)
         if context is None:
             prediction = m.key_mean.view(1, 1, 3, 1, 1).expand_as(frames)
         else:
-            velocity, sent, moved, inherited = choose_motion(m, frames, context, 0.5 * target, count)
+            threshold = 0.5 * target if price is None else price / m.basis.shape[-1]
+            velocity, sent, moved, inherited = choose_motion(m, frames, context, threshold, count)
             prediction, _ = self._predict(context, velocity, count, moved)
         residual = frames - prediction
         energy = cell_energy(residual, c.cell).unsqueeze(1)  # (B, 1, h, w)
@@ -708,14 +720,16 @@ class DefaultTokenizer:
     def _predict(
         self, context: Context, velocity: torch.Tensor, count: int, moved: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`DefaultModel.predict`, remembering the last answer: an encoder asks the same several times."""
-        last = self._last_prediction
-        if last and last[0] is context and last[1] == count and torch.equal(last[2], velocity):
-            return last[3]
+        """`DefaultModel.predict`, remembering the last answers: an encoder asks the same several times."""
+        known = self._predictions = [p for p in self._predictions if p.context is context]
+        for p in known:
+            if p.count == count and torch.equal(p.velocity, velocity):
+                return p.answer
         if moved is None:
             moved = self.model.moved(context, velocity, count)
         answer = self.model.predict(moved, context, velocity, count)
-        self._last_prediction = (context, count, velocity, answer)
+        del known[max(1, _REMEMBERED // answer[0].numel()) - 1 :]
+        known.insert(0, Predicted(context, count, velocity, answer))
         return answer
 
     @torch.inference_mode()
