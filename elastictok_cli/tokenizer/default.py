@@ -260,8 +260,9 @@ class NestedQuantizer(nn.Module):
         done: int = 0,  # tokens to go on after: a stage's end
         told: torch.Tensor | None = None,  # (B, K, h, w) what those tell
     ) -> Quantized:
-        """Quantize `target`, or decode `digits`; exactly one of them is given. R is less than all where `most` or `done`
-        is; `digits` are all of them even then."""
+        """Quantize `target`, or decode `digits`; exactly one of them is given.
+
+        `digits` are all of them, whatever `most` and `done` are; the answer has those of the stages worked out."""
         batch, _, height, width = prior.shape
         scale = self.scale[kind].view(1, -1, 1, 1)
         if told is None:
@@ -284,9 +285,10 @@ class NestedQuantizer(nn.Module):
             shape = (batch, count, len(self.levels), height, width)
             normal = told / scale
             state = (normal, torch.log(normal.abs() + 0.05), prior)
-            shift, stretch = (
-                pointwise(outof, F.silu(pointwise(into, *state) + bias)).float().chunk(2, 1)
-            )  # (B, K, h, w) each
+            assert isinstance(into, nn.Conv2d)
+            assert isinstance(outof, nn.Conv2d)
+            hidden = F.silu(pointwise(into, *state) + bias)
+            shift, stretch = pointwise(outof, hidden).float().chunk(2, 1)  # (B, K, h, w) each
             step = (log_step[:, flat] + 3 * torch.tanh(stretch.gather(1, where) / 3)).exp() * gain
             mean = (shift * scale).gather(1, where)
             refining = self.refining[span].view(1, -1, 1, 1)
@@ -397,7 +399,7 @@ class ResBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.2)
-        self._transformed: dict[nn.Conv2d, torch.Tensor] = {}
+        self._transformed: dict[nn.Conv2d, tuple[int, torch.Tensor]] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, width, H, W) to the same."""
@@ -409,9 +411,12 @@ class ResBlock(nn.Module):
         if layer.weight.requires_grad or layer.bias is None or x.device.type != "cpu":
             out = layer(x)
             return out
-        if layer not in self._transformed:
-            self._transformed[layer] = winograd.transform(layer.weight)
-        return winograd.conv3x3(x, self._transformed[layer], layer.bias)
+        version = layer.weight._version  # counts changes in place
+        made, transformed = self._transformed.get(layer, (None, None))
+        if transformed is None or made != version:
+            transformed = winograd.transform(layer.weight)
+            self._transformed[layer] = version, transformed
+        return winograd.conv3x3(x, transformed, layer.bias)
 
 
 def pointwise(layer: nn.Conv2d, *inputs: torch.Tensor) -> torch.Tensor:
@@ -517,7 +522,7 @@ class Predicted(NamedTuple):
     """An answer of `DefaultModel.predict`, and what had been asked."""
 
     context: Context
-    count: int
+    frames: int
     velocity: torch.Tensor
     answer: tuple[torch.Tensor, torch.Tensor]
 
@@ -723,7 +728,7 @@ class DefaultTokenizer:
         """`DefaultModel.predict`, remembering the last answers: an encoder asks the same several times."""
         known = self._predictions = [p for p in self._predictions if p.context is context]
         for p in known:
-            if p.count == count and torch.equal(p.velocity, velocity):
+            if p.frames == count and torch.equal(p.velocity, velocity):
                 return p.answer
         if moved is None:
             moved = self.model.moved(context, velocity, count)

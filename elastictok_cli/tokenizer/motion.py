@@ -103,7 +103,10 @@ def warp_cells(
     times: torch.Tensor,
     mode: str = "bilinear",
 ) -> torch.Tensor:
-    """What `warp` gives for some cells. velocity: (B, M, N, 2), N tries for each. Returns (B, M, N, T, C, cell, cell)."""
+    """What `warp` gives for some cells.
+
+    velocity: (B, M, N, 2), N tries for each. Returns (B, M, N, T, C, cell, cell).
+    """
     batch, channels, height, width = picture.shape
     shift = times.view(-1, 1).float() * velocity[..., None, :]  # (B, M, N, T, 2)
     y = (cells.row * cell).view(batch, -1, 1, 1, 1) + _pixels(cell, picture)
@@ -187,12 +190,14 @@ def _between(position: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _sample(picture: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
-    return F.grid_sample(picture, grid, mode=mode, padding_mode="border", align_corners=False)
+    out: torch.Tensor = F.grid_sample(picture, grid, mode=mode, padding_mode="border", align_corners=False)
+    return out
 
 
 def _by_cell(frames: torch.Tensor, cell: int) -> torch.Tensor:
     """A view of (B, T, C, H, W), (B, h, w, T, C, cell, cell)."""
-    split = frames.unflatten(-1, (-1, cell)).unflatten(-3, (-1, cell))  # type: ignore[no-untyped-call]
+    batch, count, channels, height, width = frames.shape
+    split = frames.view(batch, count, channels, height // cell, cell, width // cell, cell)
     return split.permute(0, 3, 5, 1, 2, 4, 6)
 
 

@@ -1,7 +1,7 @@
-"""3x3 convolutions with half the work: Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308), for inference on CPUs.
+"""3x3 convolutions with half the work, for inference on CPUs.
 
-A tile of 6x6 inputs makes 4x4 outputs: 36 products for each pair of channels rather than 144. What differs from the plain
-sum is rounding, about 1e-5 of the values.
+This is Winograd's F(4x4, 3x3) (Lavin and Gray, arXiv 1509.09308). A tile of 6x6 inputs makes 4x4 outputs: 36 products
+for each pair of channels rather than 144. What differs from the plain sum is rounding, about 1e-5 of the values.
 """
 
 from __future__ import annotations
