@@ -37,6 +37,7 @@ _MOST = 0.7  # share of cells above which all are worked on, as one picture
 _AT_ONCE = 2048  # cells quantized together: bounds memory at any picture size
 _REMEMBERED = 3_200_000  # values of predictions kept: four of 256x256 pixels, one of a large picture
 _FEW = 8  # tokens with which most cells get near their goal
+_BIT = 0.08  # of what a velocity must gain to be sent: what one bit of it must save
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
 _FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
@@ -509,7 +510,7 @@ def choose_motion(
     wanted = kept_error > threshold * pixels  # a velocity could gain nothing elsewhere
     if not bool(wanted.any()):
         return Motion(context.velocity, wanted, kept_moved, kept_error)
-    found = motion.search(context.frame, frames[:, :count], context.velocity, cell, wanted)
+    found = motion.search(context.frame, frames[:, :count], context.velocity, cell, wanted, _BIT * threshold)
     found_moved = model.moved_again(kept_moved, context.velocity, context, found, count)
     found_error = cell_energy(frames - found_moved, cell)
     sent = (kept_error - found_error > threshold * pixels) & (found_error < 0.8 * kept_error)

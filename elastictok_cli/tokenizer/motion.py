@@ -126,6 +126,7 @@ def search(
     inherited: torch.Tensor,
     cell: int,
     wanted: torch.Tensor | None = None,
+    price: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """The table velocity per cell that best predicts `frames` (B, T, 3, H, W) from `last` (B, 3, H, W).
 
@@ -133,7 +134,8 @@ def search(
     searched, and keep what they inherited. Coarse to fine on luma: a full search of +-24
     pixels per frame against the second (or only) frame, then candidates (zero, `inherited` (B, 2, h, w), the coarse
     winner and its neighbours') and three rounds of refinement at half resolution against every frame.
-    Returns (B, 2, h, w) float32.
+    At last cells take over a neighbour's velocity where that costs them less than the bits that being like their
+    neighbours saves, at `price` a bit (MSE, a float or (B, 1, 1)). Returns (B, 2, h, w) float32.
     """
     height, width = frames.shape[-2:]
     grid = (height // cell, width // cell)
@@ -168,6 +170,24 @@ def search(
         best = torch.where(better.unsqueeze(2), other, best)
         least = torch.where(better, cheapest, least)
         cells.put(found, best)
+
+    left = torch.zeros_like(found[:, :1])
+    cells.put(left, least.unsqueeze(2))
+    chess = torch.arange(grid[0]).view(-1, 1) + torch.arange(grid[1])
+    for parity in (0, 1):  # neighbours stand still while a cell decides
+        here = (chess % 2 == parity).to(frames.device).expand_as(found[:, 0])
+        some = Cells.of(here if wanted is None else here & wanted)
+        if not len(some):
+            continue
+        padded = F.pad(found, (1, 1, 1, 1), mode="replicate")
+        near = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS[1:]]
+        candidates = torch.stack([some.take(n) for n in (found, *near)], 2)  # (B, M, 5, 2)
+        expected = candidates[:, :, 1:].sort(2).values[:, :, 1:2]  # the lower median, part by part
+        away = (_nearest(candidates, table) - _nearest(expected, table)).abs()
+        bits = 2 * torch.log2(1 + away.float()).sum(3)  # roughly what `formats` needs for it
+        errors = torch.cat([some.take(left), cost(candidates[:, :, 1:], some)], 2)
+        rate = price.view(-1, 1, 1) if isinstance(price, torch.Tensor) else price
+        some.put(found, _pick(candidates, errors + rate * bits)[0])
     return found
 
 
