@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, cast
@@ -35,6 +35,13 @@ KEYFRAME_INTERVAL = 5.0  # seconds, where nothing is said
 _UNSAID = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range": 0}
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
 _CLEAR_GAIN = 0.85  # how much cheaper per frame a shorter block must be
+_FAR_CHEAPER = 0.6  # the same ratio from which on a single frame needs no comparison with two
+_SINGLES, _AS_BEFORE = (
+    2,
+    1.3,
+)  # so many frames may follow a far cheaper single one, unless they cost so much more
+_PRICES = (0.1, 3.0)  # range of foreseen prices, as shares of the squared error that a cell may keep
+_NEAR_PICTURE = 0.75  # share of the last picture's tokens above which another one is considered
 
 
 @dataclass(frozen=True)
@@ -228,6 +235,10 @@ class _NestedCoder:
         self.costly = self.effort.costly * grid[0] * grid[1]
         cell = tokenizer.spec.cell
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
+        self.bias: dict[tuple[bool, int], float] = {}  # of the last block of the same kind and length
+        self.price: dict[int, float] = {}  # of the last predicted block of the same length
+        self.singles: tuple[int, ...] = ()  # tokens of a single frame like which the next few may be
+        self.picture = 0.0  # tokens of the last keyframe block, or of a picture that might have become one
 
     def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
         """The block as coded (perhaps its first frames only, perhaps as a keyframe block) and its tokens."""
@@ -237,51 +248,92 @@ class _NestedCoder:
             job, context = self._job(block, context)
             return block, search.fixed_length(self.tokenizer, job, context, self.options.tokens)
         chosen, draft = self._cheapest(block, context, target)
-        coded = self._finish(draft, target)
+        coded = self._finish(chosen, draft, target)
         if coded.missed:  # the curves promised too much, or nothing helps
-            for other in _shorter(block, lengths=(1,)):
-                if other == chosen:
+            single = replace(block, frames=block.frames[:1])
+            for other in (single, replace(single, keyframe=True)):
+                if other in (block, chosen):
                     continue
-                tried = self._finish(self._draft(other, context, target), target)
+                tried = self._finish(other, self._draft(other, context, target), target)
                 if not tried.missed:
                     return other, tried
         return chosen, coded
 
     def _cheapest(self, block: Group, context: Any, target: float) -> tuple[Group, search.Draft]:
+        """Longer blocks first choice, shorter ones where they are clearly cheaper per frame. What is tried ends with
+        what settles it: mostly the whole block, else its first frame."""
+        drafts: dict[int, search.Draft] = {}
+        single = replace(block, frames=block.frames[:1])
+        if self.singles and len(block.frames) > 1 and not block.keyframe:
+            # motion that only single frames followed seldom ends at once
+            drafts[1] = self._draft(single, context, target)
+            if drafts[1].reaches and drafts[1].tokens <= _AS_BEFORE * self.singles[0]:
+                self.singles = self.singles[1:]
+                return single, drafts[1]
         best, draft = block, self._draft(block, context, target)
-        if draft.reaches and draft.tokens <= self.costly:
+        self.singles = ()
+        if draft.reaches and (block.keyframe or draft.tokens <= self.costly):
             return best, draft
-        for other in _shorter(block, lengths=(2, 1)):
-            tried = self._draft(other, context, target)
-            if tried.reaches == draft.reaches:
-                better = tried.per_frame < _CLEAR_GAIN * draft.per_frame
-            else:
-                better = tried.reaches
-            if better:
-                best, draft = other, tried
+        if len(block.frames) > 1:
+            alone = drafts[1] if 1 in drafts else self._draft(single, context, target)
+            if alone.reaches and alone.per_frame < _FAR_CHEAPER * draft.per_frame:
+                self.singles = (alone.tokens,) * _SINGLES
+            elif len(block.frames) > 2:
+                best, draft = self._better(
+                    (best, draft), replace(block, frames=block.frames[:2]), context, target
+                )
+            best, draft = _cheaper_of((best, draft), (single, alone))
+            if not block.keyframe and not (draft.reaches and self._cheaper(draft)):
+                best, draft = self._better((best, draft), replace(single, keyframe=True), context, target)
         return best, draft
+
+    def _better(
+        self, best: tuple[Group, search.Draft], other: Group, context: Any, target: float
+    ) -> tuple[Group, search.Draft]:
+        """The best so far, or the other where that is clearly cheaper per frame."""
+        return _cheaper_of(best, (other, self._draft(other, context, target)))
+
+    def _cheaper(self, draft: search.Draft) -> bool:
+        """Whether a block of predicted frames is clearly cheaper than a picture of its own would be."""
+        return draft.per_frame < _NEAR_PICTURE * self.picture
 
     def _draft(self, block: Group, context: Any, target: float) -> search.Draft:
         job, context = self._job(block, context)
-        return search.draft(self.tokenizer, job, context, target)
+        length = len(block.frames)
+        draft = search.draft(self.tokenizer, job, context, target, price=self.price.get(length))
+        if block.keyframe:
+            self.picture = draft.tokens
+        elif draft.reaches:
+            usual = target * job.frames[0].numel() / draft.encoding.length[0].numel()
+            self.price[length] = min(max(draft.price, _PRICES[0] * usual), _PRICES[1] * usual)
+        return draft
 
-    def _finish(self, draft: search.Draft, target: float) -> search.Coded:
-        return search.meet_target(
-            self.tokenizer, draft, target, mode=self.options.allocation, effort=self.effort
+    def _finish(self, block: Group, draft: search.Draft, target: float) -> search.Coded:
+        """Search in full, from what the last block like this one has shown of the curves."""
+        kind = block.keyframe, len(block.frames)
+        coded = search.meet_target(
+            self.tokenizer,
+            draft,
+            target,
+            mode=self.options.allocation,
+            effort=self.effort,
+            bias=self.bias.get(kind, 1.0),
         )
+        self.bias[kind] = min(max(coded.bias, 0.8), 1.25)
+        return coded
 
     def _job(self, block: Group, context: Any) -> tuple[search.Job, Any]:
         job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)
         return job, self.tokenizer.start(*self.size) if block.keyframe else context
 
 
-def _shorter(block: Group, lengths: Sequence[int]) -> Iterator[Group]:
-    """The first frames of a block: as many as `lengths` say, and one of them as a keyframe block."""
-    for length in lengths:
-        if length < len(block.frames):
-            yield replace(block, frames=block.frames[:length])
-    if len(block.frames) > 1 and not block.keyframe:
-        yield replace(block, frames=block.frames[:1], keyframe=True)
+def _cheaper_of(
+    best: tuple[Group, search.Draft], other: tuple[Group, search.Draft]
+) -> tuple[Group, search.Draft]:
+    """The other, which is shorter, where it alone reaches the target or is clearly cheaper per frame."""
+    if other[1].reaches != best[1].reaches:
+        return other if other[1].reaches else best
+    return other if other[1].per_frame < _CLEAR_GAIN * best[1].per_frame else best
 
 
 def make_job(rgb: np.ndarray, tokenizer: Tokenizer, device: torch.device) -> search.Job:

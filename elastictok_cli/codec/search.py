@@ -7,7 +7,7 @@ tokens of the best passing probe are what is kept. A probe that passed is never 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,10 @@ EFFORTS = (
     Effort(12, 0.998, 0.5),
 )
 DEFAULT_EFFORT = 5
+_FAR = 0.85  # share of the target below which a pass is worth a probe more
+# Where probes aim, as shares of the target: they land around it, and one that misses by a hair is a probe lost.
+# The first sees curves alone, the second what each cell made of them, the third does so from close by.
+_AIMS = (0.99, 0.994, 0.996)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Coded:
     mse: float  # of the block
     missed: bool
     context: Any
+    bias: float = 1.0  # measured error over what the curves promised
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Draft:
     encoding: Encoding
     tokens: int  # with which the curves meet the target
     reaches: bool  # whether they do
+    price: float  # squared error that the last token saves
 
     @property
     def per_frame(self) -> float:
@@ -91,15 +97,19 @@ class Draft:
         return self.tokens / len(self.job.source)
 
 
-def draft(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Draft:
-    """Encode one block for `target` (MSE) and see what its curves promise."""
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target)
+def draft(
+    tokenizer: NestedTokenizer, job: Job, context: Any, target: float, *, price: float | None = None
+) -> Draft:
+    """Encode one block for `target` (MSE) and see what its curves promise. `price`: what is expected of its own."""
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target, price=price)
     curve = encoding.curve * _real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
     allowed = _allowed(job, target, curve.device)
-    keep = allocation.to_target(curve, encoding.length, allowed)
+    found = allocation.price_of(curve, encoding.length, allowed)
+    keep = allocation.at_price(curve, encoding.length, found)
     left = float(allocation.taken(curve, keep).sum())
     # a hair over is the rounding of sums, and probes correct more than that
-    return Draft(job, context, encoding, int(keep.sum()), left <= 1.02 * float(allowed))
+    reaches = left <= 1.02 * float(allowed)
+    return Draft(job, context, encoding, int(keep.sum()), reaches, float(found))
 
 
 def meet_target(
@@ -109,11 +119,15 @@ def meet_target(
     *,
     mode: str = "cell",
     effort: Effort = EFFORTS[DEFAULT_EFFORT],
+    bias: float = 1.0,
 ) -> Coded:
-    """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all)."""
+    """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all).
+
+    `bias` is that of a block like this one: what the first probe expects.
+    """
     job, context = drafted.job, drafted.context
     if mode == "cell":
-        coded = _per_cell(tokenizer, job, drafted.encoding, context, target, effort)
+        coded = _per_cell(tokenizer, job, drafted.encoding, context, target, effort, bias)
         if not coded.missed:
             return coded
     # every cell has to be able to help
@@ -123,7 +137,7 @@ def meet_target(
     everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
     if everything.missed:  # out of reach: no search is worth its time
         return everything
-    return _per_cell(tokenizer, job, encoding, context, target, effort)
+    return _per_cell(tokenizer, job, encoding, context, target, effort, bias)
 
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
@@ -133,19 +147,26 @@ def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int
 
 
 def _per_cell(
-    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, context: Any, target: float, effort: Effort
+    tokenizer: NestedTokenizer,
+    job: Job,
+    encoding: Encoding,
+    context: Any,
+    target: float,
+    effort: Effort,
+    bias: float,
 ) -> Coded:
     cell = tokenizer.spec.cell
     weight = _real_share(job, cell).to(encoding.curve.device)  # padding costs nothing
     curve = encoding.curve * weight
     allowed = _allowed(job, target, curve.device)
-    ratio = torch.ones_like(weight)
+    ratio = torch.full_like(weight, bias)
     slack = 1.0
     best: Coded | None = None
     tried: set[bytes] = set()
     for attempt in range(effort.probes + 6):
         scaled = curve * ratio.unsqueeze(1)
-        keep = allocation.to_target(scaled, encoding.length, allowed * slack)
+        aim = _AIMS[min(attempt, len(_AIMS) - 1)]
+        keep = allocation.to_target(scaled, encoding.length, allowed * aim * slack)
         fingerprint = keep.cpu().numpy().tobytes()
         if fingerprint in tried:
             if best is not None:
@@ -154,17 +175,23 @@ def _per_cell(
             continue
         tried.add(fingerprint)
         coded = _probe(tokenizer, job, encoding, keep, context, target)
-        if not coded.missed and (best is None or int(keep.sum()) < int(best.keep.sum())):
-            best = coded
-        if best is not None and (
-            best.mse >= effort.close * target or attempt >= effort.probes - 1 or int(best.keep.sum()) == 0
-        ):
-            break
         measured = _cell_errors(job, coded.pixels, cell).to(curve.device)
         predicted = curve.gather(1, keep.unsqueeze(1)).squeeze(1)
+        coded = replace(coded, bias=float((measured.sum() + 1e-3) / (predicted.sum() + 1e-3)))
+        settled = False
+        if not coded.missed:
+            settled = best is not None and int(keep.sum()) > 0.98 * int(best.keep.sum())
+            if best is None or int(keep.sum()) < int(best.keep.sum()):
+                best = coded
+        if best is not None:
+            enough = effort.probes if best.mse >= _FAR * target else effort.probes + 1
+            done = settled or attempt + 1 >= enough or int(best.keep.sum()) == 0
+            if done or best.mse >= effort.close * target:
+                break
         ratio = ((measured + 1e-3) / (predicted + 1e-3)).clamp(0.1, 10)
         if coded.missed and attempt >= 1:
-            slack *= 0.985 if attempt < effort.probes else 0.9
+            by_a_hair = 0.995 if coded.mse < 1.01 * target else 0.985
+            slack *= by_a_hair if attempt < effort.probes else 0.9
     if best is not None:
         return best
     return _probe(tokenizer, job, encoding, encoding.length, context, target)

@@ -22,6 +22,11 @@ def to_target(curve: torch.Tensor, length: torch.Tensor, error: torch.Tensor) ->
     error: (B,) sum of squared errors allowed over the whole block. Where even every token leaves
     more, every useful token is kept. Returns (B, h, w) int64.
     """
+    return at_price(curve, length, price_of(curve, length, error))
+
+
+def price_of(curve: torch.Tensor, length: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """The price (B,) at which `at_price` leaves at most `error` (B,); next to nothing where no price does."""
     low = torch.full_like(error, 1e-6)  # log-price bisection: low keeps too much, high too little
     high = curve[:, 0].amax((1, 2)).clamp_min(1e-5).to(error.dtype)
     for _ in range(24):
@@ -29,7 +34,7 @@ def to_target(curve: torch.Tensor, length: torch.Tensor, error: torch.Tensor) ->
         fits = taken(curve, at_price(curve, length, price)) <= error
         low = torch.where(fits, price, low)
         high = torch.where(fits, high, price)
-    return at_price(curve, length, low)
+    return low
 
 
 def taken(curve: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

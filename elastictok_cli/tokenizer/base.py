@@ -83,10 +83,11 @@ class NestedTokenizer(Tokenizer, Protocol):
         count: int,
         target: float = 0.007,
         complete: bool = False,
+        price: float | None = None,
     ) -> Encoding:
         """Tokens of one block given the blocks before it. The first `count` frames are real, the rest repeat the
         last of them; `target` (MSE) steers side decisions, and cells far below it need not offer all their tokens,
-        or any, unless `complete`."""
+        or any, unless `complete`. `price`: the squared error that a token will have to save, if that is foreseen."""
 
 
 class LengthTokenizer(Tokenizer, Protocol):

@@ -2,7 +2,8 @@
 
 Classified transform coding: the encoder tries the fixed part of every class's quantizer (order and steps, networks
 left aside) and counts the tokens until the error is small enough. Early tokens are tried with all classes
-at once; of each cell's classes only the most promising are followed to the end.
+at once; of each cell's classes only the most promising are followed to the end. What is left of a coefficient is kept
+only where some digit refines it: with 40 classes, all the others would be most of the work.
 """
 
 from __future__ import annotations
@@ -43,18 +44,19 @@ def costs(
     the end; the others cost infinity.
     """
     classes = len(orders.coefficient)
-    count, size = cells.shape
-    left = cells.t().repeat(classes, 1)  # (C * K, N): a coefficient is a row, which is quick to pick
     error = energy.clamp_min(_TINY).expand(classes, -1)  # (C, N)
     marks = goals.t().clamp_min(_TINY).log().unsqueeze(1)  # (T, 1, N)
     cost = torch.zeros_like(error)
-    offset = size * torch.arange(classes, device=cells.device).view(-1, 1, 1)
     early = sum(end <= _EARLY for end in accumulate(orders.stages))
     first = 0
+    slot, place = _slots(orders.coefficient[:, : sum(orders.stages[:early])].flatten(1))
+    left = cells.t()[slot.flatten()]  # (C * U, N): a coefficient is a row, which is quick to pick
+    place = place + len(slot[0]) * torch.arange(classes, device=cells.device).view(-1, 1)
     for tokens in orders.stages[:early]:
         span = slice(first, first + tokens)
-        removed = _code(left, orders.coefficient[:, span] + offset, orders.step[:, span], span, orders)
-        cost, error = _advance(cost, error, removed.view(classes, count), marks, tokens)
+        digits = slice(first * len(orders.levels), (first + tokens) * len(orders.levels))
+        removed = _code(left, place[:, digits], orders.step[:, span].flatten(1), span, orders)
+        cost, error = _advance(cost, error, removed, marks, tokens)
         first += tokens
     going = error.log() > marks.amin(0)
     if shortlist is not None and shortlist < classes:
@@ -62,52 +64,74 @@ def costs(
         worse = going & (error > least)
         cost, going = cost.masked_fill(worse, float("inf")), going & ~worse
     if early < len(orders.stages):
-        for c, who in enumerate(going.unbind()):
-            columns = who.nonzero().squeeze(1)
-            if len(columns):
-                own = left[c * size : (c + 1) * size, columns]
-                late = _finish(orders, c, early, first, own, error[c, columns], marks[:, 0, columns])
-                cost[c].index_add_(0, columns, late)
+        c, n = going.nonzero(as_tuple=True)
+        own = cells[n]  # (P, K): one row for each class of a cell that is followed
+        if first:
+            own.scatter_(1, slot[c], left[place[c], n[:, None]])
+        late = _finish(orders, c, early, first, own, error[c, n], marks[:, 0, n])
+        cost = cost.index_put((c, n), late, accumulate=True)
     else:
         cost = cost + _missed(error, marks)
     return cost.t()
 
 
+def _slots(coefficient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for the coefficients that digits (C, U) of each class refine: one slot a digit, told which coefficient it
+    holds (C, U), and for each digit its slot (C, U): the first of those that hold its coefficient."""
+    number = torch.arange(coefficient.shape[1], device=coefficient.device)
+    same = coefficient.unsqueeze(2) == coefficient.unsqueeze(1)
+    place = number.expand_as(same).masked_fill(~same, len(number)).amin(2) if len(number) else coefficient
+    return coefficient, place
+
+
 def _finish(
     orders: Orders,
-    c: int,
+    c: torch.Tensor,
     early: int,
     first: int,
     left: torch.Tensor,
     error: torch.Tensor,
     marks: torch.Tensor,
 ) -> torch.Tensor:
-    """Further cost (N,) of the later stages with class c alone. left: (K, N), error: (N,), marks: (T, N)."""
+    """Further cost (P,) of the later stages, each row with its class c (P,).
+
+    left: (P, K), error: (P,), marks: (T, P).
+    """
     cost = torch.zeros_like(error)
+    low, high = _range(orders.levels)
     for tokens in orders.stages[early:]:
         span = slice(first, first + tokens)
-        removed = _code(left, orders.coefficient[c : c + 1, span], orders.step[c : c + 1, span], span, orders)
-        cost, error = _advance(cost, error, removed[0], marks, tokens)
+        where = orders.coefficient[:, span].flatten(1)[c]  # (P, n * D)
+        step = orders.step[:, span].flatten(1)[c]
+        before = left.gather(1, where)
+        value = (before / step).round_().clamp_(low.repeat(tokens), high.repeat(tokens))
+        after = before.addcmul(value, step.mul_(orders.refining[span].flatten()), value=-1)
+        left.scatter_(1, where, after)
+        removed = (before.square_() - after.square_()).sum(1)
+        cost, error = _advance(cost, error, removed, marks, tokens)
         first += tokens
     return cost + _missed(error, marks)
+
+
+def _range(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least and greatest digit, (D,) each."""
+    return -(levels // 2), (levels - 1) // 2
 
 
 def _code(
     left: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor, span: slice, orders: Orders
 ) -> torch.Tensor:
-    """Quantize rows (C, n, D) of `left` in place. Returns the squared error removed, (C, N)."""
-    classes, tokens, _ = rows.shape
-    flat = rows.flatten()
-    step = steps.flatten().unsqueeze(1)
-    low = -(orders.levels // 2).repeat(classes * tokens).unsqueeze(1)
-    high = ((orders.levels - 1) // 2).repeat(classes * tokens).unsqueeze(1)
-    refining = orders.refining[span].flatten().repeat(classes).unsqueeze(1)
+    """Quantize rows (C, n * D) of `left` in place. Returns the squared error removed, (C, N)."""
+    classes, digits = rows.shape
+    low, high = (end.repeat(rows.numel() // len(end)).unsqueeze(1) for end in _range(orders.levels))
+    refining = orders.refining[span].flatten().repeat(classes)
+    flat, step = rows.flatten(), steps.flatten()
     before = left.index_select(0, flat)
-    value = (before / step).round_().clamp_(low, high)
-    after = before.addcmul(value, step * refining, value=-1)
+    value = (before / step.unsqueeze(1)).round_().clamp_(low, high)
+    after = before.addcmul(value, (step * refining).unsqueeze(1), value=-1)
     left.index_copy_(0, flat, after)
     removed = before.square_() - after.square_()
-    return removed.view(classes, rows.shape[1] * rows.shape[2], left.shape[1]).sum(1)
+    return removed.view(classes, digits, left.shape[1]).sum(1)
 
 
 def _advance(

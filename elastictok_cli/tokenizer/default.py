@@ -21,20 +21,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elastictok_cli.tokenizer import classes, fsq, motion
+from elastictok_cli.tokenizer import classes, fsq, motion, winograd
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
+_MOST = 0.7  # share of cells above which all are worked on, as one picture
 _AT_ONCE = 2048  # cells quantized together: bounds memory at any picture size
+_REMEMBERED = 3_200_000  # values of predictions kept: four of 256x256 pixels, one of a large picture
 _FEW = 8  # tokens with which most cells get near their goal
+_BIT = 0.08  # of what a velocity must gain to be sent: what one bit of it must save
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
+_FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 
 
@@ -101,6 +106,7 @@ class Quantized(NamedTuple):
     gains: (
         torch.Tensor
     )  # (B, R, h, w) squared error each token removes (may be negative); zeros when decoding
+    told: torch.Tensor  # (B, K, h, w) coefficients as decoded from all of it
 
 
 class DefaultModel(nn.Module):
@@ -135,8 +141,30 @@ class DefaultModel(nn.Module):
 
         Of a short block only `count` frames are real; motion stops there, as its padding repeats the last one.
         """
-        times = torch.arange(1, self.config.frames + 1, device=velocity.device).clamp_max(count)
-        return motion.warp(context.frame, velocity, times, self.config.interpolation)
+        still = context.frame[:, None].expand(-1, self.config.frames, -1, -1, -1)
+        return self.moved_again(still, torch.zeros_like(velocity), context, velocity, count)
+
+    def moved_again(
+        self,
+        moved: torch.Tensor,  # (B, 4, 3, H, W)
+        before: torch.Tensor,  # (B, 2, h, w)
+        context: Context,
+        velocity: torch.Tensor,  # (B, 2, h, w)
+        count: int,
+    ) -> torch.Tensor:
+        """What `moved` gives, knowing what it gave for the velocities `before`: cells that keep theirs are copied."""
+        c = self.config
+        times = torch.arange(1, count + 1, device=velocity.device)
+        cells = motion.Cells.of((velocity != before).any(1))
+        if len(cells) > _MOST * velocity[0, 0].numel():
+            out = motion.warp(context.frame, velocity, times, c.interpolation)
+        else:
+            out = moved[:, :count].clone(memory_format=torch.contiguous_format)
+            if len(cells):
+                wanted = cells.take(velocity).unsqueeze(2)
+                patches = motion.warp_cells(context.frame, wanted, cells, c.cell, times, c.interpolation)
+                cells.put_patches(out, patches[:, :, 0])
+        return torch.cat([out, out[:, -1:].expand(-1, c.frames - count, -1, -1, -1)], 1)
 
     def predict(
         self, moved: torch.Tensor, context: Context, velocity: torch.Tensor, count: int
@@ -147,7 +175,7 @@ class DefaultModel(nn.Module):
         carried = motion.warp(context.features, velocity / 8, middle)[:, 0]
         x = pointwise(self.predict_in, to_eighth(moved), carried)
         x = self.predict_trunk(x)
-        return moved + from_eighth(self.predict_out(x), self.config.frames), x
+        return moved + from_eighth(pointwise(self.predict_out, x), self.config.frames), x
 
     def refine(
         self,
@@ -159,7 +187,7 @@ class DefaultModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Step 4: decoded frames (B, 4, 3, H, W), not clamped, and features for the next block."""
         c = self.config
-        residual = from_cells(project(coefficients, self.basis[kind].t()), c)
+        residual = self._residual(coefficients, keep, kind)
         rough = prediction + residual
         kept = keep.float().unsqueeze(1)
         told = torch.cat(
@@ -172,11 +200,21 @@ class DefaultModel(nn.Module):
             1,
         )
         x = pointwise(self.rough_in, to_eighth(rough), to_eighth(residual))
-        x = x + F.pixel_shuffle(self.latent_in(told), 2) + self.kind_bias[kind].view(1, -1, 1, 1)
+        x = x + F.pixel_shuffle(pointwise(self.latent_in, told), 2) + self.kind_bias[kind].view(1, -1, 1, 1)
         if features is not None:
             x = x + features
         x = self.synthesis_trunk(x)
-        return rough + from_eighth(self.synthesis_out(x), c.frames), x
+        return rough + from_eighth(pointwise(self.synthesis_out, x), c.frames), x
+
+    def _residual(self, coefficients: torch.Tensor, keep: torch.Tensor, kind: int) -> torch.Tensor:
+        """Frames (B, 4, 3, H, W) of coefficients (B, K, h, w), which are zero where `keep` (B, h, w) is."""
+        told = keep > 0
+        if coefficients.requires_grad or int(told.sum()) > _MOST * told.numel():
+            return from_cells(project(coefficients, self.basis[kind].t()), self.config)
+        rows = coefficients.permute(0, 2, 3, 1)  # (B, h, w, K)
+        patches = rows.new_zeros(*told.shape, self.basis.shape[2])
+        patches[told] = rows[told] @ self.basis[kind]
+        return from_cells(patches.permute(0, 3, 1, 2), self.config)
 
 
 class NestedQuantizer(nn.Module):
@@ -220,11 +258,16 @@ class NestedQuantizer(nn.Module):
         digits: torch.Tensor | None = None,  # (B, R, D, h, w) ... digits to decode
         gain: torch.Tensor | float = 1.0,  # (B, 1, h, w) factor on the steps
         most: int | None = None,  # tokens after which no further stage is begun
+        done: int = 0,  # tokens to go on after: a stage's end
+        told: torch.Tensor | None = None,  # (B, K, h, w) what those tell
     ) -> Quantized:
-        """Quantize `target`, or decode `digits`; exactly one of them is given. R is less than all where `most` is."""
+        """Quantize `target`, or decode `digits`; exactly one of them is given.
+
+        `digits` are all of them, whatever `most` and `done` are; the answer has those of the stages worked out."""
         batch, _, height, width = prior.shape
         scale = self.scale[kind].view(1, -1, 1, 1)
-        told = prior.new_zeros(batch, scale.shape[1], height, width)
+        if told is None:
+            told = prior.new_zeros(batch, scale.shape[1], height, width)
         index = self.order(kind, cell_class)  # (B, R * D, h, w)
         log_step = F.embedding(cell_class, self.log_step[kind].flatten(1)).permute(0, 3, 1, 2)
         biases = F.embedding(cell_class, self.class_bias[kind]).permute(0, 3, 1, 2).chunk(len(self.stages), 1)
@@ -233,14 +276,20 @@ class NestedQuantizer(nn.Module):
         for count, into, outof, bias in zip(self.stages, self.into, self.outof, biases, strict=True):
             if most is not None and first >= most:
                 break
+            if first < done:
+                first += count
+                continue
             span = slice(first, first + count)
             flat = slice(first * len(self.levels), (first + count) * len(self.levels))
             first += count
             where = index[:, flat]
             shape = (batch, count, len(self.levels), height, width)
             normal = told / scale
-            state = torch.cat([normal, torch.log(normal.abs() + 0.05), prior], 1)
-            shift, stretch = outof(F.silu(into(state) + bias)).float().chunk(2, 1)  # (B, K, h, w) each
+            state = (normal, torch.log(normal.abs() + 0.05), prior)
+            assert isinstance(into, nn.Conv2d)
+            assert isinstance(outof, nn.Conv2d)
+            hidden = F.silu(pointwise(into, *state) + bias)
+            shift, stretch = pointwise(outof, hidden).float().chunk(2, 1)  # (B, K, h, w) each
             step = (log_step[:, flat] + 3 * torch.tanh(stretch.gather(1, where) / 3)).exp() * gain
             mean = (shift * scale).gather(1, where)
             refining = self.refining[span].view(1, -1, 1, 1)
@@ -258,9 +307,9 @@ class NestedQuantizer(nn.Module):
             all_changes.append(change.view(shape))
             all_digits.append(value)
         coded = torch.cat(all_digits, 1)
-        if target is not None:
+        if target is not None and not done:
             coded = torch.cat([self._name_class(coded[:, :1], cell_class), coded[:, 1:]], 1)
-        return Quantized(torch.cat(all_changes, 1), coded, torch.cat(gains, 1))
+        return Quantized(torch.cat(all_changes, 1), coded, torch.cat(gains, 1), told)
 
     def order(self, kind: int, cell_class: torch.Tensor) -> torch.Tensor:
         """Which coefficient each digit refines: classes (B, h, w) to (B, R * D, h, w)."""
@@ -351,22 +400,38 @@ class ResBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.2)
+        self._transformed: dict[nn.Conv2d, tuple[int, torch.Tensor]] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, width, H, W) to the same."""
-        out: torch.Tensor = x + self.second(F.silu(self.first(F.silu(x))))
-        return out
+        return x + self._convolve(self.second, F.silu(self._convolve(self.first, F.silu(x))))
+
+    def _convolve(self, layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        """The quicker way where weights are settled."""
+        out: torch.Tensor
+        if layer.weight.requires_grad or layer.bias is None or x.device.type != "cpu":
+            out = layer(x)
+            return out
+        version = layer.weight._version  # counts changes in place
+        made, transformed = self._transformed.get(layer, (None, None))
+        if transformed is None or made != version:
+            transformed = winograd.transform(layer.weight)
+            self._transformed[layer] = version, transformed
+        return winograd.conv3x3(x, transformed, layer.bias)
 
 
 def pointwise(layer: nn.Conv2d, *inputs: torch.Tensor) -> torch.Tensor:
-    """A 1x1 convolution of `inputs` side by side, without the copy of them all that `torch.cat` makes."""
+    """A 1x1 convolution of `inputs` (B, ., h, w) side by side, without the copy of them all that `torch.cat` makes.
+
+    As a matrix product, which on few pixels is quicker than what serves convolutions of any size.
+    """
     out: torch.Tensor | None = None
-    weights = layer.weight.split([x.shape[1] for x in inputs], 1)  # type: ignore[no-untyped-call]
+    weights = layer.weight.flatten(1).split([x.shape[1] for x in inputs], 1)  # type: ignore[no-untyped-call]
     for x, weight in zip(inputs, weights, strict=True):
-        part = F.conv2d(x, weight, layer.bias if out is None else None)
+        part = F.linear(x.permute(0, 2, 3, 1), weight, layer.bias if out is None else None)
         out = part if out is None else out + part
     assert out is not None
-    return out
+    return out.permute(0, 3, 1, 2)
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
@@ -378,38 +443,52 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def to_cells(frames: torch.Tensor, cell: int) -> torch.Tensor:
-    """(B, T, 3, H, W) -> (B, 3 * T * cell * cell, h, w)."""
-    return F.pixel_unshuffle(frames.flatten(1, 2), cell)
+    """(B, T, 3, H, W) -> (B, 3 * T * cell * cell, h, w), channels last in memory."""
+    batch, count, _, height, width = frames.shape
+    rows, cols = height // cell, width // cell
+    split = frames.reshape(batch, 3 * count, rows, cell, cols, cell).permute(0, 2, 4, 1, 3, 5)
+    return split.reshape(batch, rows, cols, -1).permute(0, 3, 1, 2)
 
 
 def from_cells(cells: torch.Tensor, config: DefaultConfig) -> torch.Tensor:
     """Inverse of `to_cells`."""
-    return _split_channels(F.pixel_shuffle(cells, config.cell), config.frames)
+    return _from_patches(cells, config.frames, config.cell)
 
 
 def to_eighth(frames: torch.Tensor) -> torch.Tensor:
-    """(B, T, 3, H, W) -> (B, 3 * T * 64, H/8, W/8)."""
-    return F.pixel_unshuffle(frames.flatten(1, 2), 8)
+    """(B, T, 3, H, W) -> (B, 3 * T * 64, H/8, W/8), channels last in memory."""
+    return to_cells(frames, 8)
 
 
 def from_eighth(patches: torch.Tensor, frames: int) -> torch.Tensor:
     """Inverse of `to_eighth`."""
-    return _split_channels(F.pixel_shuffle(patches, 8), frames)
+    return _from_patches(patches, frames, 8)
 
 
-def _split_channels(x: torch.Tensor, frames: int) -> torch.Tensor:
-    """(B, T * 3, H, W) -> (B, T, 3, H, W)."""
-    return x.reshape(x.shape[0], frames, 3, *x.shape[2:])
+def _from_patches(x: torch.Tensor, frames: int, size: int) -> torch.Tensor:
+    """(B, T * 3 * size * size, h, w) -> (B, T, 3, H, W)."""
+    batch, _, rows, cols = x.shape
+    split = x.permute(0, 2, 3, 1).reshape(batch, rows, cols, 3 * frames, size, size).permute(0, 3, 1, 4, 2, 5)
+    return split.reshape(batch, frames, 3, rows * size, cols * size)
 
 
 def project(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """A matrix (out, in) applied at every cell of x (B, in, h, w)."""
-    return F.conv2d(x, matrix[:, :, None, None])
+    return F.linear(x.permute(0, 2, 3, 1), matrix).permute(0, 3, 1, 2)
 
 
 def cell_energy(residual: torch.Tensor, cell: int) -> torch.Tensor:
     """Sum of squares in each cell. residual: (B, T, 3, H, W). Returns (B, h, w)."""
     return F.avg_pool2d(residual.square().sum((1, 2)).unsqueeze(1), cell).squeeze(1) * cell**2
+
+
+class Motion(NamedTuple):
+    """What `choose_motion` found."""
+
+    velocity: torch.Tensor  # (B, 2, h, w) in force
+    sent: torch.Tensor  # (B, h, w) bool
+    moved: torch.Tensor  # (B, 4, 3, H, W)
+    inherited: torch.Tensor  # (B, h, w) squared error if no cell sends
 
 
 def choose_motion(
@@ -418,25 +497,35 @@ def choose_motion(
     context: Context,
     threshold: torch.Tensor | float,
     count: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Motion:
     """Search velocities and decide which cells send one.
 
     A cell sends its velocity when that lowers its prediction error by more than `threshold` (MSE, a float or (B, 1,
-    1)) and by a fifth. Returns velocity (B, 2, h, w) in force, sent (B, h, w) bool, moved frames (B, 4, 3, H, W).
+    1)) and by a fifth.
     """
     cell = model.config.cell
     kept_moved = model.moved(context, context.velocity, count)
     kept_error = cell_energy(frames - kept_moved, cell)
     pixels = 3 * model.config.frames * cell**2
-    if bool((kept_error <= threshold * pixels).all()):  # nothing a velocity could gain
-        return context.velocity, torch.zeros_like(kept_error, dtype=torch.bool), kept_moved
-    found = motion.search(context.frame, frames[:, :count], context.velocity, cell)
-    found_moved = model.moved(context, found, count)
+    wanted = kept_error > threshold * pixels  # a velocity could gain nothing elsewhere
+    if not bool(wanted.any()):
+        return Motion(context.velocity, wanted, kept_moved, kept_error)
+    found = motion.search(context.frame, frames[:, :count], context.velocity, cell, wanted, _BIT * threshold)
+    found_moved = model.moved_again(kept_moved, context.velocity, context, found, count)
     found_error = cell_energy(frames - found_moved, cell)
     sent = (kept_error - found_error > threshold * pixels) & (found_error < 0.8 * kept_error)
     velocity = torch.where(sent.unsqueeze(1), found, context.velocity)
     wide = sent.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[:, None, None]
-    return velocity, sent, torch.where(wide, found_moved, kept_moved)
+    return Motion(velocity, sent, torch.where(wide, found_moved, kept_moved), kept_error)
+
+
+class Predicted(NamedTuple):
+    """An answer of `DefaultModel.predict`, and what had been asked."""
+
+    context: Context
+    frames: int
+    velocity: torch.Tensor
+    answer: tuple[torch.Tensor, torch.Tensor]
 
 
 class Residual(NamedTuple):
@@ -457,7 +546,9 @@ class Picked:
 
     def take(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) to (1, C, 1, count)."""
-        return x.permute(0, 2, 3, 1)[self.where].t()[None, :, None]
+        rows = x.permute(0, 2, 3, 1)
+        rows = rows.flatten(0, 2) if self.count == self.where.numel() else rows[self.where]
+        return rows.t()[None, :, None]
 
     def put(self, into: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """`into` (B, C, h, w) with the picked cells' values x (1, C, 1, count)."""
@@ -478,9 +569,9 @@ class DefaultTokenizer:
         c = model.config
         self.codes = math.prod(c.levels)
         self.first_gain = self.codes + motion.VELOCITIES
-        self._last_prediction: tuple[Context, int, torch.Tensor, tuple[torch.Tensor, torch.Tensor]] | None = (
-            None
-        )
+        # at the end of a stage, where the others can go on
+        self._few = next((n for n in accumulate(c.stages) if n >= _FEW), c.residual_tokens)
+        self._predictions: list[Predicted] = []
         self.spec = TokenizerSpec(
             name=c.name,
             frames=c.frames,
@@ -504,15 +595,17 @@ class DefaultTokenizer:
         count: int,
         target: float = 0.007,
         complete: bool = False,
+        price: float | None = None,
     ) -> Encoding:
-        """See `base.Tokenizer.encode`. A velocity is sent where it gains more than half of `target`."""
+        """See `base.Tokenizer.encode`. A velocity is sent where it gains more than `price`, or half of `target`."""
         m, c = self.model, self.model.config
         batch, _, _, height, width = frames.shape
         grid = (height // c.cell, width // c.cell)
         if context is None:
             prediction = m.key_mean.view(1, 1, 3, 1, 1).expand_as(frames)
         else:
-            velocity, sent, moved = choose_motion(m, frames, context, 0.5 * target, count)
+            threshold = 0.5 * target if price is None else price / m.basis.shape[-1]
+            velocity, sent, moved, inherited = choose_motion(m, frames, context, threshold, count)
             prediction, _ = self._predict(context, velocity, count, moved)
         residual = frames - prediction
         energy = cell_energy(residual, c.cell).unsqueeze(1)  # (B, 1, h, w)
@@ -527,8 +620,7 @@ class DefaultTokenizer:
             sent, vector, before = torch.zeros_like(gain, dtype=torch.bool), gain, energy
         else:
             vector = self.codes + motion.velocity_to_index(velocity)
-            inherited = m.moved(context, context.velocity, count) if bool(sent.any()) else moved
-            before = cell_energy(frames - inherited, c.cell).unsqueeze(1)
+            before = inherited.unsqueeze(1)
         tokens, curve, length = _put_first(sent, vector, before, (tokens, curve, length))
         return Encoding(tokens, length, curve)
 
@@ -543,14 +635,17 @@ class DefaultTokenizer:
     ) -> Residual:
         """Quantize the cells that the target asks anything of; `complete` means all, with all tokens."""
         m, c = self.model, self.model.config
-        wanted = project(to_cells(residual, c.cell), m.basis[kind])
         goal = target * m.basis.shape[-1]
         none = torch.zeros_like(energy, dtype=torch.int64)
         slots = (-1, c.residual_tokens, -1, -1)
         out = Residual(none.expand(slots) - 1, energy.expand(slots), none, none)
         picked = Picked((energy > (0.0 if complete else _NEGLIGIBLE * goal))[:, 0])
         if picked.count:
-            w, e, p = (torch.split(picked.take(x), _AT_ONCE, -1) for x in (wanted, energy, prior))
+            patches = picked.take(to_cells(residual, c.cell))
+            w, e, p = (
+                torch.split(x, _AT_ONCE, -1)
+                for x in (project(patches, m.basis[kind]), picked.take(energy), picked.take(prior))
+            )
             done = [
                 self._code_cells(*part, kind=kind, goal=goal, complete=complete)
                 for part in zip(w, e, p, strict=True)
@@ -568,39 +663,54 @@ class DefaultTokenizer:
         goal: float,
         complete: bool,
     ) -> Residual:
-        """Quantize; cells that few tokens leave over the goal get them all, those over half of it are tried with
-        every gain."""
+        """Quantize: each cell until little error is left. Where all tokens leave far more than the goal, every gain
+        is tried."""
         m, c = self.model, self.model.config
         cell_class = m.quantizer.classify(wanted, energy[:, 0], torch.full_like(energy[:, 0], goal), kind)
         total = c.residual_tokens
 
-        def code(cells: Picked, gain: float, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def code(
+            cells: Picked, gain: float, most: int, done: int = 0, told: torch.Tensor | None = None
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            """Codes from the token after `done` on, the error each leaves, and the coefficients all of them tell."""
             own_class = cells.take(cell_class[:, None])[:, 0]
             coded = m.quantizer(
-                cells.take(prior), kind, own_class, target=cells.take(wanted), gain=gain, most=most
+                cells.take(prior),
+                kind,
+                own_class,
+                target=cells.take(wanted),
+                gain=gain,
+                most=most,
+                done=done,
+                told=told,
             )
-            after = (cells.take(energy) - coded.gains.cumsum(1)).clamp_min(0)
-            codes = fsq.digits_to_index(coded.digits, m.quantizer.levels)
-            missing = total - codes.shape[1]
-            after = torch.cat([after, after[:, -1:].expand(-1, missing, -1, -1)], 1)
-            return F.pad(codes, (0, 0, 0, 0, 0, missing), value=-1), after
+            before = after[:, -1:] if done else energy
+            left = (cells.take(before) - coded.gains.cumsum(1)).clamp_min(0)
+            return fsq.digits_to_index(coded.digits, m.quantizer.levels), left, coded.told
 
-        everyone = torch.ones_like(cell_class, dtype=torch.bool)
-        most = total if complete else min(_FEW, total)
-        codes, after = code(Picked(everyone), 1.0, most)
-        length = torch.full_like(energy, most, dtype=torch.int64)
+        everyone = Picked(torch.ones_like(cell_class, dtype=torch.bool))
+        codes, after, told = code(everyone, 1.0, total if complete else self._few)
+        length = torch.full_like(energy, codes.shape[1], dtype=torch.int64)
         gain = torch.zeros_like(length)
-        if most < total and bool((deep := after[:, -1] > _NEGLIGIBLE * goal).any()):
-            cells = Picked(deep)
-            more, more_after = code(cells, 1.0, total)
-            codes, after = cells.put(codes, more), cells.put(after, more_after)
-            length = length.masked_fill(deep[:, None], total)
+        for end in accumulate(c.stages):
+            if end <= codes.shape[1]:
+                continue
+            # each stage only for cells that are not done
+            more = codes.new_full((1, end - codes.shape[1], *codes.shape[2:]), -1)
+            more_after = after[:, -1:].expand_as(more)
+            if bool((deep := after[:, -1] > _NEGLIGIBLE * goal).any()):
+                cells = Picked(deep)
+                *late, late_told = code(cells, 1.0, end, codes.shape[1], cells.take(told))
+                more, more_after = cells.put(more, late[0]), cells.put(more_after, late[1])
+                told = cells.put(told, late_told)
+                length = length.masked_fill(deep[:, None], end)
+            codes, after = torch.cat([codes, more], 1), torch.cat([after, more_after], 1)
         allowed = 0.5 * goal
-        if bool((short := after[:, -1] > allowed).any()):
+        if bool((short := after[:, -1] > _FAR * goal).any()):
             cells = Picked(short)
             best = cells.take(codes), cells.take(after), cells.take(gain)
             for number, factor in enumerate(GAINS, 1):
-                other, other_after = code(cells, factor, total)
+                other, other_after, _ = code(cells, factor, total)
                 # fewer tokens to get there, or less error at the end
                 better = (_cost(other_after, allowed) < 0.95 * _cost(best[1], allowed)).unsqueeze(1)
                 best = (
@@ -616,14 +726,16 @@ class DefaultTokenizer:
     def _predict(
         self, context: Context, velocity: torch.Tensor, count: int, moved: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`DefaultModel.predict`, remembering the last answer: an encoder asks the same several times."""
-        last = self._last_prediction
-        if last and last[0] is context and last[1] == count and torch.equal(last[2], velocity):
-            return last[3]
+        """`DefaultModel.predict`, remembering the last answers: an encoder asks the same several times."""
+        known = self._predictions = [p for p in self._predictions if p.context is context]
+        for p in known:
+            if p.frames == count and torch.equal(p.velocity, velocity):
+                return p.answer
         if moved is None:
             moved = self.model.moved(context, velocity, count)
         answer = self.model.predict(moved, context, velocity, count)
-        self._last_prediction = (context, count, velocity, answer)
+        del known[max(1, _REMEMBERED // answer[0].numel()) - 1 :]
+        known.insert(0, Predicted(context, count, velocity, answer))
         return answer
 
     @torch.inference_mode()

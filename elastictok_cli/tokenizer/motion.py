@@ -7,6 +7,8 @@ A velocity (vy, vx) in pixels per frame moves the last decoded frame under the w
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
@@ -23,7 +25,7 @@ def speeds(device: torch.device | str) -> torch.Tensor:
 
 def velocity_to_index(velocity: torch.Tensor) -> torch.Tensor:
     """Number of a velocity whose parts are table entries. velocity: (B, 2, h, w). Returns (B, h, w) int64."""
-    nearest = (velocity.unsqueeze(-1) - speeds(velocity.device)).abs().argmin(-1)
+    nearest = _nearest(velocity, speeds(velocity.device))
     return nearest[:, 0] * len(SPEEDS) + nearest[:, 1]
 
 
@@ -43,24 +45,97 @@ def warp(
     """
     batch, channels, height, width = picture.shape
     rows, cols = velocity.shape[-2:]
-    flow = velocity.repeat_interleave(height // rows, -2).repeat_interleave(width // cols, -1)  # (B, 2, H, W)
-    y = torch.arange(height, device=picture.device, dtype=torch.float32).view(1, 1, -1, 1)
-    x = torch.arange(width, device=picture.device, dtype=torch.float32).view(1, 1, 1, -1)
-    steps = times.view(1, -1, 1, 1).float()
-    at_y = (y - steps * flow[:, None, 0] + 0.5) * (2 / height) - 1  # (B, T, H, W)
-    at_x = (x - steps * flow[:, None, 1] + 0.5) * (2 / width) - 1
-    grid = torch.stack([at_x, at_y], -1).view(batch, -1, width, 2)  # (B, T*H, W, 2)
-    moved = F.grid_sample(picture, grid, mode=mode, padding_mode="border", align_corners=False)
+    shape = (batch, len(times), rows, height // rows, cols, width // cols)
+    shift = times.view(1, -1, 1, 1, 1).float() * velocity[:, None]  # (B, T, 2, h, w)
+    # rows move alike within a row of a cell, columns within a column: far fewer numbers than there are pixels
+    at_y = _between(_pixels(height, picture).view(rows, -1, 1) - shift[:, :, 0, :, None], height)
+    at_x = _between(_pixels(width, picture).view(cols, -1) - shift[:, :, 1, :, :, None], width)
+    grid = picture.new_empty(*shape, 2)
+    grid[..., 0] = at_x[:, :, :, None]
+    grid[..., 1] = at_y[..., None]
+    moved = _sample(picture, grid.view(batch, -1, width, 2), mode)
     return moved.view(batch, channels, -1, height, width).transpose(1, 2)
 
 
-def search(last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, cell: int) -> torch.Tensor:
+class Cells(NamedTuple):
+    """Some cells of each picture of a batch: as many of each, so that they make a tensor."""
+
+    row: torch.Tensor  # (B, M) int64
+    col: torch.Tensor  # (B, M) int64
+
+    @classmethod
+    def of(cls, wanted: torch.Tensor) -> Cells:
+        """At least those of wanted (B, h, w) bool: M is the most there are in any picture."""
+        flat = wanted.flatten(1)
+        most = int(flat.sum(1).max())
+        number = flat.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        return cls(number // wanted.shape[2], number % wanted.shape[2])
+
+    def __len__(self) -> int:
+        return self.row.shape[1]
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, h, w) to (B, M, N)."""
+        each = torch.arange(len(x), device=x.device).view(-1, 1)
+        return x[each, :, self.row, self.col]
+
+    def put(self, into: torch.Tensor, x: torch.Tensor) -> None:
+        """Write x (B, M, N) to these cells of (B, N, h, w)."""
+        each = torch.arange(len(x), device=x.device).view(-1, 1)
+        into[each, :, self.row, self.col] = x
+
+    def patches(self, frames: torch.Tensor, cell: int) -> torch.Tensor:
+        """The pixels of these cells of (B, T, C, H, W), (B, M, T, C, cell, cell)."""
+        each = torch.arange(len(frames), device=frames.device).view(-1, 1)
+        return _by_cell(frames, cell)[each, self.row, self.col]
+
+    def put_patches(self, into: torch.Tensor, patches: torch.Tensor) -> None:
+        """Write patches (B, M, T, C, cell, cell) to these cells of (B, T, C, H, W)."""
+        each = torch.arange(len(into), device=into.device).view(-1, 1)
+        _by_cell(into, patches.shape[-1])[each, self.row, self.col] = patches
+
+
+def warp_cells(
+    picture: torch.Tensor,
+    velocity: torch.Tensor,
+    cells: Cells,
+    cell: int,
+    times: torch.Tensor,
+    mode: str = "bilinear",
+) -> torch.Tensor:
+    """What `warp` gives for some cells.
+
+    velocity: (B, M, N, 2), N tries for each. Returns (B, M, N, T, C, cell, cell).
+    """
+    batch, channels, height, width = picture.shape
+    shift = times.view(-1, 1).float() * velocity[..., None, :]  # (B, M, N, T, 2)
+    y = (cells.row * cell).view(batch, -1, 1, 1, 1) + _pixels(cell, picture)
+    x = (cells.col * cell).view(batch, -1, 1, 1, 1) + _pixels(cell, picture)
+    at_y = _between(y - shift[..., :1], height)  # (B, M, N, T, cell)
+    at_x = _between(x - shift[..., 1:], width)
+    grid = picture.new_empty(*at_y.shape, cell, 2)
+    grid[..., 0] = at_x[..., None, :]
+    grid[..., 1] = at_y[..., None]
+    moved = _sample(picture, grid.view(batch, -1, cell, 2), mode)
+    return moved.view(batch, channels, *at_y.shape[1:], cell).movedim(1, 4)
+
+
+def search(
+    last: torch.Tensor,
+    frames: torch.Tensor,
+    inherited: torch.Tensor,
+    cell: int,
+    wanted: torch.Tensor | None = None,
+    price: torch.Tensor | float = 0.0,
+) -> torch.Tensor:
     """The table velocity per cell that best predicts `frames` (B, T, 3, H, W) from `last` (B, 3, H, W).
 
-    T may be fewer than a block's frames: only real ones count. Coarse to fine on luma: a full search of +-24
+    T may be fewer than a block's frames: only real ones count. Cells that are not `wanted` (B, h, w) need not be
+    searched, and keep what they inherited. Coarse to fine on luma: a full search of +-24
     pixels per frame against the second (or only) frame, then candidates (zero, `inherited` (B, 2, h, w), the coarse
     winner and its neighbours') and three rounds of refinement at half resolution against every frame.
-    Returns (B, 2, h, w) float32.
+    At last cells take over a neighbour's velocity where that costs them less than the bits that being like their
+    neighbours saves, at `price` a bit (MSE, a float or (B, 1, 1)). Returns (B, 2, h, w) float32.
     """
     height, width = frames.shape[-2:]
     grid = (height // cell, width // cell)
@@ -74,27 +149,76 @@ def search(last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, ce
     else:
         coarse = _full_search(last_half, frames_half[:, 0], grid)
 
-    def cost(candidates: torch.Tensor) -> torch.Tensor:  # (B, N, 2, h, w) -> (B, N, h, w)
-        batch, count = candidates.shape[:2]
-        moved = warp(last_half.repeat_interleave(count, 0), candidates.flatten(0, 1) / 2, times)
-        moved = moved.reshape(batch, count, *moved.shape[1:])  # (B, N, T, 1, H/2, W/2)
-        error = (moved - frames_half[:, None]).square().mean((2, 3))  # (B, N, H/2, W/2)
-        return F.avg_pool2d(error, cell // 2)
+    def cost(candidates: torch.Tensor, cells: Cells) -> torch.Tensor:  # (B, M, N, 2) -> (B, M, N)
+        moved = warp_cells(last_half, candidates / 2, cells, cell // 2, times)
+        error = (moved - cells.patches(frames_half, cell // 2)[:, :, None]).flatten(3).square().mean(3)
+        return error + 1e-6 * candidates.abs().sum(3)  # the slowest where it makes no difference
 
-    padded = F.pad(coarse, (1, 1, 1, 1), mode="replicate")
+    found = inherited.clone()
+    cells = Cells.of(torch.ones_like(found[:, 0], dtype=torch.bool) if wanted is None else wanted)
+    padded = F.pad(table[_nearest(coarse, table)], (1, 1, 1, 1), mode="replicate")
     around = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS]
-    candidates = torch.stack([torch.zeros_like(coarse), inherited, *around], 1)
-    best = _pick(candidates, cost(candidates))
-    ring = torch.tensor(_RING, device=frames.device, dtype=torch.int64).view(1, -1, 2, 1, 1)
+    candidates = torch.stack([cells.take(c) for c in (torch.zeros_like(coarse), inherited, *around)], 2)
+    best, least = _pick(candidates, cost(candidates, cells))
+    cells.put(found, best)
+    ring = torch.tensor(_RING, device=frames.device)
     for stride in (3, 1, 1):
-        nearest = (best.unsqueeze(-1) - table).abs().argmin(-1)  # (B, 2, h, w)
-        candidates = table[(nearest.unsqueeze(1) + ring * stride).clamp(0, len(table) - 1)]
-        best = _pick(candidates, cost(candidates))
-    return best
+        nearby = _nearest(best, table).unsqueeze(2) + ring * stride  # (B, M, 8, 2)
+        candidates = table[nearby.clamp(0, len(table) - 1)]
+        other, cheapest = _pick(candidates, cost(candidates, cells))
+        better = cheapest < least
+        best = torch.where(better.unsqueeze(2), other, best)
+        least = torch.where(better, cheapest, least)
+        cells.put(found, best)
+
+    left = torch.zeros_like(found[:, :1])
+    cells.put(left, least.unsqueeze(2))
+    chess = torch.arange(grid[0]).view(-1, 1) + torch.arange(grid[1])
+    for parity in (0, 1):  # neighbours stand still while a cell decides
+        here = (chess % 2 == parity).to(frames.device).expand_as(found[:, 0])
+        some = Cells.of(here if wanted is None else here & wanted)
+        if not len(some):
+            continue
+        padded = F.pad(found, (1, 1, 1, 1), mode="replicate")
+        near = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS[1:]]
+        candidates = torch.stack([some.take(n) for n in (found, *near)], 2)  # (B, M, 5, 2)
+        expected = candidates[:, :, 1:].sort(2).values[:, :, 1:2]  # the lower median, part by part
+        away = (_nearest(candidates, table) - _nearest(expected, table)).abs()
+        bits = 2 * torch.log2(1 + away.float()).sum(3)  # roughly what `formats` needs for it
+        errors = torch.cat([some.take(left), cost(candidates[:, :, 1:], some)], 2)
+        rate = price.view(-1, 1, 1) if isinstance(price, torch.Tensor) else price
+        some.put(found, _pick(candidates, errors + rate * bits)[0])
+    return found
 
 
 _CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-_RING = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+_RING = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
+
+
+def _nearest(speed: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """The number of the table entry nearest to each speed."""
+    return (speed.unsqueeze(-1) - table).abs().argmin(-1)
+
+
+def _pixels(count: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.arange(count, device=like.device, dtype=torch.float32)
+
+
+def _between(position: torch.Tensor, size: int) -> torch.Tensor:
+    """Pixel positions on the scale that `grid_sample` wants."""
+    return (position + 0.5) * (2 / size) - 1
+
+
+def _sample(picture: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
+    out: torch.Tensor = F.grid_sample(picture, grid, mode=mode, padding_mode="border", align_corners=False)
+    return out
+
+
+def _by_cell(frames: torch.Tensor, cell: int) -> torch.Tensor:
+    """A view of (B, T, C, H, W), (B, h, w, T, C, cell, cell)."""
+    batch, count, channels, height, width = frames.shape
+    split = frames.view(batch, count, channels, height // cell, cell, width // cell, cell)
+    return split.permute(0, 3, 5, 1, 2, 4, 6)
 
 
 def _luma(rgb: torch.Tensor) -> torch.Tensor:
@@ -102,10 +226,10 @@ def _luma(rgb: torch.Tensor) -> torch.Tensor:
     return (rgb * weights).sum(1, keepdim=True)
 
 
-def _pick(candidates: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
-    """(B, N, 2, h, w), (B, N, h, w) -> the cheapest, (B, 2, h, w); the slowest where it makes no difference."""
-    best = (cost + 1e-6 * candidates.abs().sum(2)).argmin(1)[:, None, None].expand(-1, 1, 2, -1, -1)
-    return candidates.gather(1, best).squeeze(1)
+def _pick(candidates: torch.Tensor, cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, M, N, 2), (B, M, N) -> the cheapest (B, M, 2) and its cost (B, M)."""
+    least, which = cost.min(2)
+    return candidates.gather(2, which[..., None, None].expand(-1, -1, 1, 2)).squeeze(2), least
 
 
 def _full_search(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -116,17 +240,16 @@ def _full_search(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int])
     """
     reach = _COARSE_REACH
     height, width = last.shape[-2:]
-    padded = F.pad(last, (reach, reach, reach, reach), mode="replicate")
-    pool = height // grid[0]
-    best_cost = torch.full((last.shape[0], 1, *grid), float("inf"), device=last.device)
-    best = torch.zeros(last.shape[0], 1, *grid, dtype=torch.int64, device=last.device)
-    shifts = [(dy, dx) for dy in range(-reach, reach + 1) for dx in range(-reach, reach + 1)]
-    for number, (dy, dx) in enumerate(shifts):
-        moved = padded[..., reach - dy : reach - dy + height, reach - dx : reach - dx + width]
-        # a slight preference for slow motion keeps flat areas still
-        cost = F.avg_pool2d((moved - later).square(), pool) + 1e-6 * (dy * dy + dx * dx)
-        better = cost < best_cost
-        best_cost = torch.where(better, cost, best_cost)
-        best = torch.where(better, number, best)
     side = 2 * reach + 1
-    return torch.cat([best // side - reach, best % side - reach], 1).float() * 2
+    padded = F.pad(last, (reach, reach, reach, reach), mode="replicate")
+    shifted = padded[:, 0].unfold(2, width, 1).transpose(1, 2)  # (B, side, H + 2 reach, W): along x
+    pool = height // grid[0]
+    away = torch.arange(-reach, reach + 1, device=last.device).square()
+    costs = []
+    for number in range(side):
+        moved = shifted[:, :, number : number + height]
+        # a slight preference for slow motion keeps flat areas still
+        slow = 1e-6 * (away + away[number]).view(1, -1, 1, 1)
+        costs.append(F.avg_pool2d((moved - later).square_(), pool) + slow)
+    best = torch.cat(costs, 1).argmin(1)  # (B, h, w)
+    return torch.stack([reach - best // side, reach - best % side], 1).float() * 2

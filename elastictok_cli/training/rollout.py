@@ -62,7 +62,7 @@ def rollout(
             kind = INTER
             with torch.no_grad():
                 threshold = 0.5 * target.view(-1, 1, 1)
-                velocity, sent, moved = choose_motion(model, block, context, threshold, count)
+                velocity, sent, moved, _ = choose_motion(model, block, context, threshold, count)
             prediction, features = model.predict(moved, context, velocity, count)
         residual = block - prediction
         prior = model.prior(context, grid, block.shape[0])

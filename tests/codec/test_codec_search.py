@@ -26,7 +26,14 @@ class Fake:
         return None
 
     def encode(
-        self, frames: torch.Tensor, context: Any, *, count: int, target: float = 0.007, complete: bool = False
+        self,
+        frames: torch.Tensor,
+        context: Any,
+        *,
+        count: int,
+        target: float = 0.007,
+        complete: bool = False,
+        price: float | None = None,
     ) -> Encoding:
         rows, cols = self.amplitude.shape[1:]
         curve = self.amplitude.square()[None] * 4 * 3 * 256 * self.bias

@@ -43,3 +43,23 @@ def test_search_finds_a_known_velocity(vy: float, vx: float, count: int) -> None
 def test_flat_pictures_stay_still() -> None:
     flat = torch.full((1, 3, 64, 64), 0.3)
     assert not motion.search(flat, flat[:, None].expand(1, 4, 3, 64, 64), torch.zeros(1, 2, 4, 4), 16).any()
+
+
+def test_a_price_makes_velocities_alike_and_only_that() -> None:
+    last = texture(128, 128)
+    noise = torch.randn(1, 4, 3, 128, 128, generator=torch.Generator().manual_seed(4))
+    frames = motion.warp(last, torch.full((1, 2, 8, 8), 2.0), torch.arange(1, 5)) * 0.1 + 0.2 * noise
+    still = torch.zeros(1, 2, 8, 8)
+
+    def roughness(price: float) -> float:
+        found = motion.search(last * 0.1, frames, still, 16, price=price)
+        return float(found.diff(dim=2).ne(0).sum() + found.diff(dim=3).ne(0).sum())
+
+    assert roughness(1e-3) < 0.7 * roughness(0.0)
+
+    # a cell that moves unlike its neighbours keeps its velocity where that is worth it
+    velocity = still.clone()
+    velocity[:, :, 3:5, 3:5] = 3.0
+    alone = motion.warp(last, velocity, torch.arange(1, 5))
+    for price in (0.0, 1e-5):
+        assert motion.search(last, alone, still, 16, price=price)[0, :, 3, 3].tolist() == [3.0, 3.0]
