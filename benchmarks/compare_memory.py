@@ -2,8 +2,8 @@
 
     python benchmarks/compare_memory.py [--seconds 10 300] [--height 32]
 
-A moving test picture with a tone is generated and encoded with a fixed number of tokens; then `compare`,
-`stats --source` and `stats --plot` run on it in processes of their own.
+A moving test picture with a tone is generated and encoded with a fixed number of tokens; then `compare`, `report
+--source`, `thin`, `stats --source` and `stats --plot` run on it in processes of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,31 +29,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 300])
     parser.add_argument("--height", type=int, default=32)
     options = parser.parse_args()
-    print(
-        "| video | compare, peak MB | stats --source, peak MB | stats --plot, peak MB |\n| --- | --- | --- | --- |"
-    )
+    names = ["compare", "report", "thin", "stats --source", "stats --plot"]
+    print("| video | " + ", peak MB | ".join(names) + ", peak MB |\n| --- |" + " --- |" * len(names))
     for seconds in options.seconds:
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            source, coded = folder / "in.mp4", folder / "out.etk"
-            generate(source, options.height, seconds)
-            peak("encode", source, coded, "--tokens", 2, "--quiet")
-            compare = peak(
-                "compare",
-                source,
-                coded,
-                "-o",
-                folder / "side.mp4",
-                "--heat",
-                "--diff",
-                "--quiet",
-                "--width",
-                640,
-            )
-            measured = peak("stats", coded, "--source", source)
-            plotted = peak("stats", coded, "--plot", folder / "usage.png")
+            peaks = [f"{megabytes:.0f}" for megabytes in measure(Path(name), options.height, seconds)]
         video = f"{options.height}p, {seconds} s, {seconds * RATE} frames"
-        print(f"| {video} | {compare:.0f} | {measured:.0f} | {plotted:.0f} |", flush=True)
+        print(f"| {video} | {' | '.join(peaks)} |", flush=True)
+
+
+def measure(folder: Path, height: int, seconds: int) -> Iterator[float]:
+    """The peaks, in the order of the columns."""
+    source, coded = folder / "in.mp4", folder / "out.etk"
+    generate(source, height, seconds)
+    peak("encode", source, coded, "--tokens", 2, "--quiet")
+    side = ("-o", folder / "side.mp4", "--heat", "--diff", "--quiet", "--width", 640)
+    yield peak("compare", source, coded, *side)
+    yield peak("report", coded, folder / "out.html", "--source", source, "--quiet")
+    yield peak("thin", coded, folder / "thin.etk", "--keep", 0.5, "--quiet")
+    yield peak("stats", coded, "--source", source)
+    yield peak("stats", coded, "--plot", folder / "usage.png")
 
 
 def generate(path: Path, height: int, seconds: int) -> None:

@@ -14,6 +14,8 @@ from elastictok_cli.report.gather import Gathered, charts
 from elastictok_cli.version import __version__
 from formats import Header
 
+_SECONDS = ("keyframe_interval", "start", "duration")  # options of the encoder
+
 
 @dataclass(frozen=True)
 class Content:
@@ -179,6 +181,13 @@ def _tile(label: str, value: str, unit: str, note: str, *, bad: bool = False) ->
     )
 
 
+def _option(name: str, value: object) -> str:
+    """What the encoder was told, with its unit."""
+    if name in _SECONDS and isinstance(value, int | float):
+        return f"{value:g} s"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _decibels(mse: float) -> str:
     return "exact" if mse == 0 else f"{units.psnr(mse):.2f} dB"
 
@@ -250,7 +259,8 @@ def _facts(content: Content) -> list[tuple[str, str]]:
         (
             "grid",
             f"{columns} x {rows} cells of {model.cell[1]}x{model.cell[0]} pixels x {model.block_frames} frames, "
-            f"{model.tokens_per_cell} tokens each at most, {model.vocabulary:,} values",
+            f"{model.tokens_per_cell} tokens each at most, "
+            + (f"vectors of {model.vector} numbers" if model.vector else f"{model.vocabulary:,} values"),
         ),
         (
             "length",
@@ -269,7 +279,7 @@ def _facts(content: Content) -> list[tuple[str, str]]:
     if header.rotation:
         facts.append(("rotation", f"{header.rotation}°"))
     facts += [(f"source {name}", value) for name, value in (("pixel format", header.pixel_format),) if value]
-    facts += [(name.replace("_", " "), str(value)) for name, value in header.options.items()]
+    facts += [(name.replace("_", " "), _option(name, value)) for name, value in header.options.items()]
     facts += [(f"metadata {name}", value) for name, value in header.metadata.items()]
     facts.append(("written by", f"elastictok {header.program}"))
     return facts

@@ -1,5 +1,7 @@
 """`compare`, frame for frame: pictures, words, cursor and curve of what it draws, sound and times of what it writes."""
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -174,6 +176,26 @@ def test_usage_spikes_at_the_cut_and_falls_everywhere_from_the_same_numbers(
     assert run("stats", cut.etk, "--plot", tmp_path / "plot.png").exit_code == 0
     assert plotted[0].usage.points == track.usage.points
     assert plotted[0].error.points == track.error.points
+    # report
+    page = tmp_path / "page.html"
+    assert run("report", cut.etk, page, "--pictures", 0).exit_code == 0
+    found = re.search(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
+    assert found is not None
+    data = json.loads(found[1])
+    assert list(zip(data["blocks"]["start"], data["blocks"]["tokens"], strict=True)) == [
+        (pytest.approx(time, abs=1e-4), count) for time, count in steps
+    ]
+    at_cut = data["blocks"]["frame"].index(CUT)
+    assert data["blocks"]["flags"][at_cut] & 2
+    assert data["frames"]["worst"] == pytest.approx([row["mse"] for row in cut.rows], rel=2e-3)
+    # stats, as rows for people
+    rows = [line.split() for line in run("stats", cut.etk, "--all").stdout.splitlines()]
+    table = [row for row in rows if len(row) > 5 and row[0].isdigit() and row[4].endswith("%")]
+    lengths = [sum(other["block"] == row["block"] for other in cut.rows) for row in cut.rows]
+    assert [float(row[3]) for row in table] == pytest.approx(
+        [count / length for count, length in zip(tokens, lengths, strict=True)], abs=0.06
+    )
+    assert [number for number, row in enumerate(table) if "cut" in row] == [CUT]
     # stats, in letters, at several widths
     for width in (24, 40, 100):
         text = run("stats", cut.etk, env={"COLUMNS": str(width)}).stdout.splitlines()
