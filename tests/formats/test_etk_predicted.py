@@ -1,5 +1,5 @@
-"""Keep coding 16, token coding 4 and error coding 2: what is written is read back, by our reader and by ones that follow
-SPEC.md (5.1, 5.2, 6.2, 6.3) literally."""
+"""Keep coding 16, token coding 4, error coding 2 (SPEC.md, 5.1, 5.2, 6.2, 6.3): what is written is read, by our reader and
+by ones that follow the page literally."""
 
 import hashlib
 import io
@@ -109,7 +109,7 @@ def keeps_by_the_page(
         coded_cells = [cell for cell in step if told[cell[0]] < totals[cell[0]]]
         tables = []
         for cell in coded_cells:
-            block, row, column = cell
+            block = cell[0]
             near = []
             for b, r, c in (away(cell, neighbour) for neighbour in NEIGHBOURS):
                 exists = b >= 0 and 0 <= r < shape[1] and 0 <= c < shape[2]
@@ -173,9 +173,9 @@ def specials_by_the_page(
         some = [cell for cell in step if keeps[cell]]
         tables = []
         for cell in some:
-            near = [one_of(kind.get(away(cell, n), 5), 6) for n in NEIGHBOURS[:7]]
+            near = [x for n in NEIGHBOURS[:7] for x in one_of(kind.get(away(cell, n), 5), 6)]
             which = min(12, max(i for i, edge in enumerate(BINS) if edge <= keeps[cell]))
-            tables.append(network("pattern", [*sum(near, []), *one_of(which, 13), *of_block(cell, frames)]))
+            tables.append(network("pattern", [*near, *one_of(which, 13), *of_block(cell, frames)]))
         kind |= zip(some, coder.chunk(tables), strict=True)
         moving = [cell for cell in some if kind[cell] in (1, 3)]
         rows = coder.chunk([from_logits(logits(cell, 0, None)) for cell in moving])
@@ -337,6 +337,8 @@ def smooth_video(blocks: int, rows: int, columns: int) -> list[Block]:
         keep = np.clip(np.round(level + rng.normal(0, 1.2, level.shape)), 0, 58).astype(np.uint16)
         own = leading_tokens(rng, keep[None], SHIPPED, 0.1)
         for cell, values in own.items():
+            digits = np.clip(np.round(rng.normal(3, 1, (len(values), 6))), 0, 4) @ WEIGHTS
+            values[:] = [int(d) if v < 64000 else v for v, d in zip(values, digits, strict=True)]
             if number and values and rng.random() < 0.8:
                 values[0] = 64000 + 39 * 19 + 17 + cell[1] // 4
         errors = tuple(0.006 + 0.0002 * i for i in range(4))
@@ -348,6 +350,7 @@ def smooth_video(blocks: int, rows: int, columns: int) -> list[Block]:
     return found
 
 
+WEIGHTS = np.array([1, 8, 64, 512, 2560, 12800])
 VIDEO = smooth_video(3, 9, 14)
 VIDEO_HEADER = replace(HEADER_RECORD, model=SHIPPED, grid=(9, 14), width=14 * 16, height=9 * 16)
 
@@ -573,7 +576,7 @@ def test_wild_errors_cost_a_writer_little() -> None:
 def test_a_segment_of_a_file_by_the_page() -> None:
     """The writer takes the new codings where they are smallest, and the page tells how to read them."""
     data = write([VIDEO], VIDEO_HEADER)
-    reader, (found,) = read(data)
+    _, (found,) = read(data)
     assert same_blocks(found.blocks, VIDEO)
     payload = data[found.offset + HEAD_SIZE : found.offset + found.size_bytes]
     assert payload[:2] == bytes([0, 3])
