@@ -1,8 +1,11 @@
-"""Keep coding 16, token coding 4, error coding 2 (SPEC.md, 5.1, 5.2, 6.2, 6.3): what is written is read, by our reader and
-by ones that follow the page literally."""
+"""Keep coding 16, token coding 4, error coding 2 (SPEC.md, 5.1, 5.2, 6.2, 6.3): what is written is read.
+
+By our reader, and by one that follows the page literally.
+"""
 
 import hashlib
 import io
+import json
 import math
 import re
 from dataclasses import replace
@@ -11,12 +14,14 @@ from operator import mul
 
 import numpy as np
 import pytest
+import zstandard
 from etk_by_the_page import Contexts, Lanes, frequencies, lanes_for
 from etk_samples import HEADER_RECORD, MODEL, make_block, read, same_blocks, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_etk_spec import GENERATE, GOLDEN, facts
 
-from formats import Block, Corrupt, EtkReader, ModelRef, predicted, ranged, rice, segment, tokens
+from formats import Block, Corrupt, EtkReader, ModelRef, Segment, predicted, ranged, rice, segment, tokens
 from formats.wire import HEAD_SIZE, Cursor
 
 SPEC = resources.files("formats").joinpath("SPEC.md").read_text(encoding="utf-8")
@@ -334,10 +339,11 @@ def smooth_video(blocks: int, rows: int, columns: int) -> list[Block]:
     level = 6 + 5 * np.sin(np.arange(rows)[:, None] / 2 + np.arange(columns) / 3)
     found = []
     for number in range(blocks):
-        keep = np.clip(np.round(level + rng.normal(0, 1.2, level.shape)), 0, 58).astype(np.uint16)
+        wild = 2 * level * np.exp(rng.normal(0, 0.5, level.shape))
+        keep = np.clip(np.round(wild), 0, 58).astype(np.uint16)
         own = leading_tokens(rng, keep[None], SHIPPED, 0.1)
         for cell, values in own.items():
-            digits = np.clip(np.round(rng.normal(3, 1, (len(values), 6))), 0, 4) @ WEIGHTS
+            digits = np.clip(np.round(rng.normal(MIDDLE, 0.7, (len(values), 6))), 0, HIGHEST) @ WEIGHTS
             values[:] = [int(d) if v < 64000 else v for v, d in zip(values, digits, strict=True)]
             if number and values and rng.random() < 0.8:
                 values[0] = 64000 + 39 * 19 + 17 + cell[1] // 4
@@ -350,8 +356,9 @@ def smooth_video(blocks: int, rows: int, columns: int) -> list[Block]:
     return found
 
 
-WEIGHTS = np.array([1, 8, 64, 512, 2560, 12800])
+WEIGHTS, MIDDLE, HIGHEST = np.array([[1, 8, 64, 512, 2560, 12800], [4, 4, 4, 2, 2, 2], [7, 7, 7, 4, 4, 4]])
 VIDEO = smooth_video(3, 9, 14)
+VIDEO_LATER = [replace(block, pts=tuple(range(12 + 4 * i, 16 + 4 * i))) for i, block in enumerate(VIDEO[::2])]
 VIDEO_HEADER = replace(HEADER_RECORD, model=SHIPPED, grid=(9, 14), width=14 * 16, height=9 * 16)
 
 
@@ -601,6 +608,35 @@ def test_a_segment_of_a_file_by_the_page() -> None:
         np.array(ordered)[own].tolist() == block.tokens.tolist()
         for own, block in zip(slots, VIDEO, strict=True)
     )
+
+
+def test_golden_file_of_predicted_codings() -> None:
+    """GENERATE_EXPECTED=1 writes the file anew, as new tables need (which no release may bring)."""
+    path, expected = GOLDEN / "v1-predicted.etk", GOLDEN / "v1-predicted.json"
+    if GENERATE:
+        path.write_bytes(write([VIDEO, VIDEO_LATER], VIDEO_HEADER))
+        expected.write_text(json.dumps(facts(*read(path.read_bytes()))) + "\n", encoding="utf-8")
+    reader, segments = read(path.read_bytes())
+    found = facts(reader, segments)
+    stored = json.loads(expected.read_text(encoding="utf-8"))
+    zstd = stored.pop("zstd")
+    assert stored == {key: value for key, value in found.items() if key != "zstd"}
+    assert all(codings(path.read_bytes(), segment) == (16, 4) for segment in segments)
+    if zstd == list(zstandard.ZSTD_VERSION):
+        assert write([segment.blocks for segment in segments], reader.header) == path.read_bytes()
+
+
+def codings(data: bytes, found: Segment) -> tuple[int, int]:
+    """Keep and token coding of a segment whose keep map is predicted."""
+    payload = data[found.offset + HEAD_SIZE : found.offset + found.size_bytes]
+    size, payload = uvarint(payload[2:])
+    payload = payload[size // 2 :]
+    keep = payload[0]
+    payload = payload[1:]
+    for _ in found.blocks:
+        _, payload = uvarint(payload)
+    size, payload = uvarint(payload)
+    return keep, payload[size // 2]
 
 
 def test_tokens_can_be_left_out() -> None:
