@@ -5,6 +5,8 @@ those of the whole chunk.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, repeat
 from typing import Protocol
 
 import numpy as np
@@ -30,17 +32,26 @@ def lanes_for(symbols: int, per_lane: int) -> int:
 
 
 def cumulative(weights: Symbols) -> Symbols:
-    """Weights (..., k) >= 0, no row all 0, to cumulative frequencies (..., k + 1) from 0 to 2^16.
+    """Weights (n, k) >= 0, no row all 0, to cumulative frequencies (n, k + 1) from 0 to 2^16.
 
     Every symbol gets at least 1.
     """
-    table = weights.reshape(-1, weights.shape[-1])
-    rows, count = table.shape
+    rows, count = weights.shape
     starts = np.zeros((rows, count + 1), np.int64)
-    frequency = 1 + table * (ONE - count) // table.sum(1, keepdims=True)
-    frequency[np.arange(rows), table.argmax(1)] += ONE - frequency.sum(1)
+    frequency = weights * (ONE - count)
+    frequency //= weights.sum(1)[:, None]
+    frequency += 1
+    frequency[np.arange(rows), weights.argmax(1)] += ONE - frequency.sum(1)
     frequency.cumsum(1, out=starts[:, 1:])
-    return starts.reshape(*weights.shape[:-1], count + 1)
+    return starts
+
+
+def cumulative_of(counts: list[int]) -> list[int]:
+    """The same for one row, which costs less so."""
+    room, total = ONE - len(counts), sum(counts)
+    frequency = [1 + count * room // total for count in counts]
+    frequency[counts.index(max(counts))] += ONE - sum(frequency)
+    return [0, *accumulate(frequency)]
 
 
 class Coder(Protocol):
@@ -49,8 +60,12 @@ class Coder(Protocol):
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """Code a chunk of n symbols: write them, or return those that are read.
 
-        starts: cumulative frequencies (k + 1,) of all, or (n, k + 1) of each.
+        starts: cumulative frequencies (n, k + 1) of each.
         """
+        ...
+
+    def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
+        """The same where all n symbols have the same cumulative frequencies."""
         ...
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
@@ -67,12 +82,16 @@ class Writer:
 
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        if starts.ndim == 1:
-            start, end = starts[symbols], starts[symbols + 1]
-        else:
-            rows = np.arange(len(symbols))
-            start, end = starts[rows, symbols], starts[rows, symbols + 1]
-        self._chunks.append((end - start, start))
+        rows = np.arange(len(symbols))
+        start = starts[rows, symbols]
+        self._chunks.append((starts[rows, symbols + 1] - start, start))
+        return symbols
+
+    def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
+        """See `Coder`."""
+        edges = np.array(starts, np.int64)
+        start = edges[symbols]
+        self._chunks.append((edges[symbols + 1] - start, start))
         return symbols
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
@@ -125,43 +144,52 @@ class Reader:
             raise Corrupt("range-coded data of an impossible length")
         self._lanes = lanes
         self._state = np.frombuffer(data[: 4 * lanes], "<u4").astype(np.int64)
-        self._words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.int64)
+        self._words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint16)
         self._next = 0
         if (self._state < ONE).any():
             raise Corrupt("range-coded data begin with an impossible state")
+        self._few = lanes < _FEW_LANES  # then plain numbers are used in place of arrays
+        self._states: list[int] = self._state.tolist()
+        self._plain_words = memoryview(self._words.data)
 
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
+        if self._few:
+            return self._read_few(starts.tolist())
         result = np.zeros(len(symbols), np.int64)
-        if self._lanes < _FEW_LANES:
-            self._read_few(starts, result)
-        else:
-            self._read_many(starts, result)
+        for at in range(0, len(result), self._lanes):
+            rows = starts[at : at + self._lanes]
+            number, slot = np.arange(len(rows)), self._state[: len(rows)] & ONE - 1
+            found = (rows <= slot[:, None]).sum(1) - 1
+            start = rows[number, found]
+            self._advance(rows[number, found + 1] - start, start)
+            result[at : at + self._lanes] = found
+        return result
+
+    def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
+        """See `Coder`."""
+        if self._few:
+            return self._read_few(repeat(starts, len(symbols)))
+        result, edges = np.zeros(len(symbols), np.int64), np.array(starts, np.int64)
+        for at in range(0, len(result), self._lanes):
+            slot = self._state[: len(result) - at] & ONE - 1
+            found = np.searchsorted(edges, slot, side="right") - 1
+            start = edges[found]
+            self._advance(edges[found + 1] - start, start)
+            result[at : at + self._lanes] = found
         return result
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
+        if self._few:
+            return self._read_few(range(0, ONE + 1, ONE // size) for size in sizes.tolist())
         result = np.zeros(len(symbols), np.int64)
         for at in range(0, len(result), self._lanes):
             frequency = ONE // sizes[at : at + self._lanes]
-            slot = self._state[: len(frequency)] & ONE - 1
-            result[at : at + self._lanes] = slot // frequency
-            self._advance(frequency, slot // frequency * frequency)
+            found = (self._state[: len(frequency)] & ONE - 1) // frequency
+            self._advance(frequency, found * frequency)
+            result[at : at + self._lanes] = found
         return result
-
-    def _read_many(self, starts: Symbols, out: Symbols) -> None:
-        for at in range(0, len(out), self._lanes):
-            symbols = out[at : at + self._lanes]
-            slot = self._state[: len(symbols)] & ONE - 1
-            if starts.ndim == 1:
-                symbols[:] = np.searchsorted(starts, slot, side="right") - 1
-                start, end = starts[symbols], starts[symbols + 1]
-            else:
-                rows = starts[at : at + self._lanes]
-                symbols[:] = (rows <= slot[:, None]).sum(1) - 1
-                number = np.arange(len(rows))
-                start, end = rows[number, symbols], rows[number, symbols + 1]
-            self._advance(end - start, start)
 
     def _advance(self, frequency: Symbols, start: Symbols) -> None:
         """Take one symbol each, of these frequencies and starts, from the first lanes."""
@@ -175,33 +203,31 @@ class Reader:
         state[empty] = state[empty] << BITS | words
         self._state[: len(state)] = state
 
-    def _read_few(self, starts: Symbols, out: Symbols) -> None:
-        """The same, one lane after the other."""
-        states, next_word = self._state.tolist(), 0
-        words = self._words[self._next : self._next + len(out)].tolist()  # a symbol takes one at most
-        shared = starts.ndim == 1
-        edges = starts.tolist()
-        row: list[int] = edges
-        symbols = []
-        for number in range(len(out)):
-            if not shared:
-                row = edges[number]
-            state = states[number % self._lanes]
-            slot = state & ONE - 1
-            symbol = bisect_right(row, slot) - 1
-            state = (row[symbol + 1] - row[symbol]) * (state >> BITS) + slot - row[symbol]
-            if state < ONE:
-                if next_word == len(words):
-                    raise Corrupt(_TOO_SHORT)
-                state = state << BITS | words[next_word]
-                next_word += 1
-            states[number % self._lanes] = state
-            symbols.append(symbol)
-        out[:] = symbols
-        self._state[:] = states
-        self._next += next_word
+    def _read_few(self, rows: Iterable[Sequence[int]]) -> Symbols:
+        """Read a symbol by each row of cumulative frequencies, one lane after the other."""
+        states, words, place = self._states, self._plain_words, self._next
+        lane, last_lane = 0, self._lanes - 1
+        symbols: list[int] = []
+        try:
+            for row in rows:
+                state = states[lane]
+                slot = state & 65535
+                after = bisect_right(row, slot)
+                start = row[after - 1]
+                state = (row[after] - start) * (state >> 16) + slot - start
+                if state < 65536:
+                    state = state << 16 | words[place]
+                    place += 1
+                states[lane] = state
+                symbols.append(after - 1)
+                lane = 0 if lane == last_lane else lane + 1
+        except IndexError:  # no word is left
+            raise Corrupt(_TOO_SHORT) from None
+        self._next = place
+        return np.array(symbols, np.int64)
 
     def finish(self) -> None:
         """Raises Corrupt unless all words are used and every lane is back where the writer began."""
-        if self._next != len(self._words) or (self._state != ONE).any():
+        states = self._states if self._few else self._state.tolist()
+        if self._next != len(self._words) or any(state != ONE for state in states):
             raise Corrupt("range-coded data do not end as they must")

@@ -11,10 +11,11 @@ from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from formats.errors import Corrupt
 from formats.lanes import Coder, Symbols, cumulative
-from formats.records import UInt16Array
+from formats.records import MAX_BLOCK_FRAMES, UInt16Array
 
 MOST_CELLS = 1 << 20  # of a segment that is coded so: bounds the memory that steps take
 
@@ -51,54 +52,65 @@ _LOG = np.rint(16 * np.log2(1 + np.arange(8193))).astype(np.int64)  # feature of
 NOTHING_KEPT, NO_CELL = 4, 5  # besides the four patterns of leading special tokens
 PATTERNS = 4  # 0 none; 1 a vector; 2 another value; 3 a vector, then another value
 _MOST_BIN = 12  # of a keep length, as an input of patterns
+_CELLS = PATTERNS + 2  # what a neighbour may be: a pattern, NOTHING_KEPT, NO_CELL
 _REACH = 38  # differences of vectors beyond this count as this
 
 _HIDDEN_SHIFT, _LOGIT_SHIFT = 6, 8
 _EXP = np.rint(65536 * np.exp(-np.arange(768) / 64)).astype(np.int64)  # of logits in 64ths, below the largest
 
 
-class Tables(NamedTuple):
-    """The numbers of the networks; int64, of few bits."""
+_FEW_FRAMES = (
+    np.minimum(np.maximum(np.arange(MAX_BLOCK_FRAMES + 1), 1), 4) - 1
+)  # as an input: 1, 2, 3, 4 or more
 
-    keep_in: Symbols  # (13 + 3 + 4 + 1, hidden): features, block number, frames, bias
-    keep_out: Symbols  # (hidden + 1, bins)
-    pattern_in: Symbols  # (7 * 6 + 13 + 3 + 4 + 1, hidden)
-    pattern_out: Symbols  # (hidden + 1, 4)
+Numbers = npt.NDArray[np.float64] | Symbols
+
+
+class Tables(NamedTuple):
+    """The numbers of the networks: integers of few bits, those that are multiplied best as float64, which is faster."""
+
+    keep_in: Numbers  # (13 + 3 + 4 + 1, hidden): features, block number, frames, bias
+    keep_out: Numbers  # (hidden + 1, bins)
+    pattern_in: Numbers  # (7 * 6 + 13 + 3 + 4 + 1, hidden)
+    pattern_out: Numbers  # (hidden + 1, 4)
     rows: Symbols  # (8, 3, 77): neighbour, its status, difference
     columns: Symbols  # (8, 3, 3, 77): and how far off its row was
     digits: Symbols  # (6, 8, 8): counts that digits of levels (8, 8, 8, 5, 5, 5) begin with, by context
 
     def keep(self, near: Symbols, block: Symbols, frames: Symbols) -> Symbols:
         """Frequencies of bins (n, bins + 1). near: (n, 13) features; block: its number; frames: its real frames."""
-        chosen = np.stack([np.minimum(block, 2), 3 + _few_frames(frames)], 1) + near.shape[1]
-        return _network(_matmul(near, self.keep_in[: near.shape[1]]), chosen, self.keep_in, self.keep_out)
+        weights, number = self.keep_in, near.shape[1]
+        hidden = near.astype(np.float64) @ weights[:number]
+        hidden += weights[np.minimum(block, 2) + number]
+        hidden += weights[_FEW_FRAMES[frames] + (number + 3)]
+        return _network(hidden, weights[-1], self.keep_out)
 
     def pattern(self, near: Symbols, keep: Symbols, block: Symbols, frames: Symbols) -> Symbols:
         """Frequencies of patterns (n, 5). near: (n, 7) patterns, NOTHING_KEPT or NO_CELL; keep: (n,) lengths."""
-        own = np.stack(
-            [
-                np.minimum(bins(keep), _MOST_BIN),
-                _MOST_BIN + 1 + np.minimum(block, 2),
-                _MOST_BIN + 4 + _few_frames(frames),
-            ],
-            1,
-        )
-        chosen = np.concatenate([near + 6 * np.arange(NEAREST), own + 6 * NEAREST], 1)
-        return _network(0, chosen, self.pattern_in, self.pattern_out)
+        chosen = np.empty((len(near), NEAREST + 3), np.int64)
+        chosen[:, :NEAREST] = near
+        chosen[:, NEAREST] = np.minimum(bins(keep), _MOST_BIN)
+        chosen[:, NEAREST + 1] = np.minimum(block, 2)
+        chosen[:, NEAREST + 2] = _FEW_FRAMES[frames]
+        chosen += _PATTERN_INPUTS
+        return _network(self.pattern_in[chosen].sum(1), self.pattern_in[-1], self.pattern_out)
 
     def row(self, status: Symbols, rows: Symbols, radix: int) -> Symbols:
         """Frequencies of the first part of vectors (n, radix + 1). status, rows: (n, 8) of the neighbours."""
-        number = np.arange(status.shape[1])[:, None]
-        values = self.rows[number, status[..., None], _difference(rows, radix)]  # (n, 8, radix)
-        return _frequencies(values.sum(1))
+        return _frequencies(_summed(self.rows, _ROW_TABLES + status, rows, radix))
 
     def column(self, status: Symbols, rows: Symbols, columns: Symbols, row: Symbols, radix: int) -> Symbols:
         """Frequencies of the second part (n, radix + 1), the first being `row` (n,)."""
-        number = np.arange(status.shape[1])[:, None]
         off = np.abs(rows - row[:, None])
-        off = ((off > 0).astype(np.int64) + (off > 2))[..., None]
-        values = self.columns[number, status[..., None], off, _difference(columns, radix)]
-        return _frequencies(values.sum(1))
+        distance = (off > 0).astype(np.int64) + (off > 2)
+        return _frequencies(_summed(self.columns, 3 * (_ROW_TABLES + status) + distance, columns, radix))
+
+
+_PATTERN_INPUTS = np.array(
+    [*range(0, _CELLS * NEAREST, _CELLS), *(_CELLS * NEAREST + n for n in (0, _MOST_BIN + 1, _MOST_BIN + 4))]
+)
+_ROW_TABLES = 3 * np.arange(NEAREST + 1)  # three statuses of each neighbour
+_MULTIPLIED = ("keep_in", "keep_out", "pattern_in", "pattern_out")
 
 
 @cache
@@ -106,7 +118,8 @@ def tables() -> Tables:
     """The tables of this version of the format; they never change."""
     with resources.files("formats").joinpath("tables.npz").open("rb") as file:
         stored = np.load(file, allow_pickle=False)
-        return Tables(*(stored[name].astype(np.int64) for name in Tables._fields))
+        types = {name: np.float64 if name in _MULTIPLIED else np.int64 for name in Tables._fields}
+        return Tables(*(stored[name].astype(kind) for name, kind in types.items()))
 
 
 def bins(lengths: Symbols) -> Symbols:
@@ -131,21 +144,21 @@ def code_keeps(
     for cells, blocks, at in grid.steps():
         open_ = left[blocks] > 0
         if open_.any():
-            some, of, where = cells[open_], blocks[open_], at[open_]
-            near = field[where[:, None] + grid.offsets]
-            average = _LOG[np.minimum(8192, 32 * left[of] // cells_left[of])]
-            starts = known.keep(np.concatenate([near, average[:, None]], 1), of, frames[of])
-            bin_ = coder.code(starts, bins(given[some]))
-            result[some] = EDGES[bin_]
-            wide = SIZES[bin_] > 1
-            if wide.any():
-                inside = some[wide]
-                result[inside] += coder.code_uniform(SIZES[bin_[wide]], given[inside] - result[inside])
-            field[where] = _LOG[result[some]]
-            np.subtract.at(left, of, result[some])
-            if (left < 0).any():
+            some, of, where = (cells, blocks, at) if open_.all() else (cells[open_], blocks[open_], at[open_])
+            near = np.empty((len(some), len(NEIGHBOURS) + 1), np.int64)
+            near[:, :-1] = field[where[:, None] + grid.offsets]
+            near[:, -1] = _LOG[np.minimum(8192, 32 * left[of] // cells_left[of])]
+            bin_ = coder.code(known.keep(near, of, frames[of]), bins(given[some]))
+            kept, sizes = EDGES[bin_], SIZES[bin_]
+            wide = np.flatnonzero(sizes > 1)
+            if len(wide):
+                kept[wide] += coder.code_uniform(sizes[wide], given[some[wide]] - kept[wide])
+            result[some] = kept
+            field[where] = _LOG[kept]
+            np.subtract.at(left, of, kept)
+            if left.min() < 0:
                 raise Corrupt("a block keeps more tokens than it says")
-        np.subtract.at(cells_left, blocks, 1)
+        cells_left -= np.bincount(blocks, minlength=len(cells_left))
     if left.any():
         raise Corrupt("a block keeps fewer tokens than it says")
     return result.reshape(keeps.shape)
@@ -179,8 +192,8 @@ def code_leading(
     others = vocabulary - regular - radix**2
     shape = _Grid(keeps.shape)
     near_pattern = shape.padded(NO_CELL, NOTHING_KEPT)
-    # the vector in force in each cell: its own, or the one it had in the block before
-    status, rows, columns = shape.padded(0, 1), shape.padded(0, radix // 2), shape.padded(0, radix // 2)
+    # the vector in force in each cell: its own, or the one it had in the block before; last, one that stands still
+    status, rows, columns = (np.append(shape.padded(0, n), n) for n in (1, radix // 2, radix // 2))
     nearest = shape.offsets[:NEAREST]
     keep = keeps.ravel().astype(np.int64)
     result, tokens = np.zeros_like(pattern), np.stack([first, second])
@@ -201,14 +214,12 @@ def code_leading(
         moving = (found & 1) > 0
         if moving.any():
             cell, where = cells[moving], at[moving]
-            near = where[:, None] + nearest
-            centre = np.full((len(cell), 1), radix // 2)
-            from_ = np.concatenate([status[near], np.ones_like(centre)], 1)
-            near_rows = np.concatenate([rows[near], centre], 1)
-            near_columns = np.concatenate([columns[near], centre], 1)
+            near = np.full((len(cell), NEAREST + 1), len(status) - 1)
+            near[:, :-1] = where[:, None] + nearest
+            from_, near_rows = status[near], rows[near]
             row, column = np.divmod(np.maximum(first[cell] - regular, 0), radix)
             row = coder.code(known.row(from_, near_rows, radix), row)
-            column = coder.code(known.column(from_, near_rows, near_columns, row, radix), column)
+            column = coder.code(known.column(from_, near_rows, columns[near], row, radix), column)
             tokens[0, cell] = regular + radix * row + column
             status[where], rows[where], columns[where] = 2, row, column
         if (found >> 1).any():
@@ -255,31 +266,27 @@ class _Grid:
             yield order[start:end], block[start:end], at[start:end]
 
 
-def _few_frames(frames: Symbols) -> Symbols:
-    return np.clip(frames, 1, 4) - 1
+def _summed(table: Symbols, which: Symbols, near: Symbols, radix: int) -> Symbols:
+    """Sums over neighbours (n, radix) of what rows `which` (n, 8) of a table say of each distance to theirs (n, 8)."""
+    away = np.arange(radix) - near[..., None]  # (n, 8, radix)
+    if radix > _REACH + 1:
+        away = np.minimum(np.maximum(away, -_REACH), _REACH)
+    away += (which * table.shape[-1] + _REACH)[..., None]
+    sums: Symbols = table.ravel().take(away).sum(1)
+    return sums
 
 
-def _difference(near: Symbols, radix: int) -> Symbols:
-    """Places in tables (n, 8, radix): how far each value is from each neighbour's (n, 8)."""
-    away = np.clip(np.arange(radix) - near[..., None], -_REACH, _REACH)
-    return np.asarray(away + _REACH, np.int64)
+def _network(hidden: Numbers, bias: Numbers, outof: Numbers) -> Symbols:
+    """What follows the first sums (n, hidden) of two layers with a ReLU between, as frequencies (n, k + 1).
 
-
-def _network(already: Symbols | int, chosen: Symbols, into: Symbols, outof: Symbols) -> Symbols:
-    """Two layers with a ReLU between, as frequencies (n, k + 1); the last row of each is the bias.
-
-    chosen: (n, c) inputs that are 1, as rows of `into`; already: (n, hidden) what the other inputs have added.
+    In float64 all of this is exact: the sums are integers far below 2^53, the shifts are by powers of two.
     """
-    hidden = np.maximum(already + into[chosen].sum(1) + into[-1] >> _HIDDEN_SHIFT, 0)
-    return _frequencies(_matmul(hidden, outof[:-1]) + outof[-1] >> _LOGIT_SHIFT)
-
-
-def _matmul(a: Symbols, b: Symbols) -> Symbols:
-    """Of integers, through float64, which is faster and holds integers below 2^53 exactly."""
-    return np.asarray(a.astype(np.float64) @ b.astype(np.float64), np.float64).astype(np.int64)
+    hidden = np.maximum(np.floor((hidden + bias) * 2.0**-_HIDDEN_SHIFT), 0)
+    logits = np.floor((hidden @ outof[:-1] + outof[-1]) * 2.0**-_LOGIT_SHIFT)
+    return _frequencies(logits.astype(np.int64))
 
 
 def _frequencies(logits: Symbols) -> Symbols:
     """Logits (n, k) in 64ths to cumulative frequencies (n, k + 1)."""
-    below = logits.max(1, keepdims=True) - logits
+    below = logits.max(1)[:, None] - logits
     return cumulative(_EXP[np.minimum(below, len(_EXP) - 1)])

@@ -8,7 +8,7 @@ import numpy as np
 
 from formats import predicted
 from formats.errors import Corrupt
-from formats.lanes import Coder, Reader, Symbols, Writer, cumulative
+from formats.lanes import Coder, Reader, Symbols, Writer, cumulative_of
 from formats.lanes import lanes_for as _lanes_for
 from formats.records import ModelRef, UInt16Array
 
@@ -105,7 +105,7 @@ class _Table:
     """Adaptive frequencies of one context. Counts change only between chunks, which grow with experience."""
 
     def __init__(self, counts: Symbols) -> None:
-        self._counts = counts
+        self._counts: list[int] = counts.tolist()
         self._seen = 0
 
     def _chunk(self) -> int:
@@ -113,19 +113,26 @@ class _Table:
         return max(_LEAST_CHUNK, self._seen // 4)
 
     def _update(self, symbols: Symbols) -> None:
-        self._counts = self._counts + _STEP * np.bincount(symbols, minlength=len(self._counts))
+        counts = self._counts
         self._seen += len(symbols)
+        if len(symbols) <= 4 * len(counts):
+            for symbol in symbols.tolist():
+                counts[symbol] += _STEP
+        else:
+            for symbol, times in enumerate(np.bincount(symbols).tolist()):
+                counts[symbol] += _STEP * times
 
     def code(self, symbols: Symbols, coder: Coder) -> Symbols:
         """Code symbols (n,) one chunk after the other, learning from each."""
-        result = np.zeros(len(symbols), np.int64)
+        parts = []
         done = 0
-        while done < len(result):
-            chunk = slice(done, done + self._chunk())
-            result[chunk] = coder.code(cumulative(self._counts), symbols[chunk])
-            self._update(result[chunk])
-            done = chunk.stop
-        return result
+        while done < len(symbols):
+            chunk = symbols[done : done + self._chunk()]
+            part = coder.code_alike(cumulative_of(self._counts), chunk)
+            self._update(part)
+            parts.append(part)
+            done += len(chunk)
+        return parts[0] if len(parts) == 1 else np.concatenate([*parts, symbols[:0]])
 
 
 def _walk(
@@ -166,12 +173,13 @@ def _walk(
         places = np.flatnonzero(~special)
         rest = values[places]
         context = 2 * _group_of(told[cells[places]]) + later[places]
+        groups = list(_groups(context))
         result = np.zeros_like(rest)
         weight = 1
         for number, level in enumerate(levels):
             rest, digit = np.divmod(rest, level)
             coded = np.zeros_like(digit)
-            for name, where in _groups(context):
+            for name, where in groups:
                 start = partial(_peaked, level) if lead is None else partial(_learned, levels, number, name)
                 table = _table(tables, (number, name), start)
                 coded[where] = table.code(digit[where], coder)

@@ -91,7 +91,8 @@ class Block:
     pts: presentation time of each real frame, in the header's time_base. durations: ticks, 0 = unknown.
     keep: (rows, columns) uint16, tokens kept per cell. tokens: (keep.sum(),) uint16, or (keep.sum(), vector) float16,
     ordered by index in the sequence, then row, then column (see pack_tokens); empty when read with tokens=False.
-    frame_mse: of each real frame, on pixels in [-1, 1]; float16 precision in a file; NaN = unknown.
+    frame_mse: of each real frame, on pixels in [-1, 1]; NaN = unknown. A file keeps float16, and of that 9 significant
+    bits where all errors of a segment are known: within 0.25 % of the measured one (1.5e-7 for those below 6e-5).
     missed: the target was not met. scene_cut: the block begins at one.
     """
 

@@ -8,7 +8,7 @@ from formats.errors import Corrupt
 from formats.records import UInt16Array
 from formats.wire import Cursor, pack_uvarint
 
-_DROPPED = 2  # low bits that a writer leaves out: errors keep 9 significant bits, a tenth of a percent
+_DROPPED = 2  # low bits that a writer leaves out: errors keep 9 significant bits, a fifth of a percent
 _BEFORE, _BASE = 0, 1  # what differences are to: the frame before, or one number for all
 _MOST_PARAMETER = 15
 _PATTERN_BITS = 16
@@ -21,13 +21,18 @@ def pack(patterns: UInt16Array) -> bytes:
     values = (np.minimum(patterns.astype(np.int64) + half, _LARGEST) >> _DROPPED).tolist()
     middle = sorted(values)[len(values) // 2]
     before = [b - a for a, b in zip([values[0], *values], values, strict=False)]
-    candidates = [(_BEFORE, values[0], before), (_BASE, middle, [v - middle for v in values])]
-    coded = [
-        (reference, base, parameter, _codes(differences, parameter))
-        for reference, base, differences in candidates
+    candidates = [
+        (_BEFORE, values[0], _zigzag(before)),
+        (_BASE, middle, _zigzag([value - middle for value in values])),
+    ]
+    sizes = [
+        (sum(code >> parameter for code in codes) + (parameter + 1) * len(codes), number, parameter)
+        for number, (_, _, codes) in enumerate(candidates)
         for parameter in range(_MOST_PARAMETER + 1)
     ]
-    reference, base, parameter, bits = min(coded, key=lambda candidate: len(candidate[3]))
+    _, number, parameter = min(sizes)
+    reference, base, codes = candidates[number]
+    bits = _spell(codes, parameter)
     bits += "0" * (-len(bits) % 8)
     body = int("1" + bits, 2).to_bytes(len(bits) // 8 + 1, "big")[1:]
     return bytes([_DROPPED, reference << 4 | parameter]) + pack_uvarint(base) + body
@@ -61,11 +66,14 @@ def unpack(cursor: Cursor, count: int) -> UInt16Array:
     return np.array(values, np.uint16) << np.uint16(dropped)
 
 
-def _codes(differences: list[int], parameter: int) -> str:
-    """Zigzag numbers as Rice codes: the high part as zeros and a one, then `parameter` low bits."""
+def _zigzag(differences: list[int]) -> list[int]:
+    return [2 * difference if difference >= 0 else -2 * difference - 1 for difference in differences]
+
+
+def _spell(codes: list[int], parameter: int) -> str:
+    """Rice codes: the high part as zeros and a one, then `parameter` low bits."""
     parts = []
-    for difference in differences:
-        code = 2 * difference if difference >= 0 else -2 * difference - 1
+    for code in codes:
         low = code & (1 << parameter) - 1
         parts.append("0" * (code >> parameter) + "1" + (f"{low:0{parameter}b}" if parameter else ""))
     return "".join(parts)

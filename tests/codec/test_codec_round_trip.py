@@ -166,6 +166,19 @@ def test_a_fixed_number_of_tokens_is_kept_in_every_cell(loaded: Loaded) -> None:
         assert all((block.keep == 3).all() for block in reader.blocks())
 
 
+def test_the_header_leaves_out_what_is_usual(loaded: Loaded) -> None:
+    """The interval of keyframes only where it was asked for; colour tags only where the source has them."""
+    unsaid = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range": 0}
+    info = info_of(scene(1, 32, 32))
+    header = make_header(replace(info, color=unsaid), loaded, EncodeOptions())
+    assert header.color == {}
+    assert header.options == {}
+    said = {"color_primaries": 1, "color_trc": 2, "colorspace": 5, "color_range": 2}
+    header = make_header(replace(info, color=said), loaded, EncodeOptions(keyframe_interval=0.4))
+    assert header.color == {"color_primaries": 1, "colorspace": 5, "color_range": 2}
+    assert header.options == {"keyframe_interval": 0.4}
+
+
 def test_a_window_decodes_the_same_frames(loaded: Loaded) -> None:
     frames = scene(30, 32, 32)
     _, data = run(loaded, frames, EncodeOptions(keyframe_interval=0.4))

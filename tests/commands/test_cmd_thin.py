@@ -170,7 +170,7 @@ def test_error_is_measured_by_decoding(clip: Path, etk: Path, thin: Thin) -> Non
             np.square((a.rgb.astype(float) - b.rgb) / 127.5).mean() for a, b in zip(shown, video, strict=True)
         ]
         stored = [mse for block in reader.blocks() for mse in block.frame_mse]
-    assert stored == pytest.approx(wanted, rel=1e-3)
+    assert stored == pytest.approx(wanted, rel=2.5e-3)  # as near as a file keeps them
 
 
 def test_error_grows_smoothly(clip: Path, etk: Path, thin: Thin) -> None:

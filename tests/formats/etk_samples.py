@@ -86,7 +86,10 @@ def same_block(a: Block, b: Block) -> bool:
 
 
 def same_error(a: float, b: float) -> bool:
-    return (math.isnan(a) and math.isnan(b)) or float(np.float16(a)) == float(np.float16(b))
+    """Whether an error is as near as a file keeps it: 9 significant bits (`formats.Block`)."""
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    return math.isclose(float(np.float16(a)), float(np.float16(b)), rel_tol=2**-9, abs_tol=2**-23)
 
 
 def same_blocks(a: Sequence[Block], b: Sequence[Block]) -> bool:

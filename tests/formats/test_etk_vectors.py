@@ -1,6 +1,5 @@
 """Tokens that are float16 vectors (SPEC.md, 6, kind 1): round trip, the golden file, and attacks by name."""
 
-import json
 import os
 import struct
 import subprocess
@@ -11,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_etk_attacks as attacks
-import zstandard
 from etk_samples import HEADER_RECORD, make_block, raw_header, read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_etk_spec import GENERATE, GOLDEN, facts
+from test_etk_spec import check_golden
 
 import formats
 from formats import (
     Block,
-    EtkReader,
     Header,
     InvalidRecord,
     LimitExceeded,
@@ -123,19 +120,7 @@ def test_writer_refuses_models_that_are_neither(model: ModelRef) -> None:
 
 
 def test_golden_file_with_vectors() -> None:
-    """GENERATE_EXPECTED=1 writes the file anew."""
-    path, expected = GOLDEN / "v1-vectors.etk", GOLDEN / "v1-vectors.json"
-    written = write([[vector_block(n, 4 * n) for n in range(3)], [vector_block(9, 40)]], HEADER, aux=b"audio")
-    if GENERATE:
-        path.write_bytes(written)
-        expected.write_text(json.dumps(facts(*read(written)), indent=1) + "\n", encoding="utf-8")
-    with EtkReader(path) as reader:
-        found = facts(reader, list(reader.segments()))
-    stored = json.loads(expected.read_text(encoding="utf-8"))
-    zstd = stored.pop("zstd")
-    assert stored == {key: value for key, value in found.items() if key != "zstd"}
-    if zstd == list(zstandard.ZSTD_VERSION):
-        assert path.read_bytes() == written
+    check_golden("v1-vectors", [[vector_block(n, 4 * n) for n in range(3)], [vector_block(9, 40)]])
 
 
 @pytest.mark.parametrize(
