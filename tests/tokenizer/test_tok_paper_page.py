@@ -5,8 +5,12 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from elastictok_cli.tokenizer.paper import PaperConfig, PaperModel
+from elastictok_cli.tokenizer.tiles import PaperTokenizer
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "elastictok_cli"
@@ -25,6 +29,16 @@ def names(path: Path) -> set[str]:
         if isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     return found
+
+
+def load_benchmark() -> ModuleType:
+    """benchmarks/paper.py as a module."""
+    spec = importlib.util.spec_from_file_location("paper_benchmark", ROOT / "benchmarks" / "paper.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    return benchmark
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -59,10 +73,19 @@ def test_benchmarks_beside_the_numbers_can_be_run() -> None:
     """Every `pass --config ...` of the page is something that benchmarks/paper.py takes."""
     quoted = re.findall(r"`((?:pass|search|probes|clip|memory) --[^`]+)`", PAGE)
     assert quoted
-    spec = importlib.util.spec_from_file_location("paper_benchmark", ROOT / "benchmarks" / "paper.py")
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load_benchmark()
     for command in quoted:
         benchmark.parse(shlex.split(command))  # argparse leaves with an error where it does not
+
+
+def test_the_timed_search_is_a_search() -> None:
+    """On a small model: it asserts itself that it ends at the shortest length that passes."""
+    benchmark = load_benchmark()
+    config = PaperConfig(
+        bottleneck="vae", patch=(2, 16, 16), min_tokens=32, hidden=32, mlp=32, heads=2,
+        encoder_layers=1, decoder_layers=1,
+    )  # fmt: skip
+    tokenizer = PaperTokenizer(PaperModel(config).requires_grad_(False))
+    facts = list(benchmark.whole_search(tokenizer, benchmark.parse(["search", "--blocks", "2"])))
+    assert [fact["kept"] for fact in facts] == [154, 154]
+    assert facts[0]["probes"] <= 6
