@@ -381,11 +381,9 @@ class Attention(nn.Module):
         rows: int | None = None,
     ) -> tuple[torch.Tensor, KV]:
         """(B, L, C) to the same, and the keys and values of these tokens. `alike` and `rows` as in `Layer`."""
-        q, k, v = (
-            self.split(self.wq(x[:, :rows])),
-            self.split(self.wk(x)),
-            self.split(self.wv(x)),
-        )  # (B, H, L, D)
+        q = self.split(self.wq(x[:, :rows]))  # (B, H, L, D)
+        k = self.split(self.wk(x))  # (B, H, L, D)
+        v = self.split(self.wv(x))  # (B, H, L, D)
         if alike:  # a zero's key and value are zeros
             k, v = F.pad(k, (0, 0, 0, alike)), F.pad(v, (0, 0, 0, alike))
         new = KV(k, v)
