@@ -1,7 +1,8 @@
 """The fewest tokens that meet the target, for models whose encoder sees the length (the paper's, section 3.3).
 
-Every length is an encode and a decode of its own. What does not change between them is computed once: the cache of
-earlier blocks, the pixels' patches, and the cache that the chosen length leaves behind, which is that of its probe.
+Every length is an encode and a decode of its own: from the first layer on, all tokens of a block see which of them are
+kept. What does not change between lengths is computed once: the caches of earlier blocks, and the cache that the
+chosen length leaves behind, which is that of its probe.
 What the block before needed is where the search begins.
 """
 

@@ -120,13 +120,31 @@ PRESETS = {
 
 
 class KV(NamedTuple):
-    """What one layer remembers of earlier blocks. Keys are rotated to their positions in the window."""
+    """What one layer remembers of one block. Keys are not yet turned to a position: that changes as blocks pass by."""
 
-    k: torch.Tensor  # (B, H, S, D)
-    v: torch.Tensor  # (B, H, S, D)
+    k: torch.Tensor  # (B, H, N, D)
+    v: torch.Tensor  # (B, H, N, D)
 
 
-Cache = tuple[KV, ...]  # one for each layer
+Cache = tuple[KV, ...]  # of one block, one for each layer
+Past = tuple[Cache, ...]  # the earlier blocks that a block attends to, oldest first
+
+
+class Window(NamedTuple):
+    """What one layer attends to besides the block itself, and where all of it is laid out, over and over."""
+
+    blocks: tuple[KV, ...]  # oldest first
+    room: KV  # (B, H, S, D): fresh memory has its price, so one room serves all layers
+
+    def lay_out(self, own: KV, angles: torch.Tensor) -> KV:
+        """Keys and values (B, H, S, D) of all blocks, `own` last; keys turned by angles (S, D/2)."""
+        end = 0
+        for block in (*self.blocks, own):
+            start, end = end, end + block.k.shape[2]
+            k = block.k.to(angles.device, non_blocking=True)  # blocks at rest may lie elsewhere
+            self.room.k[:, :, start:end] = rotate(k, angles[start:end])  # (B, H, N, D)
+            self.room.v[:, :, start:end] = block.v  # (B, H, N, D)
+        return self.room
 
 
 class Output(NamedTuple):
@@ -189,8 +207,9 @@ class PaperModel(nn.Module):
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(-1) * keep  # (B, L)
         return codes, kl.reshape(-1, self.config.block_tokens).sum(-1).mean()
 
+    @torch.no_grad()
     def encode(
-        self, patches: torch.Tensor, keep: torch.Tensor, past: Cache | None = None
+        self, patches: torch.Tensor, keep: torch.Tensor, past: Past = ()
     ) -> tuple[torch.Tensor, Cache]:
         """Codes (B, N, d) of one block after those in `past`, zero where dropped, and the block's own cache."""
         dropped = _dropped(keep)
@@ -198,9 +217,8 @@ class PaperModel(nn.Module):
         raw = F.pad(raw, (0, 0, 0, dropped))  # (B, N, d)
         return self.bottleneck(raw, keep)[0] * keep.unsqueeze(-1), cache
 
-    def decode(
-        self, codes: torch.Tensor, keep: torch.Tensor, past: Cache | None = None
-    ) -> tuple[torch.Tensor, Cache]:
+    @torch.no_grad()
+    def decode(self, codes: torch.Tensor, keep: torch.Tensor, past: Past = ()) -> tuple[torch.Tensor, Cache]:
         """Patches (B, N, P) in [-1, 1] of one block after those in `past`, and the block's own cache.
 
         codes must be zero where not kept.
@@ -208,13 +226,9 @@ class PaperModel(nn.Module):
         recon, cache = self.decoder(codes, past, zeros=_dropped(keep))
         return recon, cache
 
-    def extend(self, past: Cache | None, new: Cache) -> Cache:
-        """The cache for the next block: `past` and `new`, without what has left the window."""
-        room = (self.config.window - 1) * self.config.block_tokens
-        return tuple(
-            _extend(old, now, room, self.config)
-            for old, now in zip(past or (None,) * len(new), new, strict=True)
-        )
+    def extend(self, past: Past, new: Cache) -> Past:
+        """What the next block attends to: `past` and `new`, without what has left the window. Nothing is copied."""
+        return (*past, new)[max(0, len(past) + 2 - self.config.window) :]
 
 
 class Encoder(nn.Module):
@@ -233,7 +247,7 @@ class Encoder(nn.Module):
         self,
         patches: torch.Tensor,  # (B, L, P)
         keep: torch.Tensor,  # (B, L)
-        past: Cache | None = None,
+        past: Past = (),
         segments: torch.Tensor | None = None,
         unread: int = 0,
     ) -> tuple[torch.Tensor, Cache]:
@@ -260,7 +274,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         codes: torch.Tensor,  # (B, L, d)
-        past: Cache | None = None,
+        past: Past = (),
         segments: torch.Tensor | None = None,
         zeros: int = 0,
     ) -> tuple[torch.Tensor, Cache]:
@@ -283,7 +297,7 @@ class Transformer(nn.Module):
     def forward(
         self,
         x: torch.Tensor,  # (B, L, C)
-        past: Cache | None = None,
+        past: Past = (),
         segments: torch.Tensor | None = None,
         *,
         zeros: int = 0,
@@ -294,22 +308,29 @@ class Transformer(nn.Module):
         Of one block, work that dropped tokens do not need can be saved: if the last `zeros` come in as zeros, the
         first layer makes the same of all of them; what the last layer makes of the last `unread`, nobody reads.
         """
-        start = past[0].k.shape[2] if past else 0
-        angles = rotations(x.shape[1], self.config, start, x.device)  # (L, D/2)
+        before = sum(block[0].k.shape[2] for block in past)
+        angles = rotations(before + x.shape[1], self.config, x.device)  # (S, D/2)
         mask = None if segments is None else block_mask(segments, self.config.block_tokens)  # (B, 1, L, L)
-        if self.recompute and past is None and torch.is_grad_enabled():
+        if self.recompute and not past and torch.is_grad_enabled():
             for layer in self.layers:
                 run = partial(_without_cache, layer, angles=angles, mask=mask)
                 x = checkpoint(run, x, use_reentrant=False)  # (B, L, C)
             return self.norm(x), ()
+        room = self._room(x, len(angles)) if past else None
         cache = []
         last = len(self.layers) - 1
-        for number, (layer, old) in enumerate(zip(self.layers, past or (None,) * (last + 1), strict=True)):
+        for number, layer in enumerate(self.layers):
+            old = Window(tuple(block[number] for block in past), room) if room else None
             alike = max(0, zeros - 1) if number == 0 else 0  # of the zeros, one stands for all
             rows = x.shape[1] - unread if number == last else None
             x, new = layer(x[:, : x.shape[1] - alike], angles, old, mask, alike=alike, rows=rows)  # (B, L, C)
             cache.append(new)
         return self.norm(x), tuple(cache)
+
+    def _room(self, x: torch.Tensor, length: int) -> KV:
+        """Memory for keys and values of a window. x: (B, L, C)."""
+        shape = (len(x), self.config.heads, length, self.config.hidden // self.config.heads)  # (B, H, S, D)
+        return KV(x.new_empty(shape), x.new_empty(shape))
 
 
 class Layer(nn.Module):
@@ -325,8 +346,8 @@ class Layer(nn.Module):
     def forward(
         self,
         x: torch.Tensor,  # (B, L, C)
-        angles: torch.Tensor,  # (L, D/2)
-        past: KV | None = None,
+        angles: torch.Tensor,  # (S, D/2)
+        past: Window | None = None,
         mask: torch.Tensor | None = None,
         *,
         alike: int = 0,  # further tokens, left out, that are zeros as the last one is
@@ -353,25 +374,26 @@ class Attention(nn.Module):
     def forward(
         self,
         x: torch.Tensor,  # (B, L, C)
-        angles: torch.Tensor,  # (L, D/2)
-        past: KV | None,
+        angles: torch.Tensor,  # (S, D/2), of the window and these tokens
+        past: Window | None,
         mask: torch.Tensor | None,
         alike: int = 0,
         rows: int | None = None,
     ) -> tuple[torch.Tensor, KV]:
         """(B, L, C) to the same, and the keys and values of these tokens. `alike` and `rows` as in `Layer`."""
-        q = rotate(self.split(self.wq(x[:, :rows])), angles)  # (B, H, L, D)
-        k = rotate(self.split(self.wk(x)), angles)  # (B, H, L, D)
+        q = self.split(self.wq(x[:, :rows]))  # (B, H, L, D)
+        k = self.split(self.wk(x))  # (B, H, L, D)
         v = self.split(self.wv(x))  # (B, H, L, D)
         if alike:  # a zero's key and value are zeros
             k, v = F.pad(k, (0, 0, 0, alike)), F.pad(v, (0, 0, 0, alike))
         new = KV(k, v)
-        if past is not None:
-            k, v = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)  # (B, H, S, D)
+        before = len(angles) - k.shape[2]
+        q = rotate(q, angles[before:])  # (B, H, L, D)
+        k, v = past.lay_out(new, angles) if past else KV(rotate(k, angles), v)  # (B, H, S, D)
         if mask is not None:
             out = F.scaled_dot_product_attention(q, k, v, mask)  # (B, H, L, D)
         else:
-            out = self.block_by_block(q, k, v, k.shape[2] - new.k.shape[2])  # (B, H, L, D)
+            out = self.block_by_block(q, k, v, before)  # (B, H, L, D)
         return self.wo(out.transpose(1, 2).flatten(2)), new  # (B, L, C)
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
@@ -410,13 +432,11 @@ class SwiGLU(nn.Module):
         return out
 
 
-def rotations(
-    length: int, c: PaperConfig, start: int = 0, device: torch.device | str = "cpu"
-) -> torch.Tensor:
-    """Rotary angles of positions `start` on, (length, D/2) complex64: position * theta^(-2i/D)."""
+def rotations(length: int, c: PaperConfig, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Rotary angles of positions 0 on, (length, D/2) complex64: position * theta^(-2i/D)."""
     half = c.hidden // c.heads // 2
     speed = c.theta ** (-torch.arange(half, dtype=torch.float32, device=device) / half)  # (D/2,)
-    position = torch.arange(start, start + length, dtype=torch.float32, device=device)  # (length,)
+    position = torch.arange(length, dtype=torch.float32, device=device)  # (length,)
     angle = position[:, None] * speed  # (length, D/2)
     return torch.polar(torch.ones_like(angle), angle)
 
@@ -424,7 +444,7 @@ def rotations(
 def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Rotary positions: values 2i and 2i + 1 are one complex number, turned.
 
-    x: (B, H, L, D); angles (L or more, D/2), or (1, D/2) for all alike.
+    x: (B, H, L, D); angles (L or more, D/2).
     """
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], x.shape[-1] // 2, 2))  # (B, H, L, D/2)
     return torch.view_as_real(pairs * angles[: x.shape[2]]).flatten(-2).to(x.dtype)  # (B, H, L, D)
@@ -442,15 +462,6 @@ def _without_cache(
 ) -> torch.Tensor:
     out: torch.Tensor = layer(x, angles, None, mask)[0]  # (B, L, C)
     return out
-
-
-def _extend(old: KV | None, new: KV, room: int, c: PaperConfig) -> KV:
-    k, v = (new.k, new.v) if old is None else (torch.cat([o, n], 2) for o, n in zip(old, new, strict=True))
-    if (excess := k.shape[2] - room) <= 0:
-        return KV(k, v)
-    # the window slides: positions restart at its first block, so that they stay those of training
-    back = rotations(1, c, excess, k.device).conj()  # (1, D/2)
-    return KV(rotate(k[:, :, excess:], back), v[:, :, excess:].contiguous())
 
 
 def _dropped(keep: torch.Tensor) -> int:

@@ -14,37 +14,48 @@ from elastictok_cli.tokenizer.paper import (
     Cache,
     PaperConfig,
     PaperModel,
+    Past,
     codes_to_index,
     index_to_codes,
     patchify,
     unpatchify,
 )
+from elastictok_cli.tokenizer.shelf import Shelf, cache_bytes
 
 _BATCH = 8  # tiles or lengths at once, where there is a GPU
 _LARGEST_HALF = 65504.0
 
 
 class TileContext(NamedTuple):
-    """What one tile's earlier blocks left behind; None at a keyframe."""
+    """What one tile's earlier blocks left behind; nothing at a keyframe."""
 
-    seen: Cache | None  # by the encoder; None also when only decoding
-    told: Cache | None  # to the decoder
+    seen: Past  # by the encoder; empty also when only decoding
+    told: Past  # to the decoder
+
+
+class TileState(NamedTuple):
+    """What a trial would leave behind."""
+
+    seen: Cache
+    told: Cache
 
 
 class PaperTokenizer:
     """See `base.LengthTokenizer`. One tile is one cell."""
 
-    def __init__(self, model: PaperModel, batch: int | None = None) -> None:
+    def __init__(self, model: PaperModel, batch: int | None = None, room: int | None = None) -> None:
+        """`room`: see `Shelf`."""
         self.model = model
         self.device = next(model.parameters()).device
         # one at a time keeps a CPU just as busy, and its caches and memory small
         self.batch = batch or (1 if self.device.type == "cpu" else _BATCH)
         self.spec = make_spec(model.config)
+        self.shelf = Shelf(self.device, room)
 
     def start(self, height: int, width: int) -> tuple[TileContext, ...]:
         """See `base.Tokenizer.start`: nothing is known of any tile."""
         rows, cols = self.spec.grid(height, width)
-        return (TileContext(None, None),) * (rows * cols)
+        return (TileContext((), ()),) * (rows * cols)
 
     def trials(
         self,
@@ -72,18 +83,20 @@ class PaperTokenizer:
         # from the tokens, not from the codes: what is measured is what a file can hold
         recon, told = self.model.decode(self._codes(tokens, keep), keep, _together([p.told for p in past]))
         shown = unpatchify(recon, c)  # (M, T, 3, size, size)
-        return [
-            Trial(tokens[n], shown[n], TileContext(_one(seen, n), _one(told, n))) for n in range(len(group))
+        needed = len(context) * c.window * cache_bytes(c, encoding=True)
+        states = [
+            TileState(*(self.shelf.put(_one(cache, n), needed) for cache in (seen, told)))
+            for n in range(len(group))
         ]
+        return [Trial(tokens[n], shown[n], state) for n, state in enumerate(states)]
 
     def commit(self, context: tuple[TileContext, ...], chosen: Sequence[Trial]) -> tuple[TileContext, ...]:
         """See `base.LengthTokenizer.commit`."""
         extend = self.model.extend
-        with torch.inference_mode():
-            return tuple(
-                TileContext(extend(past.seen, trial.state.seen), extend(past.told, trial.state.told))
-                for past, trial in zip(context, chosen, strict=True)
-            )
+        return tuple(
+            TileContext(extend(past.seen, trial.state.seen), extend(past.told, trial.state.told))
+            for past, trial in zip(context, chosen, strict=True)
+        )
 
     @torch.inference_mode()
     def decode(
@@ -94,6 +107,7 @@ class PaperTokenizer:
         _, _, rows, cols = tokens.shape[:4]
         flat = tokens[0].flatten(1, 2).transpose(0, 1)  # (h * w, N) or (h * w, N, D)
         masks = self._mask(keep.flatten())  # (h * w, N)
+        needed = rows * cols * c.window * cache_bytes(c, encoding=False)
         shown, left = [], []
         for first in range(0, rows * cols, self.batch):
             part = slice(first, first + self.batch)
@@ -102,7 +116,9 @@ class PaperTokenizer:
                 self._codes(flat[part], masks[part]), masks[part], _together(past)
             )
             shown.append(unpatchify(recon, c))
-            left += [TileContext(None, self.model.extend(old, _one(told, n))) for n, old in enumerate(past)]
+            for n, old in enumerate(past):
+                new = self.shelf.put(_one(told, n), needed)
+                left.append(TileContext((), self.model.extend(old, new)))
         return _assemble(torch.cat(shown), rows, cols), tuple(left)
 
     def _mask(self, lengths: torch.Tensor) -> torch.Tensor:
@@ -146,13 +162,14 @@ def make_spec(c: PaperConfig) -> TokenizerSpec:
     )
 
 
-def _together(caches: Sequence[Cache | None]) -> Cache | None:
-    """Caches of single tiles (their blocks are in step, so lengths agree) as that of a batch."""
-    known = [cache for cache in caches if cache is not None]
-    if len(known) <= 1:
-        return known[0] if known else None
-    layers = zip(*known, strict=True)
-    return tuple(KV(torch.cat([kv.k for kv in layer]), torch.cat([kv.v for kv in layer])) for layer in layers)
+def _together(pasts: Sequence[Past]) -> Past:
+    """What single tiles attend to (their blocks are in step, so numbers agree) as that of a batch."""
+    if len(pasts) == 1:
+        return pasts[0]
+    return tuple(
+        tuple(KV(torch.cat([kv.k for kv in layer]), torch.cat([kv.v for kv in layer])) for layer in layers)
+        for layers in (zip(*blocks, strict=True) for blocks in zip(*pasts, strict=True))
+    )
 
 
 def _one(cache: Cache, number: int) -> Cache:

@@ -136,6 +136,20 @@ def test_batches_give_the_same_tokens(loaded: Loaded) -> None:
     check(many, frames, one, data)
 
 
+def test_caches_put_away_give_the_same_file(loaded: Loaded) -> None:
+    """A picture of many tiles: what is remembered of them lies in files mapped into memory."""
+    frames = video(20, 40, 64)
+    options = EncodeOptions(mse=None, tokens=20)
+    _, data = run(loaded, frames, options)
+    small = PaperTokenizer(loaded.tokenizer.model, room=0)
+    away = replace(loaded, tokenizer=small)
+    blocks, same = run(away, frames, options)
+    assert same == data
+    check(away, frames, blocks, data)
+    assert small.shelf._folder is not None
+    assert not list(small.shelf._folder.iterdir())  # no file is left for others to clean up
+
+
 def test_tokens_past_the_length_are_not_read(loaded: Loaded) -> None:
     tokenizer = loaded.tokenizer
     job = make_job(np.stack([f.rgb for f in video(4, 32, 32)]), tokenizer, CPU)
@@ -156,8 +170,9 @@ def test_memory_of_a_context_is_bounded(loaded: Loaded) -> None:
         job = make_job(np.stack([f.rgb for f in video(4, 32, 32)]), tokenizer, CPU)
         (trial,) = tokenizer.trials(job.frames, context, [(0, 8)])
         context = tokenizer.commit(context, [trial])
-        for cache in context[0]:
-            assert cache[0].k.shape[2] == 32 * min(block + 1, 3)
+        for past in context[0]:
+            assert len(past) == min(block + 1, 3)
+            assert all(kv.k.shape[2] == 32 for cache in past for kv in cache)
 
 
 def test_a_window_decodes_alone(loaded: Loaded) -> None:

@@ -1,6 +1,7 @@
 """The paper's model against numbers of the official code (tests/golden/official)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,8 @@ def test_whole_pass(golden: Golden, which: str) -> None:
 def test_block_by_block_with_the_cache(golden: Golden, which: str) -> None:
     model = golden.model
     mask = golden[f"{which}/encoding_mask"][None]
-    seen = told = None
+    seen: paper.Past = ()
+    told: paper.Past = ()
     recon = []
     for block in range(3):
         span = slice(block * TOKENS, (block + 1) * TOKENS)
@@ -139,7 +141,8 @@ def test_errors_at_every_length(golden: Golden) -> None:
     """`curve`: block n at every length, after blocks kept as in set a."""
     model = golden.model
     mask = golden["a/encoding_mask"][None]
-    seen = told = None
+    seen: paper.Past = ()
+    told: paper.Past = ()
     for block in range(3):
         span = slice(block * TOKENS, (block + 1) * TOKENS)
         lengths = golden["curve/ntoks"] + 1  # the official mask keeps one more than it says
@@ -147,10 +150,10 @@ def test_errors_at_every_length(golden: Golden) -> None:
         batch = len(lengths)
         patches = golden.patches[:, span].expand(batch, -1, -1)
 
-        def spread(cache: paper.Cache | None, batch: int = batch) -> paper.Cache | None:
-            if cache is None:
-                return None
-            return tuple(paper.KV(*(x.expand(batch, -1, -1, -1) for x in kv)) for kv in cache)
+        def spread(past: paper.Past, batch: int = batch) -> paper.Past:
+            return tuple(
+                tuple(paper.KV(*(x.expand(batch, -1, -1, -1) for x in kv)) for kv in cache) for cache in past
+            )
 
         codes, _ = model.encode(patches, keep, spread(seen))
         recon, _ = model.decode(codes, keep, spread(told))
@@ -201,18 +204,40 @@ def test_the_window_slides_and_memory_stays() -> None:
     model = Golden("vae").model
     patches = torch.randn(1, 7 * TOKENS, config.patch_values, generator=g).clamp(-1, 1)
     keep = torch.ones(1, TOKENS, dtype=torch.bool)
-    past = None
+    past: paper.Past = ()
     for block in range(7):
         _, new = model.encode(patches[:, block * TOKENS : (block + 1) * TOKENS], keep, past)
         past = model.extend(past, new)
-        assert past[0].k.shape[2] == min(block + 1, config.window - 1) * TOKENS
-    assert past is not None
+        assert len(past) == min(block + 1, config.window - 1)
     # the first layer's keys depend on their own patches alone: computed afresh, at positions 0 to 95, they agree
     encoder = model.encoder
     x = encoder.in_proj(patches[:, 4 * TOKENS :]) + encoder.is_kept_embed
     layer = encoder.blocks.layers[0]
     k = layer.attention.wk(layer.attention_norm(x)).unflatten(-1, (config.heads, -1)).transpose(1, 2)
-    close(past[0].k, paper.rotate(k, paper.rotations(3 * TOKENS, config)))
+    blocks = tuple(cache[0] for cache in past)
+    window = paper.Window(blocks[:-1], paper.KV(torch.empty_like(k), torch.empty_like(k)))
+    angles = paper.rotations(3 * TOKENS, config)
+    laid = window.lay_out(blocks[-1], angles)
+    close(laid.k, paper.rotate(k, angles))
+
+
+@torch.no_grad()
+def test_a_block_in_a_window_that_has_slid_is_one_of_a_chunk(golden: Golden) -> None:
+    """Block 5 after 2, 3 and 4: one layer remembers nothing of what those saw, so a chunk of the four must agree."""
+    config = replace(golden.config, decoder_layers=1)
+    torch.manual_seed(1)
+    model = PaperModel(config)
+    model.initialize(std=0.3)
+    codes = torch.rand(1, 6 * TOKENS, config.code_dim) * 2 - 1
+    keep = torch.ones(1, TOKENS, dtype=torch.bool)
+    told: paper.Past = ()
+    for block in range(6):
+        recon, new = model.decode(codes[:, block * TOKENS : (block + 1) * TOKENS], keep, told)
+        told = model.extend(told, new)
+    chunk, _ = model.decoder(codes[:, 2 * TOKENS :])
+    close(recon, chunk[:, -TOKENS:], 1e-5)
+    alone, _ = model.decoder(codes[:, 5 * TOKENS :])
+    assert not torch.allclose(recon, alone, atol=1e-2)
 
 
 @pytest.mark.parametrize(
