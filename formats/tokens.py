@@ -10,9 +10,11 @@ import numpy.typing as npt
 from formats import ranged
 from formats.errors import UnsupportedVersion
 from formats.records import ModelRef, UInt16Array
-from formats.wire import Cursor, pack_blob
+from formats.wire import Cursor, pack_blob, quick_size
 
 RANGED, PREDICTED = 3, 4
+_LARGE = 1 << 15  # bytes above which zstd is tried in haste first ...
+_HOPE = 1.25  # ... and in earnest only where that comes this close to the other codings
 
 
 def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
@@ -66,10 +68,7 @@ def encode_tokens(
     ordered = np.empty(sum(map(len, blocks)), np.uint16)
     for tokens, slots in zip(blocks, segment_slots(keeps), strict=True):
         ordered[slots] = tokens
-    candidates = [bytes([0]) + pack_blob(ordered.astype("<u2").tobytes())]
-    for coding, radices in _planes(model).items():
-        planes = _split(ordered, radices)
-        candidates.append(bytes([coding]) + b"".join(pack_blob(plane.tobytes()) for plane in planes))
+    candidates = []
     if ranged.allows(model):
         coded = None
         if ranged.allows_predicted(keeps, model):
@@ -78,7 +77,18 @@ def encode_tokens(
             candidates.append(bytes([PREDICTED]) + coded)
         else:
             candidates.append(bytes([RANGED]) + ranged.encode(ordered, keeps, model))
+    best = min(map(len, candidates), default=2 * len(ordered) + 1)
+    for coding, planes in _plain(ordered, model):
+        if all(len(plane) <= _LARGE for plane in planes) or sum(map(quick_size, planes)) < _HOPE * best:
+            candidates.append(bytes([coding]) + b"".join(map(pack_blob, planes)))
     return min(candidates, key=len)
+
+
+def _plain(ordered: UInt16Array, model: ModelRef) -> Iterator[tuple[int, list[bytes]]]:
+    """The codings that zstd packs, and the bytes that it is given."""
+    yield 0, [ordered.astype("<u2").tobytes()]
+    for coding, radices in _planes(model).items():
+        yield coding, [plane.tobytes() for plane in _split(ordered, radices)]
 
 
 def decode_tokens(
