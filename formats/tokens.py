@@ -61,7 +61,7 @@ def segment_slots(keeps: UInt16Array) -> Iterator[npt.NDArray[np.int32]]:
 def encode_tokens(
     blocks: Sequence[UInt16Array], keeps: UInt16Array, frames: Sequence[int], model: ModelRef
 ) -> bytes:
-    """Encode the tokens of a segment by the coding that is smallest here.
+    """Encode the tokens of a segment by the smallest of the codings that are worth trying.
 
     keeps: (blocks, h, w). frames: how many real ones each block has.
     """
