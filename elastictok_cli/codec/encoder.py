@@ -36,10 +36,8 @@ _UNSAID = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range":
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
 _CLEAR_GAIN = 0.85  # how much cheaper per frame a shorter block must be
 _FAR_CHEAPER = 0.6  # the same ratio from which on a single frame needs no comparison with two
-_SINGLES, _AS_BEFORE = (
-    2,
-    1.3,
-)  # so many frames may follow a far cheaper single one, unless they cost so much more
+_SINGLES = 2  # so many frames may follow a far cheaper single one without a look at longer blocks ...
+_AS_BEFORE = 1.3  # ... unless they cost so much more than it
 _PRICES = (0.1, 3.0)  # range of foreseen prices, as shares of the squared error that a cell may keep
 _NEAR_PICTURE = 0.75  # share of the last picture's tokens above which another one is considered
 
