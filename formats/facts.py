@@ -6,10 +6,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from formats.errors import InvalidRecord, LimitExceeded
-from formats.records import MAX_CELLS, MAX_SEGMENT_BLOCKS, MAX_TIME, Header, Segment
-from formats.segment import _MISSED, _SCENE_CUT, _Facts, unpack_totals
-from formats.wire import Cursor
+from formats.errors import InvalidRecord
+from formats.records import MAX_TIME, Header, Segment
+from formats.segment import MISSED, SCENE_CUT, begin_segment, unpack_totals
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -35,17 +34,10 @@ class SegmentFacts:
 
 def unpack_facts(header: Header, payload: bytes, offset: int, size_bytes: int) -> SegmentFacts:
     """Decode the facts of a segment. Raises EtkError where unpack_segment does, tokens left aside."""
-    cursor = Cursor(payload)
-    number = cursor.uvarint()
-    count = cursor.uvarint()
-    rows, columns = header.grid
-    if not 1 <= count <= MAX_SEGMENT_BLOCKS:
-        raise LimitExceeded(f"segment of {count} blocks, the limit is {MAX_SEGMENT_BLOCKS}")
-    if count * rows * columns > MAX_CELLS:
-        raise LimitExceeded(f"segment of {count * rows * columns} cells, the limit is {MAX_CELLS}")
-    facts = _Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
+    cursor, number, facts = begin_segment(header, payload)
+    count = len(facts.flags)
     frames = np.diff(facts.starts).tolist()
-    totals = unpack_totals(cursor, (count, rows, columns), frames, header.model)
+    totals = unpack_totals(cursor, (count, *header.grid), frames, header.model)
     _check_range("pts", facts.pts, -MAX_TIME)
     if not all(a < b for a, b in pairwise(facts.pts)):
         raise InvalidRecord("presentation times must increase strictly")
@@ -56,8 +48,8 @@ def unpack_facts(header: Header, payload: bytes, offset: int, size_bytes: int) -
         size_bytes,
         starts=facts.starts,
         tokens=totals,
-        missed=[bool(flags & _MISSED) for flags in facts.flags],
-        scene_cuts=[bool(flags & _SCENE_CUT) for flags in facts.flags],
+        missed=[bool(flags & MISSED) for flags in facts.flags],
+        scene_cuts=[bool(flags & SCENE_CUT) for flags in facts.flags],
         pts=facts.pts,
         durations=facts.durations,
         errors=facts.errors,

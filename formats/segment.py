@@ -28,7 +28,7 @@ from formats.vectors import decode_vectors, encode_vectors
 from formats.wire import Cursor, pack_blob, pack_column, pack_svarint, pack_uvarint
 
 _NAN = 0x7E00  # the one float16 pattern for "unknown"
-_MISSED, _SCENE_CUT, _FRAMES = 64, 128, 63
+MISSED, SCENE_CUT, _FRAMES = 64, 128, 63
 _PACKED = 8
 _PREDICTED = 16
 _CELLS_PER_LANE = 4096
@@ -53,8 +53,8 @@ def pack_segment(header: Header, number: int, blocks: Sequence[Block]) -> bytes:
     )
 
 
-def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tuple[int, list[Block]]:
-    """Decode the segment's number and its blocks; without their tokens if not asked for. Raises EtkError."""
+def begin_segment(header: Header, payload: bytes) -> tuple[Cursor, int, "Facts"]:
+    """Read a segment's number and facts; the cursor stands before its keep map. Raises EtkError."""
     cursor = Cursor(payload)
     number = cursor.uvarint()
     count = cursor.uvarint()
@@ -63,7 +63,15 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
         raise LimitExceeded(f"segment of {count} blocks, the limit is {MAX_SEGMENT_BLOCKS}")
     if count * rows * columns > MAX_CELLS:
         raise LimitExceeded(f"segment of {count * rows * columns} cells, the limit is {MAX_CELLS}")
-    facts = _Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
+    facts = Facts(cursor.blob(count * (1 + 18 * header.model.block_frames) + 64), count, header)
+    return cursor, number, facts
+
+
+def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tuple[int, list[Block]]:
+    """Decode the segment's number and its blocks; without their tokens if not asked for. Raises EtkError."""
+    cursor, number, facts = begin_segment(header, payload)
+    count = len(facts.flags)
+    rows, columns = header.grid
     frames = np.diff(facts.starts).tolist()
     keeps = _unpack_keep(cursor, (count, rows, columns), frames, header.model)
     kept: Sequence[TokenArray]
@@ -81,8 +89,8 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
             keep=keeps[index],
             tokens=kept[index],
             frame_mse=tuple(facts.errors[own]),
-            missed=bool(facts.flags[index] & _MISSED),
-            scene_cut=bool(facts.flags[index] & _SCENE_CUT),
+            missed=bool(facts.flags[index] & MISSED),
+            scene_cut=bool(facts.flags[index] & SCENE_CUT),
         )
         blocks.append(block)
     check_segment(header, blocks, tokens=tokens)
@@ -119,7 +127,7 @@ def unpack_errors(patterns: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
 
 
 def _pack_facts(blocks: Sequence[Block]) -> bytes:
-    flags = [len(b.pts) | _MISSED * b.missed | _SCENE_CUT * b.scene_cut for b in blocks]
+    flags = [len(b.pts) | MISSED * b.missed | SCENE_CUT * b.scene_cut for b in blocks]
     pts = np.array([time for block in blocks for time in block.pts], np.int64)
     durations = np.array([duration for block in blocks for duration in block.durations], np.int64)
     errors = np.array([mse for block in blocks for mse in block.frame_mse], np.float64)
@@ -145,7 +153,7 @@ def _pack_facts(blocks: Sequence[Block]) -> bytes:
     return b"".join(parts)
 
 
-class _Facts:
+class Facts:
     """The facts of a segment.
 
     flags: per block. starts: first frame of each block, then the end. The other lists are per frame.
