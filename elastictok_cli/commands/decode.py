@@ -60,7 +60,12 @@ def decode(
             show_default="IN with .mp4; .png if it is one frame, .mkv if lossless",
         ),
     ] = None,
-    codec: Annotated[Codec, typer.Option(help="Written visually lossless; ffv1 exactly.")] = Codec.h264,
+    codec: Annotated[
+        Codec | None,
+        typer.Option(
+            help="Written visually lossless; ffv1 exactly.", show_default="h264; av1 in a .webm file"
+        ),
+    ] = None,
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Every pixel as decoded: FFV1 (.mkv) or PNG.")
     ] = False,
@@ -129,7 +134,7 @@ def decode(
             reader,
             first,
             end_pts,
-            codec=codec,
+            codec=codec or (Codec.av1 if Path(target).suffix.lower() == ".webm" else Codec.h264),
             lossless=lossless,
             raw=raw,
             audio=not no_audio,

@@ -248,6 +248,8 @@ def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
 def _default_target(source: Path) -> Path:
     if str(source) == PIPE:
         raise Failure("name OUT when IN is standard input", ExitCode.USAGE)
+    if source.is_dir():
+        raise Failure(f"{source} is a folder, not a video file", ExitCode.BAD_INPUT)
     return source.with_suffix(".etk")
 
 

@@ -92,7 +92,9 @@ def _summary_lines(
         f"  tokens   {summary['mean_block_tokens']:.0f} a block on average ({summary['min_block_tokens']} to "
         f"{summary['max_block_tokens']}), {summary['share']:.1%} of the most possible ({summary['tokens_per_block']})"
     )
-    if math.isnan(summary["mse"]):
+    if not totals.frames:
+        yield "  quality  not known: no frame can be read"
+    elif math.isnan(summary["mse"]):
         yield "  quality  not known: the file does not record its error"
     else:
         mean, worst = units.quality(summary["mse"]), units.quality(summary["worst_frame_mse"])

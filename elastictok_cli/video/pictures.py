@@ -52,7 +52,7 @@ class PictureSink:
         """Write the only frame; a second one is an error."""
         if self._written:
             raise UnwritableVideo(
-                "a picture file holds one frame and the video has more; give a folder, ending in /"
+                "a picture file holds one frame and there are more; give a folder, ending in /, or a shorter --duration"
             )
         self._path.write_bytes(self._encoder.encode(frame.rgb))
         self._written = True

@@ -53,6 +53,19 @@ def test_output_names_come_from_the_input(clip: Path, tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"a.mov", "a.etk", "a.mp4", "a.mkv"}
 
 
+def test_a_folder_is_no_video(tmp_path: Path) -> None:
+    for folder in (".", tmp_path):
+        done = run("encode", folder)
+        assert done.exit_code == 3
+        assert "is a folder, not a video file" in done.stderr
+
+
+def test_webm_gets_a_codec_that_it_holds(etk: Path, tmp_path: Path) -> None:
+    assert run("decode", etk, tmp_path / "a.webm", "-q").exit_code == 0
+    with av.open(tmp_path / "a.webm") as video:
+        assert video.streams.video[0].codec_context.name in ("libdav1d", "av1", "libaom-av1")
+
+
 def test_a_picture_becomes_a_picture(etk: Path, tmp_path: Path) -> None:
     still = tmp_path / "still.png"
     assert run("decode", etk, still, "--duration", 0.01).exit_code == 0

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,21 @@ def _loaded_by(*arguments: object) -> set[str]:
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert _loaded_by(*arguments) == set()
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, "50000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_waiting_threads_do_not_hold_cores_for_long(given: dict[str, str], wanted: str) -> None:
+    code = """
+import atexit, os
+atexit.register(lambda: print(os.environ.get("GOMP_SPINCOUNT")))
+from elastictok_cli.__main__ import run
+run()
+"""
+    clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, env=clean | given
+    )
+    assert done.stdout.split()[-1] == wanted
 
 
 def test_stats_needs_neither_torch_nor_ffmpeg(etk: Path) -> None:
