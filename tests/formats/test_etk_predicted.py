@@ -682,3 +682,19 @@ def test_no_rounding_is_close() -> None:
     assert min(abs(value % 1 - 0.5) for value in used) > 1e-6
     assert predicted._LOG.tolist() == [round(value) for value in used[:8193]]
     assert predicted._EXP.tolist() == [round(value) for value in used[8193:]]
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_large_segments_try_zstd_where_it_may_win(repeats: bool) -> None:
+    model = replace(MODEL, levels=(8, 8, 8, 5, 5, 5), vocabulary=65524, tokens_per_cell=58)
+    rng = np.random.default_rng(5)
+    keeps = np.full((4, 60, 80), 2, np.uint16)
+    row = rng.integers(0, 64000, 400)
+    levels = np.array(model.levels)
+    digits = rng.binomial(levels - 1, 0.5, (38400, 6))  # peaked, as those of a quantizer are
+    values = np.tile(row, 96) if repeats else digits @ np.cumprod([1, *levels[:-1]])
+    blocks = [v.astype(np.uint16) for v in np.split(values, 4)]
+    coded = tokens.encode_tokens(blocks, keeps, [4] * 4, model)
+    assert (coded[0] in (0, 1, 2)) == repeats  # else range coding
+    back = tokens.decode_tokens(Cursor(coded), keeps, [4] * 4, model)
+    assert all(np.array_equal(a, b) for a, b in zip(back, blocks, strict=True))
