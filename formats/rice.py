@@ -61,7 +61,7 @@ def unpack(cursor: Cursor, count: int) -> UInt16Array:
     values = [base + d for d in differences]
     if reference == _BEFORE:
         values = list(accumulate(differences, initial=base))[1:]
-    if min(values) < 0 or max(values) << dropped >= 1 << _PATTERN_BITS:
+    if min(values) < 0 or max(values) << dropped > _LARGEST:
         raise Corrupt("an error is out of range")
     return np.array(values, np.uint16) << np.uint16(dropped)
 

@@ -1,5 +1,6 @@
 """The real model through the real file: what is promised is what comes back."""
 
+import inspect
 import io
 from dataclasses import replace
 from fractions import Fraction
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from elastictok_cli.codec import decoder, events
-from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
+from elastictok_cli.codec.encoder import KEYFRAME_INTERVAL, EncodeOptions, encode, make_header
 from elastictok_cli.codec.search import DEFAULT_EFFORT, EFFORTS
+from elastictok_cli.commands import encode as encode_command
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.checkpoint import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
@@ -240,6 +242,11 @@ def test_wide_pictures_have_no_seams(loaded: Loaded) -> None:
     at_border = np.mean([columns[x - 1 : x + 1].mean() for x in range(16, 160, 16)])
     inside = np.mean([columns[x + 4 : x + 12].mean() for x in range(0, 160, 16)])
     assert at_border < 3 * inside
+
+
+def test_what_the_header_leaves_out_is_what_the_command_does_by_itself() -> None:
+    usual = inspect.signature(encode_command.encode).parameters["keyframe_interval"].default
+    assert usual == EncodeOptions().keyframe_interval == KEYFRAME_INTERVAL
 
 
 def test_motion_that_turns_within_a_block_is_coded_in_shorter_ones(

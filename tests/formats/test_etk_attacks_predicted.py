@@ -274,14 +274,15 @@ def test_the_hand_made_errors_are_sound() -> None:
         (b"\2\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xf0", "out of range"),  # base 2^64 - 1
         (b"\2\0" + b"\xff" * 10 + b"\x01\xf0", "64 bits"),
         (b"\2\0\x80\x80\x01\xf0", "out of range"),  # 2^14 * 2^2
+        (b"\2\0\x80\x3f\xf0", "out of range"),  # NaN
         (b"\x0f\0\2\xf0", "out of range"),
         (b"\2\0\0\x78", "out of range"),  # -1
         (b"\2\x10\0\x78", "out of range"),
         (b"\2\0\x64" + bytes(70) + b"\x1e", "out of range"),  # a number of 560 zeros
         (b"\2\x0f\x64" + bytes(70) + b"\xff" * 8, "out of range"),
-        (b"\0\0\x80\xf8\x01\xf0", "not finite"),  # 7C00
-        (b"\0\0\x80\x80\x02\xf0", "not finite"),  # 8000: negative
-        (b"\0\0\x81\xfc\x01\xf0", "not finite"),  # 7E01
+        (b"\0\0\x80\xf8\x01\xf0", "out of range"),  # 7C00
+        (b"\0\0\x80\x80\x02\xf0", "out of range"),  # 8000: negative
+        (b"\0\0\x81\xfc\x01\xf0", "out of range"),  # 7E01
     ],
 )
 def test_absurd_errors(errors: bytes, message: str) -> None:

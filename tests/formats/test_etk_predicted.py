@@ -245,7 +245,7 @@ def errors_by_the_page(data: bytes, count: int) -> list[int]:
             r = 2 * r + bits.pop(0)
         z = (q << k) + r
         before = (base if reference else before) + ((z >> 1) ^ -(z & 1))
-        assert 0 <= before << dropped < 65536
+        assert 0 <= before << dropped <= 0x7BFF
         patterns.append(before << dropped)
     assert len(bits) < 8
     assert not any(bits)
