@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -24,6 +24,11 @@ class Group:
     frames: tuple[Frame, ...]  # 1 to 4
     keyframe: bool
     scene_cut: bool
+    ahead: tuple[Frame, ...] = ()  # that follow in the same scene, as far as they are known
+
+    def first(self, count: int) -> Group:
+        """The same block, cut to `count` frames."""
+        return replace(self, frames=self.frames[:count], ahead=(*self.frames[count:], *self.ahead))
 
 
 class Planner:
@@ -35,22 +40,31 @@ class Planner:
     """
 
     def __init__(
-        self, frames: Iterable[Frame], *, size: int, interval: Fraction | None, still_mse: float
+        self,
+        frames: Iterable[Frame],
+        *,
+        size: int,
+        interval: Fraction | None,
+        still_mse: float,
+        ahead: int = 0,
     ) -> None:
+        """`ahead`: frames that are read beyond a block."""
         self._marked = _mark_cuts(frames)
         self._queue: deque[tuple[Frame, bool]] = deque()
         self._size, self._interval, self._still_mse = size, interval, still_mse
+        self._ahead = ahead
         self._last_key: int | None = None
 
     def propose(self) -> Group | None:
         """The next block, None at the end of the video. `take` says what became of it."""
         queue = self._queue
-        while len(queue) < self._size and (item := next(self._marked, None)) is not None:
+        while len(queue) < self._size + self._ahead and (item := next(self._marked, None)) is not None:
             queue.append(item)
         if not queue:
             return None
         first, cut = queue[0]
-        until_cut = next((n for n, item in enumerate(queue) if n and item[1]), len(queue))
+        scene = next((n for n, item in enumerate(queue) if n and item[1]), len(queue))
+        until_cut = min(scene, self._size)
         due = (
             self._interval is not None
             and self._last_key is not None
@@ -59,7 +73,8 @@ class Planner:
         keyframe = self._last_key is None or cut or due
         moves = any(_mse(first.rgb, queue[n][0].rgb) > self._still_mse for n in range(1, until_cut))
         count = 1 if keyframe and moves else until_cut
-        return Group(tuple(queue[n][0] for n in range(count)), keyframe, cut)
+        frames = tuple(queue[n][0] for n in range(scene))
+        return Group(frames[:count], keyframe, cut, frames[count:])
 
     def take(self, group: Group) -> None:
         """The first len(group.frames) frames are coded, as a keyframe block or not."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec import events, lengths, search
+from elastictok_cli.codec import events, lengths, lookahead, search
 from elastictok_cli.codec.blocks import Group, Planner
 from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer, Tokenizer, TokenizerSpec
 from elastictok_cli.tokenizer.checkpoint import Loaded
@@ -146,6 +146,7 @@ def encode(
         else None,
         # blocks of one frame are an idea of the default model
         still_mse=(options.mse or _STILL_MSE) if spec.nested else math.inf,
+        ahead=lookahead.FRAMES if _weighs(spec, options) else 0,
     )
     coder = _coder(tokenizer, options, device, (rows, cols))
     index = 0
@@ -196,6 +197,11 @@ def _coder(
     return _LengthCoder(cast(LengthTokenizer, tokenizer), options, device, grid)
 
 
+def _weighs(spec: TokenizerSpec, options: EncodeOptions) -> bool:
+    """Whether cells have errors of their own to choose, and a target to meet by them."""
+    return spec.nested and options.mse is not None and options.allocation == "cell"
+
+
 class _LengthCoder:
     """Codes proposed blocks as they are, by searching for lengths."""
 
@@ -233,6 +239,7 @@ class _NestedCoder:
         self.costly = self.effort.costly * grid[0] * grid[1]
         cell = tokenizer.spec.cell
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
+        self.lookahead = lookahead.Lookahead(cell[0], device) if _weighs(tokenizer.spec, options) else None
         self.bias: dict[tuple[bool, int], float] = {}  # of the last block of the same kind and length
         self.price: dict[int, float] = {}  # of the last predicted block of the same length
         self.singles: tuple[int, ...] = ()  # tokens of a single frame like which the next few may be
@@ -248,7 +255,7 @@ class _NestedCoder:
         chosen, draft = self._cheapest(block, context, target)
         coded = self._finish(chosen, draft, target)
         if coded.missed:  # the curves promised too much, or nothing helps
-            single = replace(block, frames=block.frames[:1])
+            single = block.first(1)
             for other in (single, replace(single, keyframe=True)):
                 if other in (block, chosen):
                     continue
@@ -261,7 +268,7 @@ class _NestedCoder:
         """Longer blocks first choice, shorter ones where they are clearly cheaper per frame. What is tried ends with
         what settles it: mostly the whole block, else its first frame."""
         drafts: dict[int, search.Draft] = {}
-        single = replace(block, frames=block.frames[:1])
+        single = block.first(1)
         if self.singles and len(block.frames) > 1 and not block.keyframe:
             # motion that only single frames followed seldom ends at once
             drafts[1] = self._draft(single, context, target)
@@ -277,9 +284,7 @@ class _NestedCoder:
             if alone.reaches and alone.per_frame < _FAR_CHEAPER * draft.per_frame:
                 self.singles = (alone.tokens,) * _SINGLES
             elif len(block.frames) > 2:
-                best, draft = self._better(
-                    (best, draft), replace(block, frames=block.frames[:2]), context, target
-                )
+                best, draft = self._better((best, draft), block.first(2), context, target)
             best, draft = _cheaper_of((best, draft), (single, alone))
             if not block.keyframe and not (draft.reaches and self._cheaper(draft)):
                 best, draft = self._better((best, draft), replace(single, keyframe=True), context, target)
@@ -298,7 +303,10 @@ class _NestedCoder:
     def _draft(self, block: Group, context: Any, target: float) -> search.Draft:
         job, context = self._job(block, context)
         length = len(block.frames)
-        draft = search.draft(self.tokenizer, job, context, target, price=self.price.get(length))
+        weight = self.lookahead.weights(block, target) if self.lookahead else None
+        draft = search.draft(
+            self.tokenizer, job, context, target, price=self.price.get(length), weight=weight
+        )
         if block.keyframe:
             self.picture = draft.tokens
         elif draft.reaches:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.tokenizer import allocation
+from elastictok_cli.codec.forecast import Forecast
 from elastictok_cli.tokenizer.base import Encoding, NestedTokenizer
 
 
@@ -87,9 +87,11 @@ class Draft:
     job: Job
     context: Any
     encoding: Encoding
+    forecast: Forecast
     tokens: int  # with which the curves meet the target
     reaches: bool  # whether they do
     price: float  # squared error that the last token saves
+    weight: torch.Tensor | None = None  # (1, h, w) how much each cell's error matters
 
     @property
     def per_frame(self) -> float:
@@ -98,18 +100,31 @@ class Draft:
 
 
 def draft(
-    tokenizer: NestedTokenizer, job: Job, context: Any, target: float, *, price: float | None = None
+    tokenizer: NestedTokenizer,
+    job: Job,
+    context: Any,
+    target: float,
+    *,
+    price: float | None = None,
+    weight: torch.Tensor | None = None,
 ) -> Draft:
-    """Encode one block for `target` (MSE) and see what its curves promise. `price`: what is expected of its own."""
+    """Encode one block for `target` (MSE) and see what its curves promise.
+
+    `price`: what is expected of its own. `weight`: (1, h, w) how much each cell's error matters; 1 if not given.
+    """
     encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target, price=price)
-    curve = encoding.curve * _real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
-    allowed = _allowed(job, target, curve.device)
-    found = allocation.price_of(curve, encoding.length, allowed)
-    keep = allocation.at_price(curve, encoding.length, found)
-    left = float(allocation.taken(curve, keep).sum())
-    # a hair over is the rounding of sums, and probes correct more than that
-    reaches = left <= 1.02 * float(allowed)
-    return Draft(job, context, encoding, int(keep.sum()), reaches, float(found))
+    forecast = _forecast(tokenizer, job, encoding, weight)
+    allowed = _allowed(job, target, encoding.curve.device)
+    keep, found = forecast.allocate(allowed)
+    reaches = forecast.reaches(keep, allowed)
+    return Draft(job, context, encoding, forecast, int(keep.sum()), reaches, found, weight)
+
+
+def _forecast(
+    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, weight: torch.Tensor | None
+) -> Forecast:
+    share = _real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
+    return Forecast(encoding, share, weight)
 
 
 def meet_target(
@@ -127,7 +142,7 @@ def meet_target(
     """
     job, context = drafted.job, drafted.context
     if mode == "cell":
-        coded = _per_cell(tokenizer, job, drafted.encoding, context, target, effort, bias)
+        coded = _per_cell(tokenizer, job, drafted.encoding, drafted.forecast, context, target, effort, bias)
         if not coded.missed:
             return coded
     # every cell has to be able to help
@@ -137,7 +152,8 @@ def meet_target(
     everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
     if everything.missed:  # out of reach: no search is worth its time
         return everything
-    return _per_cell(tokenizer, job, encoding, context, target, effort, bias)
+    forecast = _forecast(tokenizer, job, encoding, drafted.weight)
+    return _per_cell(tokenizer, job, encoding, forecast, context, target, effort, bias)
 
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
@@ -150,23 +166,21 @@ def _per_cell(
     tokenizer: NestedTokenizer,
     job: Job,
     encoding: Encoding,
+    forecast: Forecast,
     context: Any,
     target: float,
     effort: Effort,
     bias: float,
 ) -> Coded:
-    cell = tokenizer.spec.cell
-    weight = _real_share(job, cell).to(encoding.curve.device)  # padding costs nothing
-    curve = encoding.curve * weight
-    allowed = _allowed(job, target, curve.device)
-    ratio = torch.full_like(weight, bias)
+    device = encoding.curve.device
+    allowed = _allowed(job, target, device)
+    forecast.expect(bias)
     slack = 1.0
     best: Coded | None = None
     tried: set[bytes] = set()
     for attempt in range(effort.probes + 6):
-        scaled = curve * ratio.unsqueeze(1)
         aim = _AIMS[min(attempt, len(_AIMS) - 1)]
-        keep = allocation.to_target(scaled, encoding.length, allowed * aim * slack)
+        keep, _ = forecast.allocate(allowed * aim * slack)
         fingerprint = keep.cpu().numpy().tobytes()
         if fingerprint in tried:
             if best is not None:
@@ -175,9 +189,8 @@ def _per_cell(
             continue
         tried.add(fingerprint)
         coded = _probe(tokenizer, job, encoding, keep, context, target)
-        measured = _cell_errors(job, coded.pixels, cell).to(curve.device)
-        predicted = curve.gather(1, keep.unsqueeze(1)).squeeze(1)
-        coded = replace(coded, bias=float((measured.sum() + 1e-3) / (predicted.sum() + 1e-3)))
+        measured = _cell_errors(job, coded.pixels, tokenizer.spec.cell).to(device)
+        coded = replace(coded, bias=forecast.learn(keep, measured))
         settled = False
         if not coded.missed:
             settled = best is not None and int(keep.sum()) > 0.98 * int(best.keep.sum())
@@ -188,7 +201,6 @@ def _per_cell(
             done = settled or attempt + 1 >= enough or int(best.keep.sum()) == 0
             if done or best.mse >= effort.close * target:
                 break
-        ratio = ((measured + 1e-3) / (predicted + 1e-3)).clamp(0.1, 10)
         if coded.missed and attempt >= 1:
             by_a_hair = 0.995 if coded.mse < 1.01 * target else 0.985
             slack *= by_a_hair if attempt < effort.probes else 0.9

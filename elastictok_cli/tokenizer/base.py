@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from elastictok_cli.tokenizer.allocation import Filled
+
 
 @dataclass(frozen=True)
 class TokenizerSpec:
@@ -36,11 +38,13 @@ class Encoding:
     length: (B, h, w) int64, how many of the G slots each cell can use.
     curve: (B, G + 1, h, w) float32, predicted sum of squared errors over the cell's pixels ([-1, 1] scale)
         when its first k tokens are kept.
+    filled: for blocks whose cells, without a token, are filled in from the others: what each would then err by.
     """
 
     tokens: torch.Tensor
     length: torch.Tensor
     curve: torch.Tensor
+    filled: Filled | None = None
 
 
 class Trial(NamedTuple):

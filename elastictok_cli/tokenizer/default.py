@@ -13,6 +13,8 @@ One block of 4 frames is coded in four steps, every one of which starts, untrain
 4. synthesis: the transposed projection, then a network that sees neighbours, kept lengths and the prediction,
    and removes what quantization and dropped tails did (starts at zero).
 
+In keyframe blocks, cells that keep no token are filled in from the others between 3 and 4 (`fill.py`).
+
 The encoder never sees how many tokens will be kept, so tokens are nested: one encode serves every length.
 Keyframe blocks have no prediction and a basis of their own.
 """
@@ -28,7 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elastictok_cli.tokenizer import classes, fsq, motion, winograd
+from elastictok_cli.tokenizer import classes, fill, fsq, motion, winograd
+from elastictok_cli.tokenizer.allocation import Filled
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
@@ -61,6 +64,8 @@ class DefaultConfig:
     interpolation: str = (
         "bilinear"  # of the last frame between pixels; bicubic keeps fine texture that moves slowly
     )
+
+    fill: bool = False  # in keyframe blocks, cells without a token from the others rather than grey
 
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
@@ -188,6 +193,8 @@ class DefaultModel(nn.Module):
         """Step 4: decoded frames (B, 4, 3, H, W), not clamped, and features for the next block."""
         c = self.config
         residual = self._residual(coefficients, keep, kind)
+        if kind == KEY and c.fill:
+            residual, coefficients, keep = self._fill_in(prediction, residual, coefficients, keep)
         rough = prediction + residual
         kept = keep.float().unsqueeze(1)
         told = torch.cat(
@@ -205,6 +212,23 @@ class DefaultModel(nn.Module):
             x = x + features
         x = self.synthesis_trunk(x)
         return rough + from_eighth(pointwise(self.synthesis_out, x), c.frames), x
+
+    def _fill_in(
+        self, prediction: torch.Tensor, residual: torch.Tensor, coefficients: torch.Tensor, keep: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Residual, coefficients and keep map as if cells without a token had told, with one, what fills them in."""
+        told = keep > 0
+        if bool(told.all()) or not bool(told.any()):
+            return residual, coefficients, keep
+        side = self.config.cell
+        rough = prediction + residual
+        smooth = fill.smooth(rough.flatten(1, 2), told).view_as(rough)
+        wide = told.repeat_interleave(side, -2).repeat_interleave(side, -1)[:, None, None]
+        residual = torch.where(wide, residual, smooth - prediction)
+        rows = coefficients.permute(0, 2, 3, 1).clone()  # (B, h, w, K)
+        patches = to_cells(residual, side).permute(0, 2, 3, 1)
+        rows[~told] = (patches[~told] @ self.basis[KEY].t()).to(rows.dtype)
+        return residual, rows.permute(0, 3, 1, 2), keep.clamp_min(1)
 
     def _residual(self, coefficients: torch.Tensor, keep: torch.Tensor, kind: int) -> torch.Tensor:
         """Frames (B, 4, 3, H, W) of coefficients (B, K, h, w), which are zero where `keep` (B, h, w) is."""
@@ -482,6 +506,20 @@ def cell_energy(residual: torch.Tensor, cell: int) -> torch.Tensor:
     return F.avg_pool2d(residual.square().sum((1, 2)).unsqueeze(1), cell).squeeze(1) * cell**2
 
 
+def filling(frames: torch.Tensor, count: int, cell: int) -> Filled:
+    """What the cells of a keyframe block would err by if filled in from others, those told as in the source.
+
+    frames: (B, T, 3, H, W), of which the first `count` are real and the others count as much as they do.
+    """
+    real = frames[:, :count]
+
+    def filled(told: torch.Tensor) -> torch.Tensor:
+        smooth = fill.smooth(real.flatten(1, 2), told).view_as(real)
+        return cell_energy(real - smooth, cell) * (frames.shape[1] / count)
+
+    return filled
+
+
 class Motion(NamedTuple):
     """What `choose_motion` found."""
 
@@ -618,11 +656,12 @@ class DefaultTokenizer:
         )
         if context is None:
             sent, vector, before = torch.zeros_like(gain, dtype=torch.bool), gain, energy
+            filled = filling(frames, count, c.cell) if c.fill else None
         else:
             vector = self.codes + motion.velocity_to_index(velocity)
-            before = inherited.unsqueeze(1)
+            before, filled = inherited.unsqueeze(1), None
         tokens, curve, length = _put_first(sent, vector, before, (tokens, curve, length))
-        return Encoding(tokens, length, curve)
+        return Encoding(tokens, length, curve, filled)
 
     def _code(
         self,

@@ -191,6 +191,15 @@ def search(
     return found
 
 
+def shifts(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int] | torch.Size) -> torch.Tensor:
+    """Velocities (B, 2, h, w), in pixels of full size per frame, of cells that a full search finds.
+
+    last, later: (B, 3, H / 2, W / 2), two frames apart, at half size. Even numbers of up to 24 pixels.
+    """
+    before, after = (F.avg_pool2d(_luma(picture), 2) for picture in (last, later))
+    return _full_search(before, after, (grid[0], grid[1]))
+
+
 _CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 _RING = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 

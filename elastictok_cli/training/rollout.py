@@ -15,6 +15,7 @@ from elastictok_cli.tokenizer.default import (
     DefaultModel,
     cell_energy,
     choose_motion,
+    filling,
     project,
     to_cells,
 )
@@ -74,13 +75,19 @@ def rollout(
         coded = model.quantizer(prior, kind, cell_class, target=wanted)
         with torch.no_grad():
             curve = torch.cat([energy, (energy - coded.gains.cumsum(1)).clamp_min(0)], 1)
+            if kind == KEY and c.fill:
+                error = target * block[0].numel()
+                length = torch.full_like(cell_class, c.residual_tokens)
+                curve, _ = allocation.filled_in(curve, length, error, filling(block, count, c.cell))
             keep = rule(curve)
         coefficients = model.quantizer.assemble(coded.changes, keep, kind, cell_class)
         decoded, left = model.refine(prediction, features, coefficients, keep, kind)
         mse = (decoded - block).square().mean((1, 2, 3, 4))
         # the basis is orthonormal: what the coefficients miss, and what lies outside them
-        linear = residual.square().sum((1, 2, 3, 4)) - wanted.square().sum((1, 2, 3))
-        linear = (linear + (wanted - coefficients).square().sum((1, 2, 3))) / block[0].numel()
+        linear = energy[:, 0] - wanted.square().sum(1) + (wanted - coefficients).square().sum(1)  # (B, h, w)
+        if kind == KEY and c.fill:
+            linear = torch.where(keep > 0, linear, curve[:, 0])
+        linear = linear.sum((1, 2)) / block[0].numel()
         yield Step(kind, residual, decoded, keep, sent, mse, linear.clamp_min(0), curve)
         context = Context(decoded[:, -1].detach().clamp(-1, 1), left, velocity)
 

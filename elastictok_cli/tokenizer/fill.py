@@ -1,0 +1,46 @@
+"""Cells that nothing is told about, filled in smoothly from the others.
+
+Pull-push interpolation (Gortler, Grzeszczuk, Szeliski, Cohen, "The Lumigraph", 1996) of a lattice of means: known ones
+are averaged to ever coarser lattices, unknown ones taken from the next coarser, with a few rounds of averaging
+neighbours on each, which takes the edges off. It reads no token, so whichever tokens are dropped, the picture holds.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+_PITCH = 8  # pixels between the points of the lattice
+_ROUNDS = 4  # of averaging on each level
+_TINY = 1e-6
+
+
+def smooth(picture: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """A smooth picture through what is told. Any number of channels.
+
+    picture: (B, C, H, W), read only where told; told: (B, h, w) bool, one for each cell of (H / h) x (W / w) pixels,
+    a multiple of 8. Returns (B, C, H, W); zeros where a whole picture is untold.
+    """
+    each = picture.shape[-1] // told.shape[-1] // _PITCH
+    known = told.to(picture.dtype).unsqueeze(1)
+    known = known.repeat_interleave(each, -2).repeat_interleave(each, -1)
+    lattice = _spread(F.avg_pool2d(picture, _PITCH), known)
+    return F.interpolate(lattice, scale_factor=_PITCH, mode="bilinear", align_corners=False)
+
+
+def _spread(value: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """value (B, C, h, w) where known (B, 1, h, w) is 1, something smooth where it is 0."""
+    height, width = value.shape[-2:]
+    if height == width == 1:
+        return value * known
+    edge = (0, width % 2, 0, height % 2)
+    share = F.avg_pool2d(F.pad(known, edge), 2)
+    mean = F.avg_pool2d(F.pad(value * known, edge), 2) / share.clamp_min(_TINY)
+    coarse = _spread(mean, (share > 0).to(value.dtype))
+    finer = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+    out = torch.lerp(finer, value, known)
+    for _ in range(_ROUNDS):
+        wide = F.pad(out, (1, 1, 1, 1), mode="replicate")
+        near = wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]
+        out = torch.lerp(near / 4, value, known)
+    return out
