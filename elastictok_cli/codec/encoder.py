@@ -38,6 +38,8 @@ _CLEAR_GAIN = 0.85  # how much cheaper per frame a shorter block must be
 _FAR_CHEAPER = 0.6  # the same ratio from which on a single frame needs no comparison with two
 _SINGLES = 2  # so many frames may follow a far cheaper single one without a look at longer blocks ...
 _AS_BEFORE = 1.3  # ... unless they cost so much more than it
+_SUDDEN = 2.0  # times the tokens of the block before: from there on its frames may be cheaper one by one ...
+_APART = 0.9  # ... which they must be by so much
 _PRICES = (0.1, 3.0)  # range of foreseen prices, as shares of the squared error that a cell may keep
 _NEAR_PICTURE = 0.75  # share of the last picture's tokens above which another one is considered
 
@@ -243,6 +245,7 @@ class _NestedCoder:
         self.bias: dict[tuple[bool, int], float] = {}  # of the last block of the same kind and length
         self.price: dict[int, float] = {}  # of the last predicted block of the same length
         self.singles: tuple[int, ...] = ()  # tokens of a single frame like which the next few may be
+        self.usual = 0.0  # tokens per frame of the last predicted block
         self.picture = 0.0  # tokens of the last keyframe block, or of a picture that might have become one
 
     def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
@@ -253,7 +256,11 @@ class _NestedCoder:
             job, context = self._job(block, context)
             return block, search.fixed_length(self.tokenizer, job, context, self.options.tokens)
         chosen, draft = self._cheapest(block, context, target)
+        if self._sudden(chosen, draft) and (apart := self._one_by_one(chosen, draft, context, target)):
+            return apart
         coded = self._finish(chosen, draft, target)
+        if not chosen.keyframe:
+            self.usual = draft.per_frame
         if coded.missed:  # the curves promised too much, or nothing helps
             single = block.first(1)
             for other in (single, replace(single, keyframe=True)):
@@ -263,6 +270,32 @@ class _NestedCoder:
                 if not tried.missed:
                     return other, tried
         return chosen, coded
+
+    def _sudden(self, block: Group, draft: search.Draft) -> bool:
+        """Whether a block costs far more than those before it: something new comes into view."""
+        return (
+            draft.reaches
+            and len(block.frames) > 1
+            and not block.keyframe
+            and draft.tokens > self.costly
+            and draft.per_frame > _SUDDEN * self.usual
+        )
+
+    def _one_by_one(
+        self, block: Group, draft: search.Draft, context: Any, target: float
+    ) -> tuple[Group, search.Coded] | None:
+        """The first frame of a block on its own, where it and the rest, which then knows it, are cheaper."""
+        single = block.first(1)
+        alone = self._draft(single, context, target)
+        if not alone.reaches or alone.tokens >= draft.tokens:
+            return None
+        coded = self._finish(single, alone, target)
+        if coded.missed:
+            return None
+        rest = replace(block, frames=block.frames[1:])
+        after = self._draft(rest, coded.context, target)
+        tokens = int(coded.keep.sum()) + after.tokens
+        return (single, coded) if after.reaches and tokens < _APART * draft.tokens else None
 
     def _cheapest(self, block: Group, context: Any, target: float) -> tuple[Group, search.Draft]:
         """Longer blocks first choice, shorter ones where they are clearly cheaper per frame. What is tried ends with

@@ -22,7 +22,7 @@ FRAMES = 12  # that are looked at beyond a block
 _SPAN = 4  # frames that are judged together
 _PASSED_ON = 0.5  # weight of a block's worth of frames to which a cell passes its error on ...
 _BY_PICTURE = 1.0  # ... and from keyframe blocks: their tokens are cheaper than those that mend them later
-_HALF = 2
+_SMALL = 4  # pixels in one of the pictures that are compared
 
 
 class Lookahead:
@@ -30,7 +30,7 @@ class Lookahead:
 
     def __init__(self, cell: int, device: torch.device) -> None:
         self._cell, self._device = cell, device
-        self._seen: list[tuple[Frame, torch.Tensor]] = []  # with the picture at half size, whole cells
+        self._seen: list[tuple[Frame, torch.Tensor]] = []  # with the picture at a quarter of its size, whole cells
 
     @torch.inference_mode()
     def weights(self, block: Group, target: float) -> torch.Tensor | None:
@@ -41,7 +41,7 @@ class Lookahead:
         if not block.ahead:
             return None
         last, *ahead = self._pictures([block.frames[-1], *block.ahead])
-        staying = torch.ones_like(F.avg_pool2d(last[:, :1], self._cell // _HALF)[:, 0])
+        staying = torch.ones_like(F.avg_pool2d(last[:, :1], self._cell // _SMALL)[:, 0])
         weight = staying.clone()
         each = (_BY_PICTURE if block.keyframe else _PASSED_ON) / _SPAN
         still = torch.zeros_like(staying.unsqueeze(1)).expand(-1, 2, -1, -1)
@@ -63,22 +63,22 @@ class Lookahead:
         for number, picture in enumerate(later, first + 1):
             if bool(velocity.any()):
                 there = torch.tensor([number], device=last.device)
-                picture = motion.warp(picture, -velocity / _HALF, there)[:, 0]
+                picture = motion.warp(picture, -velocity / _SMALL, there)[:, 0]
             difference = (picture - last).square().mean(1, keepdim=True)
-            total += F.avg_pool2d(difference, self._cell // _HALF)[:, 0]
+            total += F.avg_pool2d(difference, self._cell // _SMALL)[:, 0]
         return total / len(later)
 
     def _pictures(self, frames: Sequence[Frame]) -> list[torch.Tensor]:
         known = {id(frame): picture for frame, picture in self._seen}
-        pictures = [known[id(f)] if id(f) in known else self._half(f) for f in frames]
+        pictures = [known[id(f)] if id(f) in known else self._small(f) for f in frames]
         asked = {id(f) for f in frames}
         # blocks cut short end at earlier frames: those are asked for again
         old = [item for item in self._seen if id(item[0]) not in asked][-_SPAN:]
         self._seen = [*old, *zip(frames, pictures, strict=True)]
         return pictures
 
-    def _half(self, frame: Frame) -> torch.Tensor:
-        """(1, 3, H / 2, W / 2) in [-1, 1], H and W cell multiples."""
+    def _small(self, frame: Frame) -> torch.Tensor:
+        """(1, 3, H / 4, W / 4) in [-1, 1], H and W cell multiples."""
         rgb = torch.from_numpy(frame.rgb).to(self._device).permute(2, 0, 1)[None].float() / 127.5 - 1
         padding = (0, -rgb.shape[-1] % self._cell, 0, -rgb.shape[-2] % self._cell)
-        return F.avg_pool2d(F.pad(rgb, padding, mode="replicate"), _HALF)
+        return F.avg_pool2d(F.pad(rgb, padding, mode="replicate"), _SMALL)

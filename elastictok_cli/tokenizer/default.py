@@ -42,6 +42,8 @@ _REMEMBERED = 3_200_000  # values of predictions kept: four of 256x256 pixels, o
 _FEW = 8  # tokens with which most cells get near their goal
 _BIT = 0.08  # of what a velocity must gain to be sent: what one bit of it must save
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
+_COARSE = 4  # pixels in one where smooth pictures are compared
+_LESS = 0.8  # share of its error that a cell may at most have left with a velocity, to send it
 _FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 
@@ -222,7 +224,7 @@ class DefaultModel(nn.Module):
             return residual, coefficients, keep
         side = self.config.cell
         rough = prediction + residual
-        smooth = fill.smooth(rough.flatten(1, 2), told).view_as(rough)
+        smooth = fill.smooth(fill.means(rough.flatten(1, 2)), told).view_as(rough)
         wide = told.repeat_interleave(side, -2).repeat_interleave(side, -1)[:, None, None]
         residual = torch.where(wide, residual, smooth - prediction)
         rows = coefficients.permute(0, 2, 3, 1).clone()  # (B, h, w, K)
@@ -511,11 +513,16 @@ def filling(frames: torch.Tensor, count: int, cell: int) -> Filled:
 
     frames: (B, T, 3, H, W), of which the first `count` are real and the others count as much as they do.
     """
-    real = frames[:, :count]
+    real = frames[:, :count].flatten(1, 2)
+    known = fill.means(real)
+    small = F.avg_pool2d(real, _COARSE)
+    scale = frames.shape[1] / count
+    # detail that no smooth picture has; what it does have shows at a quarter of the size
+    detail = cell_energy(frames, cell) - scale * _COARSE**2 * cell_energy(small.unsqueeze(1), cell // _COARSE)
 
     def filled(told: torch.Tensor) -> torch.Tensor:
-        smooth = fill.smooth(real.flatten(1, 2), told).view_as(real)
-        return cell_energy(real - smooth, cell) * (frames.shape[1] / count)
+        away = small - fill.smooth(known, told, fill.PITCH // _COARSE)
+        return detail + scale * _COARSE**2 * cell_energy(away.unsqueeze(1), cell // _COARSE)
 
     return filled
 
@@ -551,7 +558,7 @@ def choose_motion(
     found = motion.search(context.frame, frames[:, :count], context.velocity, cell, wanted, _BIT * threshold)
     found_moved = model.moved_again(kept_moved, context.velocity, context, found, count)
     found_error = cell_energy(frames - found_moved, cell)
-    sent = (kept_error - found_error > threshold * pixels) & (found_error < 0.8 * kept_error)
+    sent = (kept_error - found_error > threshold * pixels) & (found_error < _LESS * kept_error)
     velocity = torch.where(sent.unsqueeze(1), found, context.velocity)
     wide = sent.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[:, None, None]
     return Motion(velocity, sent, torch.where(wide, found_moved, kept_moved), kept_error)

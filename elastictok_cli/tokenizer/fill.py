@@ -10,22 +10,28 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-_PITCH = 8  # pixels between the points of the lattice
+PITCH = 8  # pixels between the points of the lattice
 _ROUNDS = 4  # of averaging on each level
 _TINY = 1e-6
 
 
-def smooth(picture: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+def means(picture: torch.Tensor) -> torch.Tensor:
+    """What the lattice knows of a picture (B, C, H, W), whose sides are multiples of 8: (B, C, H / 8, W / 8)."""
+    return F.avg_pool2d(picture, PITCH)
+
+
+def smooth(lattice: torch.Tensor, told: torch.Tensor, pitch: int = PITCH) -> torch.Tensor:
     """A smooth picture through what is told. Any number of channels.
 
-    picture: (B, C, H, W), read only where told; told: (B, h, w) bool, one for each cell of (H / h) x (W / w) pixels,
-    a multiple of 8. Returns (B, C, H, W); zeros where a whole picture is untold.
+    lattice: (B, C, H / 8, W / 8) from `means`, read only where told; told: (B, h, w) bool, one for each cell, whose
+    sides are multiples of 8 pixels. Returns (B, C, H, W), or with a smaller pitch a smaller picture; zeros where a whole
+    picture is untold.
     """
-    each = picture.shape[-1] // told.shape[-1] // _PITCH
-    known = told.to(picture.dtype).unsqueeze(1)
+    each = lattice.shape[-1] // told.shape[-1]
+    known = told.to(lattice.dtype).unsqueeze(1)
     known = known.repeat_interleave(each, -2).repeat_interleave(each, -1)
-    lattice = _spread(F.avg_pool2d(picture, _PITCH), known)
-    return F.interpolate(lattice, scale_factor=_PITCH, mode="bilinear", align_corners=False)
+    filled = _spread(lattice, known)
+    return F.interpolate(filled, scale_factor=pitch, mode="bilinear", align_corners=False)
 
 
 def _spread(value: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

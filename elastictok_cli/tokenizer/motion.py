@@ -194,10 +194,9 @@ def search(
 def shifts(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int] | torch.Size) -> torch.Tensor:
     """Velocities (B, 2, h, w), in pixels of full size per frame, of cells that a full search finds.
 
-    last, later: (B, 3, H / 2, W / 2), two frames apart, at half size. Even numbers of up to 24 pixels.
+    last, later: (B, 3, H / 4, W / 4), two frames apart, at a quarter of the size. Even numbers of up to 24 pixels.
     """
-    before, after = (F.avg_pool2d(_luma(picture), 2) for picture in (last, later))
-    return _full_search(before, after, (grid[0], grid[1]))
+    return _full_search(_luma(last), _luma(later), (grid[0], grid[1]))
 
 
 _CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
