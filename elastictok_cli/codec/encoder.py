@@ -34,7 +34,7 @@ KEYFRAME_INTERVAL = 5.0  # seconds, where nothing is said
 # FFmpeg's numbers for "not said", which a file need not repeat
 _UNSAID = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range": 0}
 _STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
-_CLEAR_GAIN = 0.85  # how much cheaper per frame a shorter block must be
+_CLEAR_GAIN = 0.92  # how much cheaper per frame a shorter block must be
 _FAR_CHEAPER = 0.6  # the same ratio from which on a single frame needs no comparison with two
 _SINGLES = 2  # so many frames may follow a far cheaper single one without a look at longer blocks ...
 _AS_BEFORE = 1.3  # ... unless they cost so much more than it

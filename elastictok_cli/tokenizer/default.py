@@ -43,7 +43,7 @@ _FEW = 8  # tokens with which most cells get near their goal
 _BIT = 0.08  # of what a velocity must gain to be sent: what one bit of it must save
 _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alone
 _COARSE = 4  # pixels in one where smooth pictures are compared
-_LESS = 0.8  # share of its error that a cell may at most have left with a velocity, to send it
+_LESS = 0.9  # share of its error that a cell may at most have left with a velocity, to send it
 _FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 

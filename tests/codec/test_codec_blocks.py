@@ -71,3 +71,38 @@ def test_frames_not_taken_are_proposed_again() -> None:
     assert second is not None
     assert [f.pts for f in second.frames] == [1, 2, 3, 4]
     assert not second.keyframe
+
+
+def test_the_frames_ahead_are_those_of_the_same_scene() -> None:
+    frames = [still(30, n) for n in range(9)] + [still(200, n) for n in range(9, 12)]
+    planner = Planner(iter(frames), size=4, interval=None, still_mse=0.007, ahead=12)
+    seen = []
+    while (group := planner.propose()) is not None:
+        planner.take(group)
+        seen.append(([f.pts for f in group.frames], [f.pts for f in group.ahead]))
+    assert seen == [
+        ([0, 1, 2, 3], [4, 5, 6, 7, 8]),
+        ([4, 5, 6, 7], [8]),
+        ([8], []),
+        ([9, 10, 11], []),
+    ]
+
+
+def test_looking_ahead_changes_no_block() -> None:
+    frames = [moving(n) for n in range(7)] + [still(200, n) for n in range(7, 20)]
+    planner = Planner(iter(frames), size=4, interval=Fraction(9), still_mse=0.007, ahead=5)
+    groups = []
+    while (group := planner.propose()) is not None:
+        planner.take(group)
+        groups.append(group)
+    assert [[f.pts for f in g.frames] for g in groups] == [[f.pts for f in g.frames] for g in plan(frames, 9)]
+    assert [g.keyframe for g in groups] == [g.keyframe for g in plan(frames, 9)]
+
+
+def test_a_block_cut_short_has_the_rest_ahead() -> None:
+    frames = tuple(still(10, n) for n in range(6))
+    cut = Group(frames[:4], True, True, frames[4:]).first(1)
+    assert [f.pts for f in cut.frames] == [0]
+    assert [f.pts for f in cut.ahead] == [1, 2, 3, 4, 5]
+    assert cut.keyframe
+    assert cut.scene_cut

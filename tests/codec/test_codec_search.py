@@ -162,3 +162,58 @@ def test_a_probe_that_fails_by_a_hair_does_not_end_the_search() -> None:
         assert not coded.missed
         found.append(int(coded.keep.sum()) / int(honest.keep.sum()))
     assert max(found) < 1.2  # 1.45 when that ended it
+
+
+class Filling(Fake):
+    """Cells without a token err by little if a neighbour keeps one; by how much is promised wrongly."""
+
+    def __init__(self, rows: int, cols: int, truth: float, promise: float) -> None:
+        amplitude = torch.full((LENGTH + 1, rows, cols), 0.05)
+        amplitude[0] = 0.5
+        super().__init__(amplitude, 1.0)
+        self.without, self.promise = truth, promise
+
+    def encode(self, *args: Any, **options: Any) -> Encoding:
+        plain = super().encode(*args, **options)
+
+        def filled(told: torch.Tensor) -> torch.Tensor:
+            return self.bare(told, self.promise).square() * 4 * 3 * 256
+
+        return Encoding(plain.tokens, plain.length, plain.curve, filled)
+
+    def decode(
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+    ) -> tuple[torch.Tensor, Any]:
+        self.decodes += 1
+        error = torch.where(keep > 0, 0.05, self.bare(keep > 0, self.without))
+        wide = error.repeat_interleave(16, -2).repeat_interleave(16, -1)
+        return wide[:, None, None].expand(1, 4, 3, *wide.shape[-2:]), None
+
+    def bare(self, told: torch.Tensor, error: float) -> torch.Tensor:
+        near = torch.nn.functional.max_pool2d(told.float(), 3, 1, 1) > 0
+        return torch.where(near, error, 0.5)
+
+
+@pytest.mark.parametrize("promise", [0.03, 0.06, 0.08])
+def test_cells_that_can_be_filled_in_keep_no_token(promise: float) -> None:
+    fake = Filling(8, 8, 0.06, promise)
+    coded = meet(fake, grey(8, 8), 0.007)
+    assert not coded.missed
+    assert int(coded.keep.sum()) < 0.4 * 64
+    assert fake.decodes <= search.EFFORTS[search.DEFAULT_EFFORT].probes + 2
+
+
+def test_cells_that_only_seem_to_be_filled_in_well_get_their_token() -> None:
+    coded = meet(Filling(6, 6, 0.3, 0.03), grey(6, 6), 0.007)
+    assert not coded.missed
+    assert int((coded.keep > 0).sum()) > 0.85 * 36
+
+
+def test_weights_say_which_cells_err_less() -> None:
+    fake = Fake(0.3 * 0.7 ** torch.arange(LENGTH + 1).view(-1, 1, 1).expand(-1, 4, 4), 1)
+    weight = torch.ones(1, 4, 4)
+    weight[:, :, :2] = 3.0
+    draft = search.draft(fake, grey(4, 4), None, 0.007, weight=weight)
+    coded = search.meet_target(fake, draft, 0.007)
+    assert not coded.missed
+    assert int(coded.keep[..., :2].min()) > int(coded.keep[..., 2:].max())

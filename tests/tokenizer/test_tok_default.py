@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,8 +10,11 @@ from elastictok_cli.tokenizer.default import (
     KEY,
     DefaultConfig,
     DefaultModel,
+    DefaultTokenizer,
+    cell_energy,
     from_cells,
     from_eighth,
+    project,
     to_cells,
     to_eighth,
 )
@@ -124,3 +128,64 @@ def test_contrast_beyond_the_steps_is_reached_with_a_gain(loaded: Loaded) -> Non
     )
     flat, _ = tokenizer.decode(without, encoding.length - gained.long(), None, count=4)
     assert (decoded - stripes).square().mean() < 0.5 * (flat - stripes).square().mean()
+
+
+def filling(loaded: Loaded, fill: bool) -> DefaultTokenizer:
+    """The shipped networks, with and without filling cells in."""
+    shipped = loaded.tokenizer
+    assert isinstance(shipped, DefaultTokenizer)
+    model = DefaultModel(replace(shipped.model.config, fill=fill)).requires_grad_(False)
+    model.load_state_dict(shipped.model.state_dict())
+    return DefaultTokenizer(model)
+
+
+def test_cells_without_a_token_are_filled_in_from_the_others(loaded: Loaded) -> None:
+    y, x = torch.meshgrid(torch.linspace(-0.9, 0.9, 96), torch.linspace(-0.5, 0.8, 128), indexing="ij")
+    clip = torch.stack([y, (x + y) / 2, x]).view(1, 1, 3, 96, 128).expand(1, 4, -1, -1, -1)
+    few = (torch.arange(6).view(-1, 1) % 5 == 0) & (torch.arange(8) % 3 == 1)
+    errors = []
+    for fill in (False, True):
+        tokenizer = filling(loaded, fill)
+        encoding = tokenizer.encode(clip, None, count=4)
+        decoded, _ = tokenizer.decode(encoding.tokens, 3 * few[None].long(), None, count=4)
+        errors.append(float((decoded - clip).square().mean()))
+    assert errors[1] < 0.25 * errors[0]
+
+
+def test_what_filled_in_cells_err_by_is_foreseen(loaded: Loaded) -> None:
+    """The networks, which improve on it, left aside."""
+    shipped = loaded.tokenizer
+    assert isinstance(shipped, DefaultTokenizer)
+    model = DefaultModel(replace(shipped.model.config, fill=True)).requires_grad_(False)
+    model.basis.copy_(shipped.model.basis)
+    clip = video(4, 96, 128)
+    told = torch.rand(1, 6, 8, generator=torch.Generator().manual_seed(2)) < 0.5
+    for count in (1, 4):
+        real = clip[:, :count]
+        padded = torch.cat([real, real[:, -1:].expand(-1, 4 - count, -1, -1, -1)], 1)
+        encoding = DefaultTokenizer(model).encode(padded, None, count=count)
+        assert encoding.filled is not None
+        residual = torch.where(told.unsqueeze(1), project(to_cells(padded, 16), model.basis[KEY]), 0.0)
+        decoded, _ = model.refine(torch.zeros_like(padded), None, residual, told.long(), KEY)
+        truth, foreseen = cell_energy(decoded - padded, 16)[~told], encoding.filled(told)[~told]
+        torch.testing.assert_close(foreseen, truth, rtol=0.25, atol=1.0)
+        torch.testing.assert_close(foreseen.sum(), truth.sum(), rtol=0.05, atol=0)
+
+
+def test_predicted_blocks_and_older_models_fill_nothing_in(loaded: Loaded) -> None:
+    clip = video(8)
+    older = filling(loaded, False)
+    assert older.encode(clip[:, :4], None, count=4).filled is None
+    newer = filling(loaded, True)
+    first = newer.encode(clip[:, :4], None, count=4)
+    assert first.filled is not None
+    _, context = newer.decode(first.tokens, first.length, None, count=4)
+    assert newer.encode(clip[:, 4:], context, count=4).filled is None
+    assert not DefaultConfig.from_dict({}).fill  # a checkpoint that says nothing of it
+
+
+def test_a_keyframe_block_without_any_token_is_grey(loaded: Loaded) -> None:
+    tokenizer = filling(loaded, True)
+    encoding = tokenizer.encode(video(4), None, count=4)
+    decoded, _ = tokenizer.decode(encoding.tokens, torch.zeros_like(encoding.length), None, count=4)
+    assert float(decoded.std()) < 0.2
