@@ -30,7 +30,9 @@ class Lookahead:
 
     def __init__(self, cell: int, device: torch.device) -> None:
         self._cell, self._device = cell, device
-        self._seen: list[tuple[Frame, torch.Tensor]] = []  # with the picture at a quarter of its size, whole cells
+        self._seen: list[
+            tuple[Frame, torch.Tensor]
+        ] = []  # with the picture at a quarter of its size, whole cells
 
     @torch.inference_mode()
     def weights(self, block: Group, target: float) -> torch.Tensor | None:

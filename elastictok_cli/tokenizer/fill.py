@@ -24,8 +24,8 @@ def smooth(lattice: torch.Tensor, told: torch.Tensor, pitch: int = PITCH) -> tor
     """A smooth picture through what is told. Any number of channels.
 
     lattice: (B, C, H / 8, W / 8) from `means`, read only where told; told: (B, h, w) bool, one for each cell, whose
-    sides are multiples of 8 pixels. Returns (B, C, H, W), or with a smaller pitch a smaller picture; zeros where a whole
-    picture is untold.
+    sides are multiples of 8 pixels. Returns (B, C, H, W), or with a smaller pitch a smaller picture; zeros where a
+    whole picture is untold.
     """
     each = lattice.shape[-1] // told.shape[-1]
     known = told.to(lattice.dtype).unsqueeze(1)

@@ -24,6 +24,8 @@ from elastictok_cli.training.rollout import Step, random_keep, rollout
 
 _TARGETS = (0.001, 0.02)  # log-uniform range of the MSE a clip is trained at
 _LINEAR_SHARE = 0.3  # weight of the error before the last network
+_DIVERGED = 1.0  # rise of the mean log error above its lowest from which on a run is given up
+_SETTLED = 100  # steps before which it is not judged
 _FLOOR = 5e-4  # added to the MSE inside the logarithm: below it nothing more is asked
 
 
@@ -56,7 +58,8 @@ class TrainOptions:
     validate_every: float = 1200.0
     compile: bool = False
     init: Path | None = None  # start from this checkpoint instead of the KLT
-    config: DefaultConfig = field(default_factory=DefaultConfig)  # of a new model
+    # of a new model; what DefaultConfig says by itself is what checkpoints mean that do not say it
+    config: DefaultConfig = field(default_factory=lambda: DefaultConfig(interpolation="bicubic", fill=True))
     shard_bytes: int | None = None  # also write the state in pieces of this size
 
 
@@ -186,6 +189,7 @@ class _Run:
         self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.generator = torch.Generator().manual_seed(options.seed)
         self.step, self.elapsed = 0, 0.0
+        self.trend, self.lowest = math.inf, math.inf  # running mean of the loss, and the least it has been
         if resumed:
             self._restore()
 
@@ -203,13 +207,14 @@ class _Run:
             self.step += 1
             spent = time.monotonic() - began
             self.elapsed += spent
+            self._watch(tick[0])
             left = None
             if o.time is not None:
                 left = max(0.0, o.time - self.elapsed)
             elif o.steps is not None:
                 left = (o.steps - self.step) * self.elapsed / self.step
             yield Tick(self.step, *tick, o.batch / spent, self.progress(), left)
-            if self.elapsed - saved_at > o.save_every:
+            if self.elapsed - saved_at > o.save_every and self._steady():
                 saved_at = self.elapsed
                 yield self._save()
             if o.validation and self.elapsed - validated_at > o.validate_every:
@@ -218,6 +223,22 @@ class _Run:
         yield self._save()
         if o.validation and not stop():
             yield self._validate()
+
+    def _steady(self) -> bool:
+        """Whether the loss is not on its way up, so that what is saved is worth it."""
+        return self.step < _SETTLED or self.trend <= self.lowest + _DIVERGED / 4
+
+    def _watch(self, loss: float) -> None:
+        """Raises TrainingError when the loss runs away; what was saved last stays."""
+        self.trend = loss if math.isinf(self.trend) else 0.98 * self.trend + 0.02 * loss
+        if self.step < _SETTLED:
+            return
+        self.lowest = min(self.lowest, self.trend)
+        if not self.trend <= self.lowest + _DIVERGED:
+            raise TrainingError(
+                f"the run diverged at step {self.step} (loss {self.trend:.2f}, {self.lowest:.2f} at best): "
+                f"{self.options.out} holds what was saved before; go on from it, under another name, with a lower --lr"
+            )
 
     def progress(self) -> float:
         """Share of the budget spent, 0 .. 1."""
@@ -298,6 +319,7 @@ class _Run:
         state = {
             "step": self.step,
             "elapsed": self.elapsed,
+            "trend": (self.trend, self.lowest),
             "config": self.model.config.to_dict(),
             "model": self.model.state_dict(),
             "average": self.average,
@@ -334,6 +356,7 @@ class _Run:
         version, words, gauss = json.loads(state["sampler"])
         self.sampler.rng.setstate((version, tuple(words), gauss))
         self.step, self.elapsed = state["step"], state["elapsed"]
+        self.trend, self.lowest = state.get("trend", (math.inf, math.inf))
 
     def _validate(self) -> Validated:
         self._save()  # what is measured is the file, as users will load it

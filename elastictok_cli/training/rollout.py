@@ -84,7 +84,8 @@ def rollout(
         decoded, left = model.refine(prediction, features, coefficients, keep, kind)
         mse = (decoded - block).square().mean((1, 2, 3, 4))
         # the basis is orthonormal: what the coefficients miss, and what lies outside them
-        linear = energy[:, 0] - wanted.square().sum(1) + (wanted - coefficients).square().sum(1)  # (B, h, w)
+        linear = cell_energy(residual, c.cell) - wanted.square().sum(1)  # with a gradient, unlike `energy`
+        linear = linear + (wanted - coefficients).square().sum(1)  # (B, h, w)
         if kind == KEY and c.fill:
             linear = torch.where(keep > 0, linear, curve[:, 0])
         linear = linear.sum((1, 2)) / block[0].numel()

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,29 @@ def test_the_start_is_a_codec_whose_curves_tell_the_truth(folder: Path) -> None:
     assert steps[0].mse.mean() < 0.2 * batch.square().mean()
 
 
+def test_errors_before_the_last_network_have_a_gradient_of_their_own(folder: Path) -> None:
+    """While that network does nothing it is that of the decoded error."""
+    clips = list(
+        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
+    )
+    sampler = data.Sampler(clips, crop=32, frames=2, seed=1)
+    torch.manual_seed(0)
+    model = DefaultModel(TINY)
+    klt.fit(model, sampler, clips=64)
+    parameters = [model.predict_out.bias, model.quantizer.log_step, model.key_mean]
+    steps = rollout.rollout(
+        model, sampler.batch(4), (1, 1), torch.full((4,), 0.007), lambda c: torch.full((4, 2, 2), 2)
+    )
+    for step in steps:
+        last, before = (
+            torch.autograd.grad(error.sum(), parameters, retain_graph=True, materialize_grads=True)
+            for error in (step.mse, step.linear_mse)
+        )
+        for a, b in zip(last, before, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+    assert float(last[0].abs().max()) > 0  # the prediction of the second block is corrected
+
+
 def test_steps_lower_the_loss_of_the_start(folder: Path) -> None:
     clips = list(
         data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
@@ -163,6 +187,21 @@ def test_a_run_goes_on_exactly_where_it_stopped(folder: Path, tmp_path: Path) ->
     for name, value in a["model"].items():
         assert torch.equal(value, b["model"][name]), name
     assert whole.out.stat().st_size == part.out.stat().st_size
+
+
+def test_a_run_that_diverges_ends_and_keeps_what_was_saved(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_SETTLED", 3)
+    run = options(folder, tmp_path / "m.safetensors", steps=500, save_every=1e9)
+    steps = loop.train(run, CPU)
+    while not isinstance(event := next(steps), loop.Tick) or event.step < 4:
+        pass
+    saved = run.out.read_bytes()
+    monkeypatch.setattr(loop, "_loss", lambda step: 40.0 + 0.0 * step.mse.mean())
+    with pytest.raises(loop.TrainingError, match="diverged at step"):
+        list(itertools.islice(steps, 30))
+    assert run.out.read_bytes() == saved
 
 
 def test_a_time_budget_ends_the_run(folder: Path, tmp_path: Path) -> None:
