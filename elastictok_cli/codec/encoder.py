@@ -1,4 +1,4 @@
-"""Video to `.etk`: a generator of events that holds one segment of tokens and one block of frames at a time."""
+"""Video to `.etk`: a generator of events that holds one segment of tokens, a block of frames and those ahead of it."""
 
 from __future__ import annotations
 
