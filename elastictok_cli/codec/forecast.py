@@ -9,6 +9,7 @@ from elastictok_cli.tokenizer import allocation
 from elastictok_cli.tokenizer.base import Encoding
 
 _FLOOR = 1e-3  # squared error of a cell below which ratios mean nothing
+_CREDIBLE = (0.1, 100.0)  # range of ratios of measured errors over promised ones
 _SURE = 1.02  # a hair over the target is the rounding of sums, and probes correct more than that
 
 
@@ -27,14 +28,12 @@ class Forecast:
         self._weight = weight
         self._told: torch.Tensor | None = None  # cells that keep a token where others are filled in
         self._ratio = torch.full_like(self._curve[:, 0], bias)  # measured over promised, with tokens
-        self._bare = torch.ones_like(self._ratio) if encoding.filled else self._ratio  # and without
+        self._extra = torch.zeros_like(self._ratio)  # error that filled in cells show beyond what is promised
         self._used = self._curve
 
     def expect(self, bias: float) -> None:
         """Begin with this ratio of measured errors over promised ones."""
         self._ratio = torch.full_like(self._ratio, bias)
-        if not self._encoding.filled:
-            self._bare = self._ratio
 
     def allocate(self, allowed: torch.Tensor) -> tuple[torch.Tensor, float]:
         """The keep map (1, h, w) with fewest tokens that should leave a squared error of at most `allowed` (1,), and
@@ -61,14 +60,18 @@ class Forecast:
     def learn(self, keep: torch.Tensor, measured: torch.Tensor) -> float:
         """Correct what is expected by the errors (1, h, w) that the last keep map was measured to leave. Returns
         measured over promised error, of the cells with tokens where the others are filled in."""
-        kept = keep > 0
         expected = self._used.gather(1, keep.unsqueeze(1)).squeeze(1)
-        promised = expected / torch.where(kept, self._ratio, self._bare)
-        ratio = ((measured + _FLOOR) / (promised + _FLOOR)).clamp(0.1, 10)
+        promised = expected / self._ratio
+        ratio = ((measured + _FLOOR) / (promised + _FLOOR)).clamp(*_CREDIBLE)
         if self._encoding.filled is None:
-            self._ratio = self._bare = ratio
+            self._ratio = ratio
             return _over(measured, promised)
-        self._bare = torch.where(kept, self._bare, ratio)
+        kept = keep > 0
+        bare = ~kept
+        if bool(bare.any()):
+            # what networks make of a smooth picture is no share of the little it errs by
+            extra = (measured - expected + self._extra).clamp_min(0)
+            self._extra = torch.where(kept, extra[bare].mean(), extra)
         if not bool(kept.any()):
             return 1.0
         usual = _over(measured[kept], promised[kept])
@@ -77,7 +80,7 @@ class Forecast:
 
     def _filled(self, told: torch.Tensor) -> torch.Tensor:
         assert self._encoding.filled is not None
-        return self._encoding.filled(told) * self._share * self._bare
+        return self._encoding.filled(told) * self._share + self._extra
 
 
 def _over(measured: torch.Tensor, promised: torch.Tensor) -> float:
