@@ -217,7 +217,7 @@ class _Run:
             if self.elapsed - saved_at > o.save_every and self._steady():
                 saved_at = self.elapsed
                 yield self._save()
-            if o.validation and self.elapsed - validated_at > o.validate_every:
+            if o.validation and self.elapsed - validated_at > o.validate_every and self._steady():
                 validated_at = self.elapsed
                 yield self._validate()
         yield self._save()

@@ -72,6 +72,18 @@ def options(folder: Path, out: Path, **changes: object) -> loop.TrainOptions:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
+def start(folder: Path) -> tuple[data.Sampler, DefaultModel]:
+    """The clips of a folder and the start of a model fitted to them."""
+    clips = list(
+        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
+    )
+    sampler = data.Sampler(clips, crop=32, frames=2, seed=1)
+    torch.manual_seed(0)
+    model = DefaultModel(TINY)
+    klt.fit(model, sampler, clips=64)
+    return sampler, model
+
+
 def test_media_are_found_and_broken_files_skipped(folder: Path) -> None:
     paths = data.find_media([folder])
     assert [p.name for p in paths] == ["broken.mp4", "p0.png", "p1.png", "p2.png", "v0.mp4", "v1.mp4"]
@@ -101,13 +113,7 @@ def test_crops_have_the_asked_shape_and_range(folder: Path) -> None:
 
 
 def test_the_start_is_a_codec_whose_curves_tell_the_truth(folder: Path) -> None:
-    clips = list(
-        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
-    )
-    sampler = data.Sampler(clips, crop=32, frames=2, seed=1)
-    torch.manual_seed(0)
-    model = DefaultModel(TINY)
-    klt.fit(model, sampler, clips=64)
+    sampler, model = start(folder)
     for kind in (KEY, INTER):
         basis = model.basis[kind]
         torch.testing.assert_close(basis @ basis.t(), torch.eye(64), atol=1e-4, rtol=0)
@@ -130,13 +136,7 @@ def test_the_start_is_a_codec_whose_curves_tell_the_truth(folder: Path) -> None:
 
 def test_errors_before_the_last_network_have_a_gradient_of_their_own(folder: Path) -> None:
     """While that network does nothing it is that of the decoded error."""
-    clips = list(
-        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
-    )
-    sampler = data.Sampler(clips, crop=32, frames=2, seed=1)
-    torch.manual_seed(0)
-    model = DefaultModel(TINY)
-    klt.fit(model, sampler, clips=64)
+    sampler, model = start(folder)
     parameters = [model.predict_out.bias, model.quantizer.log_step, model.key_mean]
     steps = rollout.rollout(
         model, sampler.batch(4), (1, 1), torch.full((4,), 0.007), lambda c: torch.full((4, 2, 2), 2)
@@ -152,13 +152,7 @@ def test_errors_before_the_last_network_have_a_gradient_of_their_own(folder: Pat
 
 
 def test_steps_lower_the_loss_of_the_start(folder: Path) -> None:
-    clips = list(
-        data.load_clips(data.find_media([folder]), most_frames=8, short_side=64, seed=0, limit_bytes=1 << 30)
-    )
-    sampler = data.Sampler(clips, crop=32, frames=2, seed=1)
-    torch.manual_seed(0)
-    model = DefaultModel(TINY)
-    klt.fit(model, sampler, clips=64)
+    sampler, model = start(folder)
     batch = sampler.batch(4)
     optimizers = optim.build(model, lr=1e-3)
     losses = []
