@@ -3,7 +3,8 @@
 One block of 4 frames is coded in four steps, every one of which starts, untrained, as the textbook codec:
 
 1. motion: cells sample the last decoded frame along one velocity each (`motion.py`). A velocity is one token,
-   sent only where it pays; other cells go on with the velocity they had in the block before.
+   sent only where it pays; other cells go on with the velocity they had in the block before, changed as some
+   that send one lead them to (`leaders.py`).
 2. prediction: a network refines the moved frames, seeing what the last block left behind (starts at zero).
 3. transform: the 16x16x4 residual of each cell is projected on its KLT basis, and the coefficients are
    quantized by residual FSQ in the order of reverse water-filling: each token refines the 6 coefficients with most
@@ -30,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elastictok_cli.tokenizer import classes, fill, fsq, motion, winograd
+from elastictok_cli.tokenizer import classes, fill, fsq, leaders, motion, winograd
 from elastictok_cli.tokenizer.allocation import Filled
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
@@ -45,6 +46,7 @@ _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alo
 _COARSE = 4  # pixels in one where smooth pictures are compared
 _LESS = 0.9  # share of its error that a cell may at most have left with a velocity, to send it
 _FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
+_NEVER = 1e9  # squared error of a cell that leads, were it not to: more than any can have
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 
 
@@ -67,6 +69,7 @@ class DefaultConfig:
         "bilinear"  # of the last frame between pixels; bicubic keeps fine texture that moves slowly
     )
 
+    leaders: bool = False  # cells that send a velocity may say how it changes in others
     fill: bool = False  # in keyframe blocks, cells without a token from the others rather than grey
 
     def __post_init__(self) -> None:
@@ -532,8 +535,10 @@ class Motion(NamedTuple):
 
     velocity: torch.Tensor  # (B, 2, h, w) in force
     sent: torch.Tensor  # (B, h, w) bool
+    leading: torch.Tensor  # (B, h, w) int64, as `leaders.follow` reads it: cells that send and lead
+    lasting: torch.Tensor  # (B, 2, h, w) with which the next block begins
     moved: torch.Tensor  # (B, 4, 3, H, W)
-    inherited: torch.Tensor  # (B, h, w) squared error if no cell sends
+    followed: torch.Tensor  # (B, h, w) squared error of cells if they send none
 
 
 def choose_motion(
@@ -542,26 +547,51 @@ def choose_motion(
     context: Context,
     threshold: torch.Tensor | float,
     count: int,
+    lead: bool = True,
 ) -> Motion:
-    """Search velocities and decide which cells send one.
+    """Search velocities and decide which cells send one, and which of them lead where `lead` and the model allow it.
 
     A cell sends its velocity when that lowers its prediction error by more than `threshold` (MSE, a float or (B, 1,
-    1)) and by a fifth.
+    1)) and by a tenth.
     """
     cell = model.config.cell
-    kept_moved = model.moved(context, context.velocity, count)
-    kept_error = cell_energy(frames - kept_moved, cell)
+    inherited = context.velocity
+    moved = model.moved(context, inherited, count)
+    error = cell_energy(frames - moved, cell)
     pixels = 3 * model.config.frames * cell**2
-    wanted = kept_error > threshold * pixels  # a velocity could gain nothing elsewhere
+    wanted = error > threshold * pixels  # a velocity could gain nothing elsewhere
+    leading = torch.zeros_like(error, dtype=torch.int64)
     if not bool(wanted.any()):
-        return Motion(context.velocity, wanted, kept_moved, kept_error)
-    found = motion.search(context.frame, frames[:, :count], context.velocity, cell, wanted, _BIT * threshold)
-    found_moved = model.moved_again(kept_moved, context.velocity, context, found, count)
+        return Motion(inherited, wanted, leading, inherited, moved, error)
+    found = motion.search(context.frame, frames[:, :count], inherited, cell, wanted, _BIT * threshold)
+    found_moved = model.moved_again(moved, inherited, context, found, count)
     found_error = cell_energy(frames - found_moved, cell)
-    sent = (kept_error - found_error > threshold * pixels) & (found_error < _LESS * kept_error)
-    velocity = torch.where(sent.unsqueeze(1), found, context.velocity)
+    followed = leaders.Followed(inherited, inherited)
+    if lead and model.config.leaders:
+        toll = (torch.as_tensor(threshold, device=error.device) * pixels).expand_as(error[:, :1, :1])
+        each = []
+        for n in range(len(frames)):
+            one = slice(n, n + 1)
+            errors = motion.luma_errors(
+                context.frame[one], frames[one, :count], cell, model.config.interpolation
+            )
+            estimate = leaders.estimator(errors, inherited[n], error[n], pixels)
+            tried = leaders.Tried(error[n], found_error[n])
+            each.append(leaders.choose(inherited[n], found[n], tried, float(toll[n]), _LESS, estimate))
+        leading = torch.stack(each)
+        followed = leaders.follow(inherited, found, leading)
+        moved = model.moved_again(moved, inherited, context, followed.velocity, count)
+        error = cell_energy(frames - moved, cell)
+    sent = leaders.sends(error, found_error, threshold * pixels, _LESS) | (leading > 0)
     wide = sent.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[:, None, None]
-    return Motion(velocity, sent, torch.where(wide, found_moved, kept_moved), kept_error)
+    return Motion(
+        torch.where(sent.unsqueeze(1), found, followed.velocity),
+        sent,
+        leading,
+        torch.where((sent & (leading == 0)).unsqueeze(1), found, followed.lasting),
+        torch.where(wide, found_moved, moved),
+        error,
+    )
 
 
 class Predicted(NamedTuple):
@@ -605,8 +635,9 @@ class Picked:
 class DefaultTokenizer:
     """The codec's view of a `DefaultModel` (see `base.Tokenizer`).
 
-    A cell's sequence is: its velocity, where one is sent (values from 64,000 on); its gain, where one is needed
-    (values behind the velocities); then FSQ codes.
+    A cell's sequence is: its velocity, where one is sent (values from 64,000 on), and the scope in which that leads,
+    where it does (values behind the gains); else its gain, where one is needed (values behind the velocities); then
+    FSQ codes.
     """
 
     def __init__(self, model: DefaultModel) -> None:
@@ -614,6 +645,7 @@ class DefaultTokenizer:
         c = model.config
         self.codes = math.prod(c.levels)
         self.first_gain = self.codes + motion.VELOCITIES
+        self.first_scope = self.first_gain + len(GAINS)
         # at the end of a stage, where the others can go on
         self._few = next((n for n in accumulate(c.stages) if n >= _FEW), c.residual_tokens)
         self._predictions: list[Predicted] = []
@@ -621,9 +653,9 @@ class DefaultTokenizer:
             name=c.name,
             frames=c.frames,
             cell=(c.cell, c.cell),
-            tokens_per_cell=c.residual_tokens + 2,
+            tokens_per_cell=c.residual_tokens + 2 + c.leaders,
             levels=c.levels,
-            vocabulary=self.first_gain + len(GAINS),
+            vocabulary=self.first_scope + (len(leaders.SCOPES) if c.leaders else 0),
             nested=True,
         )
 
@@ -650,31 +682,41 @@ class DefaultTokenizer:
             prediction = m.key_mean.view(1, 1, 3, 1, 1).expand_as(frames)
         else:
             threshold = 0.5 * target if price is None else price / m.basis.shape[-1]
-            velocity, sent, moved, inherited = choose_motion(m, frames, context, threshold, count)
-            prediction, _ = self._predict(context, velocity, count, moved)
+            # one that leads must keep two tokens, which only lengths of its own let it
+            found = choose_motion(m, frames, context, threshold, count, lead=not complete)
+            prediction, _ = self._predict(context, found.velocity, count, found.moved)
         residual = frames - prediction
         energy = cell_energy(residual, c.cell).unsqueeze(1)  # (B, 1, h, w)
         kind = KEY if context is None else INTER
-        coded = self._code(residual, energy, m.prior(context, grid, batch), kind, target, complete)
+        # a sequence begins with two values that are no codes at most
+        steady = torch.zeros_like(energy) > 0 if context is None else found.leading.unsqueeze(1) > 0
+        coded = self._code(residual, energy, m.prior(context, grid, batch), steady, kind, target, complete)
         tokens, curve = coded.codes, torch.cat([energy, coded.after], 1)
         length, gain = coded.length[:, 0], coded.gain[:, 0]
         tokens, curve, length = _put_first(
             gain > 0, self.first_gain + gain - 1, energy, (tokens, curve, length)
         )
         if context is None:
-            sent, vector, before = torch.zeros_like(gain, dtype=torch.bool), gain, energy
             filled = filling(frames, count, c.cell) if c.fill else None
-        else:
-            vector = self.codes + motion.velocity_to_index(velocity)
-            before, filled = inherited.unsqueeze(1), None
-        tokens, curve, length = _put_first(sent, vector, before, (tokens, curve, length))
-        return Encoding(tokens, length, curve, filled)
+            nothing = torch.zeros_like(gain, dtype=torch.bool)
+            tokens, curve, length = _put_first(nothing, gain, energy, (tokens, curve, length))
+            return Encoding(tokens, length, curve, filled)
+        before = found.followed.unsqueeze(1)
+        if c.leaders:
+            leads = found.leading > 0
+            before = before.masked_fill(leads.unsqueeze(1), _NEVER)
+            scope = self.first_scope + found.leading - 1
+            tokens, curve, length = _put_first(leads, scope, before, (tokens, curve, length))
+        vector = self.codes + motion.velocity_to_index(found.velocity)
+        tokens, curve, length = _put_first(found.sent, vector, before, (tokens, curve, length))
+        return Encoding(tokens, length, curve)
 
     def _code(
         self,
         residual: torch.Tensor,  # (B, 4, 3, H, W)
         energy: torch.Tensor,  # (B, 1, h, w)
         prior: torch.Tensor,  # (B, prior_width, h, w)
+        steady: torch.Tensor,  # (B, 1, h, w) bool: cells that may have no gain
         kind: int,
         target: float,
         complete: bool,
@@ -688,13 +730,11 @@ class DefaultTokenizer:
         picked = Picked((energy > (0.0 if complete else _NEGLIGIBLE * goal))[:, 0])
         if picked.count:
             patches = picked.take(to_cells(residual, c.cell))
-            w, e, p = (
-                torch.split(x, _AT_ONCE, -1)
-                for x in (project(patches, m.basis[kind]), picked.take(energy), picked.take(prior))
-            )
+            known = (picked.take(x) for x in (energy, prior, steady))
+            w, e, p, s = (torch.split(x, _AT_ONCE, -1) for x in (project(patches, m.basis[kind]), *known))
             done = [
                 self._code_cells(*part, kind=kind, goal=goal, complete=complete)
-                for part in zip(w, e, p, strict=True)
+                for part in zip(w, e, p, s, strict=True)
             ]
             coded = (torch.cat(column, -1) for column in zip(*done, strict=True))
             out = Residual(*(picked.put(all_, some) for all_, some in zip(out, coded, strict=True)))
@@ -705,6 +745,7 @@ class DefaultTokenizer:
         wanted: torch.Tensor,  # (1, K, 1, n)
         energy: torch.Tensor,  # (1, 1, 1, n)
         prior: torch.Tensor,  # (1, prior_width, 1, n)
+        steady: torch.Tensor,  # (1, 1, 1, n)
         kind: int,
         goal: float,
         complete: bool,
@@ -752,7 +793,7 @@ class DefaultTokenizer:
                 length = length.masked_fill(deep[:, None], end)
             codes, after = torch.cat([codes, more], 1), torch.cat([after, more_after], 1)
         allowed = 0.5 * goal
-        if bool((short := after[:, -1] > _FAR * goal).any()):
+        if bool((short := (after[:, -1] > _FAR * goal) & ~steady[:, 0]).any()):
             cells = Picked(short)
             best = cells.take(codes), cells.take(after), cells.take(gain)
             for number, factor in enumerate(GAINS, 1):
@@ -794,6 +835,9 @@ class DefaultTokenizer:
         moving = (tokens[:, 0] >= self.codes) & (tokens[:, 0] < self.first_gain) & (keep > 0)
         vector = (tokens[:, 0] - self.codes).clamp(0, motion.VELOCITIES - 1)
         tokens, kept = _drop_first(moving, tokens, keep)
+        leads = moving & (tokens[:, 0] >= self.first_scope) & (kept > 0) & c.leaders
+        leading = torch.where(leads, 1 + tokens[:, 0] - self.first_scope, 0)
+        tokens, kept = _drop_first(leads, tokens, kept)
         gained = (tokens[:, 0] >= self.first_gain) & (kept > 0)
         factor = tokens.new_tensor(GAINS, dtype=torch.float32)[
             (tokens[:, 0] - self.first_gain).clamp(0, len(GAINS) - 1)
@@ -805,13 +849,16 @@ class DefaultTokenizer:
         features = None
         if context is None:
             kind = KEY
-            velocity = torch.zeros(batch, 2, rows, cols, device=tokens.device)
+            lasting = torch.zeros(batch, 2, rows, cols, device=tokens.device)
             prediction = m.key_mean.view(1, 1, 3, 1, 1).expand(
                 batch, c.frames, 3, rows * c.cell, cols * c.cell
             )
         else:
             kind = INTER
-            velocity = torch.where(moving.unsqueeze(1), motion.index_to_velocity(vector), context.velocity)
+            own = motion.index_to_velocity(vector)
+            followed = leaders.follow(context.velocity, own, leading)
+            velocity = torch.where(moving.unsqueeze(1), own, followed.velocity)
+            lasting = torch.where((moving & ~leads).unsqueeze(1), own, followed.lasting)
             prediction, features = self._predict(context, velocity, count)
         coefficients = prediction.new_zeros(batch, c.coefficients, rows, cols)
         told = Picked(kept > 0)
@@ -824,7 +871,7 @@ class DefaultTokenizer:
             coefficients = told.put(coefficients, torch.cat(some, -1))
         decoded, left = m.refine(prediction, features, coefficients, kept, kind)
         decoded = decoded.clamp(-1, 1)
-        return decoded, Context(decoded[:, -1], left, velocity)
+        return decoded, Context(decoded[:, -1], left, lasting)
 
     def _tell(
         self,

@@ -7,6 +7,7 @@ A velocity (vy, vx) in pixels per frame moves the last decoded frame under the w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -131,9 +132,10 @@ def search(
     """The table velocity per cell that best predicts `frames` (B, T, 3, H, W) from `last` (B, 3, H, W).
 
     T may be fewer than a block's frames: only real ones count. Cells that are not `wanted` (B, h, w) need not be
-    searched, and keep what they inherited. Coarse to fine on luma: a full search of +-24
-    pixels per frame against the second (or only) frame, then candidates (zero, `inherited` (B, 2, h, w), the coarse
-    winner and its neighbours') and three rounds of refinement at half resolution against every frame.
+    searched, and keep what they inherited, or what of the table is nearest to it. Coarse to fine on luma: a full
+    search of +-24 pixels per frame against the second (or only) frame, then candidates (zero, `inherited`
+    (B, 2, h, w), the coarse winner and its neighbours') and three rounds of refinement at half resolution against
+    every frame.
     At last cells take over a neighbour's velocity where that costs them less than the bits that being like their
     neighbours saves, at `price` a bit (MSE, a float or (B, 1, 1)). Returns (B, 2, h, w) float32.
     """
@@ -144,6 +146,7 @@ def search(
     last_half = F.avg_pool2d(_luma(last), 2)  # (B, 1, H/2, W/2)
     frames_half = F.avg_pool2d(_luma(frames.flatten(0, 1)), 2)
     frames_half = frames_half.view(*frames.shape[:2], *frames_half.shape[1:])  # (B, T, 1, H/2, W/2)
+    inherited = table[_nearest(inherited, table)]
     if frames.shape[1] > 1:
         coarse = _full_search(F.avg_pool2d(last_half, 2), F.avg_pool2d(frames_half[:, 1], 2), grid)
     else:
@@ -189,6 +192,26 @@ def search(
         rate = price.view(-1, 1, 1) if isinstance(price, torch.Tensor) else price
         some.put(found, _pick(candidates, errors + rate * bits)[0])
     return found
+
+
+def luma_errors(
+    last: torch.Tensor, frames: torch.Tensor, cell: int, mode: str
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Of one picture (1, 3, H, W) and frames (1, T, 3, H, W) after it: a function from velocities (N, 2, h, w) to
+    mean squared errors (N, h, w) of luma moved along them. `mode` as in `warp`."""
+    before = _luma(last)
+    after = _luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
+    times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
+    grid = (frames.shape[3] // cell, frames.shape[4] // cell)
+    cells = Cells.of(torch.ones(1, *grid, dtype=torch.bool, device=frames.device))
+    wanted = cells.patches(after, cell)[:, :, None]
+
+    def errors(velocity: torch.Tensor) -> torch.Tensor:
+        tries = velocity.flatten(2).permute(2, 0, 1)[None]  # (1, M, N, 2)
+        moved = warp_cells(before, tries, cells, cell, times, mode)
+        return (moved - wanted).flatten(3).square().mean(3)[0].t().reshape(-1, *grid)
+
+    return errors
 
 
 def shifts(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int] | torch.Size) -> torch.Tensor:

@@ -59,7 +59,9 @@ class TrainOptions:
     compile: bool = False
     init: Path | None = None  # start from this checkpoint instead of the KLT
     # of a new model; what DefaultConfig says by itself is what checkpoints mean that do not say it
-    config: DefaultConfig = field(default_factory=lambda: DefaultConfig(interpolation="bicubic", fill=True))
+    config: DefaultConfig = field(
+        default_factory=lambda: DefaultConfig(interpolation="bicubic", fill=True, leaders=True)
+    )
     shard_bytes: int | None = None  # also write the state in pieces of this size
 
 

@@ -57,14 +57,15 @@ def rollout(
         if context is None:
             kind = KEY
             prediction = model.key_mean.view(1, 1, 3, 1, 1).expand_as(block)
-            velocity = block.new_zeros(block.shape[0], 2, *grid)
+            lasting = block.new_zeros(block.shape[0], 2, *grid)
             sent = torch.zeros(block.shape[0], *grid, dtype=torch.bool, device=block.device)
         else:
             kind = INTER
             with torch.no_grad():
                 threshold = 0.5 * target.view(-1, 1, 1)
-                velocity, sent, moved, _ = choose_motion(model, block, context, threshold, count)
-            prediction, features = model.predict(moved, context, velocity, count)
+                found = choose_motion(model, block, context, threshold, count)
+            sent, lasting = found.sent, found.lasting
+            prediction, features = model.predict(found.moved, context, found.velocity, count)
         residual = block - prediction
         prior = model.prior(context, grid, block.shape[0])
         wanted = project(to_cells(residual, c.cell), model.basis[kind])
@@ -90,7 +91,7 @@ def rollout(
             linear = torch.where(keep > 0, linear, curve[:, 0])
         linear = linear.sum((1, 2)) / block[0].numel()
         yield Step(kind, residual, decoded, keep, sent, mse, linear.clamp_min(0), curve)
-        context = Context(decoded[:, -1].detach().clamp(-1, 1), left, velocity)
+        context = Context(decoded[:, -1].detach().clamp(-1, 1), left, lasting)
 
 
 def short_block(frames: torch.Tensor, size: int) -> torch.Tensor:
