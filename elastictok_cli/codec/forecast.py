@@ -69,8 +69,8 @@ class Forecast:
         kept = keep > 0
         bare = ~kept
         if bool(bare.any()):
-            # what networks make of a smooth picture is no share of the little it errs by
-            extra = (measured - expected + self._extra).clamp_min(0)
+            # what networks make of a smooth picture, for better or worse, is no share of the little it errs by
+            extra = measured - expected + self._extra
             self._extra = torch.where(kept, extra[bare].mean(), extra)
         if not bool(kept.any()):
             return 1.0
@@ -80,7 +80,7 @@ class Forecast:
 
     def _filled(self, told: torch.Tensor) -> torch.Tensor:
         assert self._encoding.filled is not None
-        return self._encoding.filled(told) * self._share + self._extra
+        return (self._encoding.filled(told) * self._share + self._extra).clamp_min(0)
 
 
 def _over(measured: torch.Tensor, promised: torch.Tensor) -> float:

@@ -40,6 +40,7 @@ EFFORTS = (
 )
 DEFAULT_EFFORT = 5
 _FAR = 0.85  # share of the target below which a pass is worth a probe more
+_LEAP = 1.5  # times the tokens promised: a first probe with more tries those instead
 # Where probes aim, as shares of the target: they land around it, and one that misses by a hair is a probe lost.
 # The first sees curves alone, the second what each cell made of them, the third does so from close by.
 _AIMS = (0.99, 0.994, 0.996)
@@ -88,7 +89,8 @@ class Draft:
     context: Any
     encoding: Encoding
     forecast: Forecast
-    tokens: int  # with which the curves meet the target
+    keep: torch.Tensor  # (1, h, w) with which the curves meet the target
+    tokens: int  # of it in all
     reaches: bool  # whether they do
     price: float  # squared error that the last token saves
     weight: torch.Tensor | None = None  # (1, h, w) how much each cell's error matters
@@ -117,7 +119,7 @@ def draft(
     allowed = _allowed(job, target, encoding.curve.device)
     keep, found = forecast.allocate(allowed)
     reaches = forecast.reaches(keep, allowed)
-    return Draft(job, context, encoding, forecast, int(keep.sum()), reaches, found, weight)
+    return Draft(job, context, encoding, forecast, keep, int(keep.sum()), reaches, found, weight)
 
 
 def _forecast(
@@ -142,7 +144,9 @@ def meet_target(
     """
     job, context = drafted.job, drafted.context
     if mode == "cell":
-        coded = _per_cell(tokenizer, job, drafted.encoding, drafted.forecast, context, target, effort, bias)
+        coded = _per_cell(
+            tokenizer, job, drafted.encoding, drafted.forecast, context, target, effort, bias, drafted.keep
+        )
         if not coded.missed:
             return coded
     # every cell has to be able to help
@@ -171,6 +175,7 @@ def _per_cell(
     target: float,
     effort: Effort,
     bias: float,
+    promised: torch.Tensor | None = None,
 ) -> Coded:
     device = encoding.curve.device
     allowed = _allowed(job, target, device)
@@ -181,6 +186,8 @@ def _per_cell(
     for attempt in range(effort.probes + 6):
         aim = _AIMS[min(attempt, len(_AIMS) - 1)]
         keep, _ = forecast.allocate(allowed * aim * slack)
+        if attempt == 0 and promised is not None and int(keep.sum()) > _LEAP * int(promised.sum()):
+            keep = promised  # where cells are alike, a hair's breadth decides for all of them at once
         fingerprint = keep.cpu().numpy().tobytes()
         if fingerprint in tried:
             if best is not None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastictok_cli.codec import search
+from elastictok_cli.codec.forecast import Forecast
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
 LENGTH = 6
@@ -207,6 +208,41 @@ def test_cells_that_only_seem_to_be_filled_in_well_get_their_token() -> None:
     coded = meet(Filling(6, 6, 0.3, 0.03), grey(6, 6), 0.007)
     assert not coded.missed
     assert int((coded.keep > 0).sum()) > 0.85 * 36
+
+
+def test_a_first_probe_is_not_far_dearer_than_what_was_promised() -> None:
+    """What the last block was like may be wrong for this one: then all cells of a plain page ask for a token."""
+    fake = Fake(0.3 * 0.7 ** torch.arange(LENGTH + 1).view(-1, 1, 1).expand(-1, 4, 4), 1)
+    draft = search.draft(fake, grey(4, 4), None, 0.04)
+    probes = []
+    decode = fake.decode
+
+    def noting(
+        tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+    ) -> tuple[torch.Tensor, Any]:
+        probes.append(int(keep.sum()))
+        return decode(tokens, keep, context, count=count)
+
+    fake.decode = noting  # type: ignore[method-assign]
+    coded = search.meet_target(fake, draft, 0.04, bias=4.0)
+    assert probes[0] == draft.tokens
+    assert not coded.missed
+    assert int(coded.keep.sum()) <= draft.tokens
+
+
+@pytest.mark.parametrize("truth", [0.06, 0.1])
+def test_what_filled_in_cells_err_by_is_learnt_either_way(truth: float) -> None:
+    encoding = Filling(8, 8, truth, 0.08).encode(grey(8, 8).frames, None, count=4)
+    forecast = Forecast(encoding, torch.ones(1, 8, 8))
+    pixels = 4 * 3 * 256
+    allowed = torch.tensor([0.007 * 64 * pixels])
+    keep, _ = forecast.allocate(allowed)
+    measured = torch.where(keep > 0, 0.05**2, truth**2) * pixels
+    forecast.learn(keep, measured)
+    again, _ = forecast.allocate(allowed if truth < 0.08 else 2 * allowed)
+    total = torch.where(again > 0, 0.05**2, truth**2).sum() * pixels
+    assert forecast.reaches(again, total)
+    assert not forecast.reaches(again, 0.9 * total)
 
 
 def test_weights_say_which_cells_err_less() -> None:
