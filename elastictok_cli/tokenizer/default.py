@@ -14,7 +14,9 @@ One block of 4 frames is coded in four steps, every one of which starts, untrain
 4. synthesis: the transposed projection, then a network that sees neighbours, kept lengths and the prediction,
    and removes what quantization and dropped tails did (starts at zero).
 
-In keyframe blocks, cells that keep no token are filled in from the others between 3 and 4 (`fill.py`).
+In keyframe blocks, cells that keep no token are filled in from the others between 3 and 4 (`fill.py`). In predicted
+ones, cells that keep none and do not move are copied from the last frame, as networks asked again and again would
+drift.
 
 The encoder never sees how many tokens will be kept, so tokens are nested: one encode serves every length.
 Keyframe blocks have no prediction and a basis of their own.
@@ -70,6 +72,9 @@ class DefaultConfig:
     )
 
     leaders: bool = False  # cells that send a velocity may say how it changes in others
+    still: bool = (
+        False  # cells that stand still and keep no token are copied, whatever the networks make of them
+    )
     fill: bool = False  # in keyframe blocks, cells without a token from the others rather than grey
 
     def __post_init__(self) -> None:
@@ -217,6 +222,21 @@ class DefaultModel(nn.Module):
             x = x + features
         x = self.synthesis_trunk(x)
         return rough + from_eighth(pointwise(self.synthesis_out, x), c.frames), x
+
+    def stand_still(
+        self,
+        decoded: torch.Tensor,  # (B, 4, 3, H, W)
+        last: torch.Tensor,  # (B, 3, H, W)
+        velocity: torch.Tensor,  # (B, 2, h, w)
+        keep: torch.Tensor,  # (B, h, w) tokens kept, a velocity among them
+    ) -> torch.Tensor:
+        """Decoded frames in which cells that keep no token and do not move show what they showed before."""
+        if not self.config.still:
+            return decoded
+        side = self.config.cell
+        copied = (keep == 0) & (velocity == 0).all(1)
+        wide = copied.repeat_interleave(side, -2).repeat_interleave(side, -1)[:, None, None]
+        return torch.where(wide, last[:, None], decoded)
 
     def _fill_in(
         self, prediction: torch.Tensor, residual: torch.Tensor, coefficients: torch.Tensor, keep: torch.Tensor
@@ -701,6 +721,9 @@ class DefaultTokenizer:
             nothing = torch.zeros_like(gain, dtype=torch.bool)
             tokens, curve, length = _put_first(nothing, gain, energy, (tokens, curve, length))
             return Encoding(tokens, length, curve, filled)
+        if c.still:
+            copied = ~found.sent & (found.velocity == 0).all(1)
+            curve[:, 0] = torch.where(copied, found.followed, curve[:, 0])
         before = found.followed.unsqueeze(1)
         if c.leaders:
             leads = found.leading > 0
@@ -870,6 +893,8 @@ class DefaultTokenizer:
             some = [self._tell(*part, kind=kind) for part in zip(p, d, g, n, strict=True)]
             coefficients = told.put(coefficients, torch.cat(some, -1))
         decoded, left = m.refine(prediction, features, coefficients, kept, kind)
+        if context is not None:
+            decoded = m.stand_still(decoded, context.frame, velocity, keep)
         decoded = decoded.clamp(-1, 1)
         return decoded, Context(decoded[:, -1], left, lasting)
 

@@ -83,6 +83,8 @@ def rollout(
             keep = rule(curve)
         coefficients = model.quantizer.assemble(coded.changes, keep, kind, cell_class)
         decoded, left = model.refine(prediction, features, coefficients, keep, kind)
+        if context is not None:
+            decoded = model.stand_still(decoded, context.frame, found.velocity, keep + sent)
         mse = (decoded - block).square().mean((1, 2, 3, 4))
         # the basis is orthonormal: what the coefficients miss, and what lies outside them
         linear = cell_energy(residual, c.cell) - wanted.square().sum(1)  # with a gradient, unlike `energy`

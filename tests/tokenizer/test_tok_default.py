@@ -130,13 +130,18 @@ def test_contrast_beyond_the_steps_is_reached_with_a_gain(loaded: Loaded) -> Non
     assert (decoded - stripes).square().mean() < 0.5 * (flat - stripes).square().mean()
 
 
-def filling(loaded: Loaded, fill: bool) -> DefaultTokenizer:
-    """The shipped networks, with and without filling cells in."""
+def configured(loaded: Loaded, **settings: bool) -> DefaultTokenizer:
+    """The shipped networks with other settings."""
     shipped = loaded.tokenizer
     assert isinstance(shipped, DefaultTokenizer)
-    model = DefaultModel(replace(shipped.model.config, fill=fill)).requires_grad_(False)
+    model = DefaultModel(replace(shipped.model.config, **settings)).requires_grad_(False)
     model.load_state_dict(shipped.model.state_dict())
     return DefaultTokenizer(model)
+
+
+def filling(loaded: Loaded, fill: bool) -> DefaultTokenizer:
+    """The shipped networks, with and without filling cells in."""
+    return configured(loaded, fill=fill)
 
 
 def test_cells_without_a_token_are_filled_in_from_the_others(loaded: Loaded) -> None:
@@ -189,3 +194,35 @@ def test_a_keyframe_block_without_any_token_is_grey(loaded: Loaded) -> None:
     encoding = tokenizer.encode(video(4), None, count=4)
     decoded, _ = tokenizer.decode(encoding.tokens, torch.zeros_like(encoding.length), None, count=4)
     assert float(decoded.std()) < 0.2
+
+
+def test_what_stands_still_and_keeps_no_token_is_copied(loaded: Loaded) -> None:
+    """However many blocks go by: networks drift, if only a little, where nothing tells them better."""
+    shown, drifting = configured(loaded, still=True), configured(loaded, still=False)
+    first = shown.encode(video(4), None, count=4)
+    decoded, context = shown.decode(first.tokens, first.length.clamp_max(6), None, count=4)
+    nothing = torch.zeros_like(first.length)
+    after = context
+    for _ in range(3):
+        again, after = shown.decode(first.tokens, nothing, after, count=4)
+    assert torch.equal(again, decoded[:, -1:].expand_as(again))
+    assert not torch.equal(drifting.decode(first.tokens, nothing, context, count=4)[0], again)
+
+    # a cell that keeps a token, and one that moves, are not copied; the others are
+    moving = context._replace(velocity=context.velocity.clone())
+    moving.velocity[:, 1, 0, 0] = 2.0
+    nothing[:, 2, 3] = 1
+    changed = (
+        (shown.decode(first.tokens, nothing, moving, count=4)[0] != context.frame[:, None]).any(2).any(1)
+    )
+    cells = changed[0].unflatten(0, (3, 16)).unflatten(2, (4, 16)).any(3).any(1)
+    assert cells.nonzero().tolist() == [[0, 0], [2, 3]]
+
+
+def test_curves_know_what_is_copied(loaded: Loaded) -> None:
+    shown = configured(loaded, still=True)
+    first = shown.encode(video(4), None, count=4)
+    decoded, context = shown.decode(first.tokens, first.length, None, count=4)
+    block = (decoded[:, -1:] + 0.02 * video(4)).clamp(-1, 1)
+    encoding = shown.encode(block, context, count=4, price=1e9)  # no velocity is worth that
+    torch.testing.assert_close(encoding.curve[:, 0], cell_energy(block - decoded[:, -1:], 16))
