@@ -102,8 +102,8 @@ def test_values_are_within_the_vocabulary_and_velocities_come_first(loaded: Load
 
 
 def test_motion_is_followed(loaded: Loaded) -> None:
-    """A picture that glides costs far less to predict than one that is replaced."""
-    tokenizer = loaded.tokenizer
+    """A picture that glides costs far less to predict than one that is replaced, each cell by its own velocity."""
+    tokenizer = configured(loaded, leaders=False)  # test_tok_leaders.py has those
     noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     picture = torch.nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
     glide = torch.stack([picture.roll(4 * t, -1) for t in range(1, 5)], 1)
