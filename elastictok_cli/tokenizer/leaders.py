@@ -97,6 +97,10 @@ def choose(
     leading = torch.zeros(height, width, dtype=torch.int64, device=found.device)
     error, velocity = errors.inherited, inherited
     cost = float(costs(error, errors.found, toll, least).sum())
+    moving = (inherited != 0).any(0)
+    scopes = (
+        SCOPES if bool(moving.any()) and not bool(moving.all()) else (EVERYTHING,)
+    )  # else they are the same
     for _ in range(_LEADERS):
         sending = sends(error, errors.found, toll, least) & (leading == 0)
         places = _candidates(found - velocity, sending, (error - errors.found).clamp_max(_CLEAR * toll))
@@ -104,7 +108,7 @@ def choose(
             break
         tries = []
         for row, column in places:
-            for scope in SCOPES:
+            for scope in scopes:
                 more = leading.clone()
                 more[row, column] = 1 + scope
                 tries.append(more)
