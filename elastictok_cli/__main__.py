@@ -4,8 +4,9 @@ import os
 import sys
 
 # How long threads of torch on the CPU (GNU OpenMP) wait for work before they sleep. Its own 300,000 rounds make the
-# program several times slower where other programs want the cores; far fewer, where they do not.
-_SPINS = "50000"
+# program several times slower where other programs want the cores (benchmarks/contention.py). It takes 1,000 itself
+# where there are more threads than cores.
+_SPINS = "1000"
 
 
 def run() -> None:
