@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elastictok_cli.tokenizer import classes, fill, fsq, leaders, motion, winograd
+from elastictok_cli.tokenizer import classes, fill, fsq, global_motion, leaders, motion, winograd
 from elastictok_cli.tokenizer.allocation import Filled
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
 
@@ -48,7 +48,8 @@ _NEGLIGIBLE = 0.15  # share of the target below which a cell's error is left alo
 _COARSE = 4  # pixels in one where smooth pictures are compared
 _LESS = 0.9  # share of its error that a cell may at most have left with a velocity, to send it
 _FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
-_NEVER = 1e9  # squared error of a cell that leads, were it not to: more than any can have
+_NEVER = 1e9  # squared error of a cell that speaks for others, were it not to: more than any can have
+_DOUBTFUL = 0.03  # bits by which global motion must lower errors of cells to be considered
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 
 
@@ -72,6 +73,7 @@ class DefaultConfig:
     )
 
     leaders: bool = False  # cells that send a velocity may say how it changes in others
+    global_motion: bool = False  # one of them may say how everything moves, frame by frame; wants leaders
     still: bool = (
         False  # cells that stand still and keep no token are copied, whatever the networks make of them
     )
@@ -80,6 +82,8 @@ class DefaultConfig:
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"unknown interpolation {self.interpolation!r}")
+        if self.global_motion and not (self.leaders and math.prod(self.levels) >= global_motion.CODES):
+            raise ValueError(f"global motion wants leaders, and {global_motion.CODES:,} codes")
 
     @property
     def classes(self) -> int:
@@ -151,13 +155,19 @@ class DefaultModel(nn.Module):
 
     # Each step below is a plain function of tensors, so that training, encoding and decoding share it.
 
-    def moved(self, context: Context, velocity: torch.Tensor, count: int) -> torch.Tensor:
-        """Step 1: the last frame along the velocities. Returns (B, 4, 3, H, W).
+    def moved(
+        self, context: Context, velocity: torch.Tensor, count: int, path: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Step 1: the last frame along the velocities, and along a path (B, count, 2) in pixels that everything takes
+        besides. Returns (B, 4, 3, H, W).
 
         Of a short block only `count` frames are real; motion stops there, as its padding repeats the last one.
         """
         still = context.frame[:, None].expand(-1, self.config.frames, -1, -1, -1)
-        return self.moved_again(still, torch.zeros_like(velocity), context, velocity, count)
+        if path is None:
+            return self.moved_again(still, torch.zeros_like(velocity), context, velocity, count)
+        nothing = torch.full_like(velocity, torch.nan)  # no cell stays where it was
+        return self.moved_again(still, nothing, context, velocity, count, path)
 
     def moved_again(
         self,
@@ -166,28 +176,38 @@ class DefaultModel(nn.Module):
         context: Context,
         velocity: torch.Tensor,  # (B, 2, h, w)
         count: int,
+        path: torch.Tensor | None = None,  # (B, count, 2), the same
     ) -> torch.Tensor:
         """What `moved` gives, knowing what it gave for the velocities `before`: cells that keep theirs are copied."""
         c = self.config
         times = torch.arange(1, count + 1, device=velocity.device)
         cells = motion.Cells.of((velocity != before).any(1))
         if len(cells) > _MOST * velocity[0, 0].numel():
-            out = motion.warp(context.frame, velocity, times, c.interpolation)
+            out = motion.warp(context.frame, velocity, times, c.interpolation, path)
         else:
             out = moved[:, :count].clone(memory_format=torch.contiguous_format)
             if len(cells):
                 wanted = cells.take(velocity).unsqueeze(2)
-                patches = motion.warp_cells(context.frame, wanted, cells, c.cell, times, c.interpolation)
+                patches = motion.warp_cells(
+                    context.frame, wanted, cells, c.cell, times, c.interpolation, path
+                )
                 cells.put_patches(out, patches[:, :, 0])
         return torch.cat([out, out[:, -1:].expand(-1, c.frames - count, -1, -1, -1)], 1)
 
     def predict(
-        self, moved: torch.Tensor, context: Context, velocity: torch.Tensor, count: int
+        self,
+        moved: torch.Tensor,
+        context: Context,
+        velocity: torch.Tensor,
+        count: int,
+        path: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Step 2: refined prediction (B, 4, 3, H, W) and its features (B, width, H/8, W/8)."""
         # features are about the block before: carry them to the middle of this one
-        middle = torch.tensor([(count + 1) // 2], device=velocity.device)
-        carried = motion.warp(context.features, velocity / 8, middle)[:, 0]
+        middle = (count + 1) // 2
+        times = torch.tensor([middle], device=velocity.device)
+        there = None if path is None else path[:, middle - 1 : middle] / 8
+        carried = motion.warp(context.features, velocity / 8, times, path=there)[:, 0]
         x = pointwise(self.predict_in, to_eighth(moved), carried)
         x = self.predict_trunk(x)
         return moved + from_eighth(pointwise(self.predict_out, x), self.config.frames), x
@@ -227,14 +247,14 @@ class DefaultModel(nn.Module):
         self,
         decoded: torch.Tensor,  # (B, 4, 3, H, W)
         last: torch.Tensor,  # (B, 3, H, W)
-        velocity: torch.Tensor,  # (B, 2, h, w)
+        still: torch.Tensor,  # (B, h, w) bool: cells that do not move
         keep: torch.Tensor,  # (B, h, w) tokens kept, a velocity among them
     ) -> torch.Tensor:
         """Decoded frames in which cells that keep no token and do not move show what they showed before."""
         if not self.config.still:
             return decoded
         side = self.config.cell
-        copied = (keep == 0) & (velocity == 0).all(1)
+        copied = (keep == 0) & still
         wide = copied.repeat_interleave(side, -2).repeat_interleave(side, -1)[:, None, None]
         return torch.where(wide, last[:, None], decoded)
 
@@ -559,6 +579,21 @@ class Motion(NamedTuple):
     lasting: torch.Tensor  # (B, 2, h, w) with which the next block begins
     moved: torch.Tensor  # (B, 4, 3, H, W)
     followed: torch.Tensor  # (B, h, w) squared error of cells if they send none
+    cost: torch.Tensor  # (B,) what all of it is expected to cost, as squared error
+    telling: torch.Tensor  # (B, h, w) bool: the cell that sends, and says global motion
+    path: torch.Tensor | None = None  # (B, count, 2) global motion in pixels, None where there is none at all
+    codes: torch.Tensor | None = None  # (B, count) int64 that say it
+
+    @property
+    def still(self) -> torch.Tensor:
+        """(B, h, w) bool: cells that do not move."""
+        return stands_still(self.velocity, self.path)
+
+
+def stands_still(velocity: torch.Tensor, path: torch.Tensor | None) -> torch.Tensor:
+    """(B, h, w) bool: cells whose velocity (B, 2, h, w) is zero, in pictures without global motion (B, T, 2)."""
+    still = (velocity == 0).all(1)
+    return still if path is None else still & (path == 0).all(2).all(1).view(-1, 1, 1)
 
 
 def choose_motion(
@@ -569,49 +604,146 @@ def choose_motion(
     count: int,
     lead: bool = True,
 ) -> Motion:
-    """Search velocities and decide which cells send one, and which of them lead where `lead` and the model allow it.
+    """Search velocities and decide which cells send one; where `lead` and the model allow it, also which of them
+    lead, and whether one says global motion.
 
     A cell sends its velocity when that lowers its prediction error by more than `threshold` (MSE, a float or (B, 1,
     1)) and by a tenth.
     """
-    cell = model.config.cell
-    inherited = context.velocity
-    moved = model.moved(context, inherited, count)
-    error = cell_energy(frames - moved, cell)
-    pixels = 3 * model.config.frames * cell**2
-    wanted = error > threshold * pixels  # a velocity could gain nothing elsewhere
-    leading = torch.zeros_like(error, dtype=torch.int64)
-    if not bool(wanted.any()):
-        return Motion(inherited, wanted, leading, inherited, moved, error)
-    found = motion.search(context.frame, frames[:, :count], inherited, cell, wanted, _BIT * threshold)
-    found_moved = model.moved_again(moved, inherited, context, found, count)
-    found_error = cell_energy(frames - found_moved, cell)
-    followed = leaders.Followed(inherited, inherited)
-    if lead and model.config.leaders:
-        toll = (torch.as_tensor(threshold, device=error.device) * pixels).expand_as(error[:, :1, :1])
-        each = []
-        for n in range(len(frames)):
-            one = slice(n, n + 1)
-            errors = motion.luma_errors(
-                context.frame[one], frames[one, :count], cell, model.config.interpolation
-            )
-            estimate = leaders.estimator(errors, inherited[n], error[n], pixels)
-            tried = leaders.Tried(error[n], found_error[n])
-            each.append(leaders.choose(inherited[n], found[n], tried, float(toll[n]), _LESS, estimate))
-        leading = torch.stack(each)
-        followed = leaders.follow(inherited, found, leading)
-        moved = model.moved_again(moved, inherited, context, followed.velocity, count)
-        error = cell_energy(frames - moved, cell)
-    sent = leaders.sends(error, found_error, threshold * pixels, _LESS) | (leading > 0)
-    wide = sent.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[:, None, None]
-    return Motion(
-        torch.where(sent.unsqueeze(1), found, followed.velocity),
-        sent,
-        leading,
-        torch.where((sent & (leading == 0)).unsqueeze(1), found, followed.lasting),
-        torch.where(wide, found_moved, moved),
-        error,
+    search = _MotionSearch(model, frames, context, threshold, count, lead)
+    most = int(search.wanting.flatten(1).sum(1).max())
+    if not (lead and model.config.global_motion) or most <= count + 1:  # that many tokens it takes
+        return search.find()
+    path, gain = global_motion.estimate(
+        context.frame, frames[:, :count], context.velocity, model.config.cell, threshold
     )
+    codes, path = global_motion.to_codes(path)
+    gain = gain.masked_fill((path == 0).all(2).all(1), 0.0)
+    if bool((gain < _DOUBTFUL).all()):
+        return search.find()
+    shaken = search.find(path, codes)
+    plain = search.find()
+    better = (gain >= _DOUBTFUL) & (shaken.cost < plain.cost)
+    if not bool(better.any()):
+        return plain
+    if bool(better.all()):
+        return shaken
+    nowhere = torch.full_like(codes, global_motion.NOWHERE)
+    other = plain._replace(path=torch.zeros_like(path), codes=nowhere)
+    return Motion(*(_where(better, a, b) for a, b in zip(shaken, other, strict=True)))
+
+
+def _where(pick: torch.Tensor, one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor:
+    """Of each item of a batch one or the other; pick: (B,) bool."""
+    assert one is not None
+    assert other is not None
+    return torch.where(pick.view(-1, *(1,) * (one.ndim - 1)), one, other)
+
+
+class _MotionSearch:
+    """How cells of some pictures may move, all of them along a path or not."""
+
+    def __init__(
+        self,
+        model: DefaultModel,
+        frames: torch.Tensor,  # (B, 4, 3, H, W)
+        context: Context,
+        threshold: torch.Tensor | float,  # MSE
+        count: int,
+        lead: bool,
+    ) -> None:
+        self.model, self.frames, self.context, self.count = model, frames, context, count
+        self.threshold = torch.as_tensor(threshold, device=frames.device).view(-1, 1, 1)
+        self.pixels = 3 * model.config.frames * model.config.cell**2
+        self.lead = lead and model.config.leaders
+        self.inherited = model.moved(context, context.velocity, count)
+        self.error = self._errors(self.inherited)
+        self.toll = (self.threshold * self.pixels).expand_as(self.error[:, :1, :1])  # (B, 1, 1)
+        self.wanting = self.error > self.toll  # a velocity could gain nothing elsewhere
+
+    def find(self, path: torch.Tensor | None = None, codes: torch.Tensor | None = None) -> Motion:
+        """What is cheapest along a path (B, count, 2), which `codes` say."""
+        model, context, count = self.model, self.context, self.count
+        inherited, moved, error, wanting = context.velocity, self.inherited, self.error, self.wanting
+        if path is not None:
+            moved = model.moved(context, inherited, count, path)
+            error = self._errors(moved)
+            wanting = error > self.toll
+        leading = torch.zeros_like(error, dtype=torch.int64)
+        telling = torch.zeros_like(wanting)
+        if path is None and not bool(wanting.any()):
+            cost = _expected(error, self.toll).sum((1, 2))
+            return Motion(inherited, telling, leading, inherited, moved, error, cost, telling)
+        cell = model.config.cell
+        found = inherited
+        if bool(wanting.any()):
+            price = _BIT * self.threshold
+            real = self.frames[:, :count]
+            found = motion.search(context.frame, real, inherited, cell, wanting, price, path)
+        else:
+            found = motion.in_table(inherited)
+        found_moved = model.moved_again(moved, inherited, context, found, count, path)
+        found_error = self._errors(found_moved)
+        followed = leaders.Followed(inherited, inherited)
+        if self.lead:
+            leading = self._leading(found, error, found_error, path)
+            followed = leaders.follow(inherited, found, leading)
+            moved = model.moved_again(moved, inherited, context, followed.velocity, count, path)
+            error = self._errors(moved)
+        sent = leaders.sends(error, found_error, self.toll, _LESS) | (leading > 0)
+        if path is not None:
+            telling = _first_best(sent, leading == 0)
+            sent = sent | telling
+        wide = sent.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[:, None, None]
+        tokens = sent.sum((1, 2)) + (leading > 0).sum((1, 2)) + telling.sum((1, 2)) * (count + 1)
+        cost = _expected(torch.where(sent, found_error, error), self.toll).sum((1, 2))
+        cost = cost + self.toll.flatten() * tokens
+        if path is not None:
+            cost = cost.masked_fill(~telling.flatten(1).any(1), torch.inf)  # nobody can say it
+        return Motion(
+            torch.where(sent.unsqueeze(1), found, followed.velocity),
+            sent,
+            leading,
+            torch.where((sent & (leading == 0)).unsqueeze(1), found, followed.lasting),
+            torch.where(wide, found_moved, moved),
+            error,
+            cost,
+            telling,
+            path,
+            codes,
+        )
+
+    def _leading(
+        self, found: torch.Tensor, error: torch.Tensor, found_error: torch.Tensor, path: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Who leads, (B, h, w) int64."""
+        c, each = self.model.config, []
+        for n, inherited in enumerate(self.context.velocity):
+            one = slice(n, n + 1)
+            along = None if path is None else path[one]
+            errors = motion.luma_errors(
+                self.context.frame[one], self.frames[one, : self.count], c.cell, c.interpolation, along
+            )
+            estimate = leaders.estimator(errors, inherited, error[n], self.pixels)
+            tried = leaders.Tried(error[n], found_error[n])
+            each.append(leaders.choose(inherited, found[n], tried, float(self.toll[n]), _LESS, estimate))
+        return torch.stack(each)
+
+    def _errors(self, moved: torch.Tensor) -> torch.Tensor:
+        return cell_energy(self.frames - moved, self.model.config.cell)
+
+
+def _expected(error: torch.Tensor, toll: torch.Tensor) -> torch.Tensor:
+    """What cells' squared errors are expected to cost in the end: tokens, each worth `toll`, go with the logarithm of
+    what is much."""
+    return torch.where(error < toll, error, toll * (1 + torch.log((error / toll).clamp_min(1))))
+
+
+def _first_best(good: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
+    """In each picture (B, h, w) one cell, a good one if there is any, of those that are possible."""
+    rank = (possible.int() + (possible & good).int()).flatten(1)
+    best = F.one_hot(rank.argmax(1), rank.shape[1]).bool()
+    return best.view_as(good) & possible
 
 
 class Predicted(NamedTuple):
@@ -620,6 +752,7 @@ class Predicted(NamedTuple):
     context: Context
     frames: int
     velocity: torch.Tensor
+    path: torch.Tensor | None
     answer: tuple[torch.Tensor, torch.Tensor]
 
 
@@ -657,7 +790,8 @@ class DefaultTokenizer:
 
     A cell's sequence is: its velocity, where one is sent (values from 64,000 on), and the scope in which that leads,
     where it does (values behind the gains); else its gain, where one is needed (values behind the velocities); then
-    FSQ codes.
+    FSQ codes. The cell that says global motion sends a velocity and a mark (behind the scopes), then for
+    each frame of the block a code of `global_motion`, then FSQ codes.
     """
 
     def __init__(self, model: DefaultModel) -> None:
@@ -673,9 +807,9 @@ class DefaultTokenizer:
             name=c.name,
             frames=c.frames,
             cell=(c.cell, c.cell),
-            tokens_per_cell=c.residual_tokens + 2 + c.leaders,
+            tokens_per_cell=c.residual_tokens + 2 + c.leaders + c.frames * c.global_motion,
             levels=c.levels,
-            vocabulary=self.first_scope + (len(leaders.SCOPES) if c.leaders else 0),
+            vocabulary=self.first_scope + len(leaders.SCOPES) * c.leaders + c.global_motion,
             nested=True,
         )
 
@@ -702,14 +836,16 @@ class DefaultTokenizer:
             prediction = m.key_mean.view(1, 1, 3, 1, 1).expand_as(frames)
         else:
             threshold = 0.5 * target if price is None else price / m.basis.shape[-1]
-            # one that leads must keep two tokens, which only lengths of its own let it
+            # one that leads must keep two tokens, one that says global motion more: only lengths of their own let them
             found = choose_motion(m, frames, context, threshold, count, lead=not complete)
-            prediction, _ = self._predict(context, found.velocity, count, found.moved)
+            prediction, _ = self._predict(context, found.velocity, count, found.moved, found.path)
         residual = frames - prediction
         energy = cell_energy(residual, c.cell).unsqueeze(1)  # (B, 1, h, w)
         kind = KEY if context is None else INTER
         # a sequence begins with two values that are no codes at most
-        steady = torch.zeros_like(energy) > 0 if context is None else found.leading.unsqueeze(1) > 0
+        steady = torch.zeros_like(energy) > 0
+        if context is not None:
+            steady = ((found.leading > 0) | found.telling).unsqueeze(1)
         coded = self._code(residual, energy, m.prior(context, grid, batch), steady, kind, target, complete)
         tokens, curve = coded.codes, torch.cat([energy, coded.after], 1)
         length, gain = coded.length[:, 0], coded.gain[:, 0]
@@ -722,14 +858,19 @@ class DefaultTokenizer:
             tokens, curve, length = _put_first(nothing, gain, energy, (tokens, curve, length))
             return Encoding(tokens, length, curve, filled)
         if c.still:
-            copied = ~found.sent & (found.velocity == 0).all(1)
+            copied = ~found.sent & found.still
             curve[:, 0] = torch.where(copied, found.followed, curve[:, 0])
         before = found.followed.unsqueeze(1)
         if c.leaders:
-            leads = found.leading > 0
-            before = before.masked_fill(leads.unsqueeze(1), _NEVER)
-            scope = self.first_scope + found.leading - 1
-            tokens, curve, length = _put_first(leads, scope, before, (tokens, curve, length))
+            before = before.masked_fill(steady, _NEVER)
+            if c.global_motion:
+                for at in reversed(range(c.frames)):
+                    here, code = found.telling & (at < count), torch.zeros_like(gain)
+                    if found.codes is not None and at < count:
+                        code = found.codes[:, at].view(-1, 1, 1).expand_as(gain)
+                    tokens, curve, length = _put_first(here, code, before, (tokens, curve, length))
+            mark = self.first_scope + torch.where(found.telling, len(leaders.SCOPES), found.leading - 1)
+            tokens, curve, length = _put_first(steady[:, 0], mark, before, (tokens, curve, length))
         vector = self.codes + motion.velocity_to_index(found.velocity)
         tokens, curve, length = _put_first(found.sent, vector, before, (tokens, curve, length))
         return Encoding(tokens, length, curve)
@@ -834,18 +975,23 @@ class DefaultTokenizer:
         return Residual(codes, after, gain, length)
 
     def _predict(
-        self, context: Context, velocity: torch.Tensor, count: int, moved: torch.Tensor | None = None
+        self,
+        context: Context,
+        velocity: torch.Tensor,
+        count: int,
+        moved: torch.Tensor | None = None,
+        path: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`DefaultModel.predict`, remembering the last answers: an encoder asks the same several times."""
         known = self._predictions = [p for p in self._predictions if p.context is context]
         for p in known:
-            if p.frames == count and torch.equal(p.velocity, velocity):
+            if p.frames == count and torch.equal(p.velocity, velocity) and _same(p.path, path):
                 return p.answer
         if moved is None:
-            moved = self.model.moved(context, velocity, count)
-        answer = self.model.predict(moved, context, velocity, count)
+            moved = self.model.moved(context, velocity, count, path)
+        answer = self.model.predict(moved, context, velocity, count, path)
         del known[max(1, _REMEMBERED // answer[0].numel()) - 1 :]
-        known.insert(0, Predicted(context, count, velocity, answer))
+        known.insert(0, Predicted(context, count, velocity, path, answer))
         return answer
 
     @torch.inference_mode()
@@ -858,9 +1004,21 @@ class DefaultTokenizer:
         moving = (tokens[:, 0] >= self.codes) & (tokens[:, 0] < self.first_gain) & (keep > 0)
         vector = (tokens[:, 0] - self.codes).clamp(0, motion.VELOCITIES - 1)
         tokens, kept = _drop_first(moving, tokens, keep)
-        leads = moving & (tokens[:, 0] >= self.first_scope) & (kept > 0) & c.leaders
+        marked = moving & (tokens[:, 0] >= self.first_scope) & (kept > 0) & c.leaders
+        telling = marked & (tokens[:, 0] == self.first_scope + len(leaders.SCOPES)) & c.global_motion
+        leads = marked & ~telling
         leading = torch.where(leads, 1 + tokens[:, 0] - self.first_scope, 0)
-        tokens, kept = _drop_first(leads, tokens, kept)
+        tokens, kept = _drop_first(marked, tokens, kept)
+        path = None
+        if bool(telling.any()):
+            whole, path_codes = telling & (kept >= count), []  # what is cut short says nothing
+            for _ in range(count):
+                here = torch.where(whole, tokens[:, 0].clamp(0, global_motion.CODES - 1), -1)
+                path_codes.append(here.flatten(1).amax(1))
+                tokens, kept = _drop_first(telling, tokens, kept)
+            said = torch.stack(path_codes, 1)
+            path = global_motion.from_codes(torch.where(said < 0, global_motion.NOWHERE, said))
+            kept = kept.clamp_min(0)
         gained = (tokens[:, 0] >= self.first_gain) & (kept > 0)
         factor = tokens.new_tensor(GAINS, dtype=torch.float32)[
             (tokens[:, 0] - self.first_gain).clamp(0, len(GAINS) - 1)
@@ -882,7 +1040,7 @@ class DefaultTokenizer:
             followed = leaders.follow(context.velocity, own, leading)
             velocity = torch.where(moving.unsqueeze(1), own, followed.velocity)
             lasting = torch.where((moving & ~leads).unsqueeze(1), own, followed.lasting)
-            prediction, features = self._predict(context, velocity, count)
+            prediction, features = self._predict(context, velocity, count, path=path)
         coefficients = prediction.new_zeros(batch, c.coefficients, rows, cols)
         told = Picked(kept > 0)
         if told.count:
@@ -894,7 +1052,7 @@ class DefaultTokenizer:
             coefficients = told.put(coefficients, torch.cat(some, -1))
         decoded, left = m.refine(prediction, features, coefficients, kept, kind)
         if context is not None:
-            decoded = m.stand_still(decoded, context.frame, velocity, keep)
+            decoded = m.stand_still(decoded, context.frame, stands_still(velocity, path), keep)
         decoded = decoded.clamp(-1, 1)
         return decoded, Context(decoded[:, -1], left, lasting)
 
@@ -912,6 +1070,12 @@ class DefaultTokenizer:
         most = int(length.max())
         changes = quantizer(prior, kind, cell_class, digits=digits, gain=gain, most=most).changes
         return quantizer.assemble(changes, length[:, 0], kind, cell_class)
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return (one is None and other is None) or (
+        one is not None and other is not None and torch.equal(one, other)
+    )
 
 
 def _cost(after: torch.Tensor, allowed: float) -> torch.Tensor:

@@ -36,18 +36,31 @@ def index_to_velocity(index: torch.Tensor) -> torch.Tensor:
     return torch.stack([table[index // len(SPEEDS)], table[index % len(SPEEDS)]], 1)
 
 
+def in_table(velocity: torch.Tensor) -> torch.Tensor:
+    """The table velocities nearest to others. velocity: (B, 2, h, w) pixels per frame, as is what it returns."""
+    table = speeds(velocity.device)
+    return table[_nearest(velocity, table)]
+
+
 def warp(
-    picture: torch.Tensor, velocity: torch.Tensor, times: torch.Tensor, mode: str = "bilinear"
+    picture: torch.Tensor,
+    velocity: torch.Tensor,
+    times: torch.Tensor,
+    mode: str = "bilinear",
+    path: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Move a picture along per-cell velocities, edges repeated. `mode`: bilinear, or bicubic (sharper, may overshoot).
 
     picture: (B, C, H, W); velocity: (B, 2, h, w) in pixels of `picture` per frame, one per cell of
-    (H / h) x (W / w) pixels; times: (T,) frames ahead. Returns (B, T, C, H, W).
+    (H / h) x (W / w) pixels; times: (T,) frames ahead; path: (B, T, 2) how far everything has moved besides, in
+    pixels of `picture`. Returns (B, T, C, H, W).
     """
     batch, channels, height, width = picture.shape
     rows, cols = velocity.shape[-2:]
     shape = (batch, len(times), rows, height // rows, cols, width // cols)
     shift = times.view(1, -1, 1, 1, 1).float() * velocity[:, None]  # (B, T, 2, h, w)
+    if path is not None:
+        shift = shift + path[..., None, None]
     # rows move alike within a row of a cell, columns within a column: far fewer numbers than there are pixels
     at_y = _between(_pixels(height, picture).view(rows, -1, 1) - shift[:, :, 0, :, None], height)
     at_x = _between(_pixels(width, picture).view(cols, -1) - shift[:, :, 1, :, :, None], width)
@@ -103,6 +116,7 @@ def warp_cells(
     cell: int,
     times: torch.Tensor,
     mode: str = "bilinear",
+    path: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What `warp` gives for some cells.
 
@@ -110,6 +124,8 @@ def warp_cells(
     """
     batch, channels, height, width = picture.shape
     shift = times.view(-1, 1).float() * velocity[..., None, :]  # (B, M, N, T, 2)
+    if path is not None:
+        shift = shift + path[:, None, None]
     y = (cells.row * cell).view(batch, -1, 1, 1, 1) + _pixels(cell, picture)
     x = (cells.col * cell).view(batch, -1, 1, 1, 1) + _pixels(cell, picture)
     at_y = _between(y - shift[..., :1], height)  # (B, M, N, T, cell)
@@ -128,6 +144,7 @@ def search(
     cell: int,
     wanted: torch.Tensor | None = None,
     price: torch.Tensor | float = 0.0,
+    path: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The table velocity per cell that best predicts `frames` (B, T, 3, H, W) from `last` (B, 3, H, W).
 
@@ -137,23 +154,28 @@ def search(
     (B, 2, h, w), the coarse winner and its neighbours') and three rounds of refinement at half resolution against
     every frame.
     At last cells take over a neighbour's velocity where that costs them less than the bits that being like their
-    neighbours saves, at `price` a bit (MSE, a float or (B, 1, 1)). Returns (B, 2, h, w) float32.
+    neighbours saves, at `price` a bit (MSE, a float or (B, 1, 1)). Everything moves along `path` (B, T, 2) besides.
+    Returns (B, 2, h, w) float32.
     """
     height, width = frames.shape[-2:]
     grid = (height // cell, width // cell)
     table = speeds(frames.device)
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
-    last_half = F.avg_pool2d(_luma(last), 2)  # (B, 1, H/2, W/2)
-    frames_half = F.avg_pool2d(_luma(frames.flatten(0, 1)), 2)
+    last_half = F.avg_pool2d(luma(last), 2)  # (B, 1, H/2, W/2)
+    frames_half = F.avg_pool2d(luma(frames.flatten(0, 1)), 2)
     frames_half = frames_half.view(*frames.shape[:2], *frames_half.shape[1:])  # (B, T, 1, H/2, W/2)
-    inherited = table[_nearest(inherited, table)]
+    inherited = in_table(inherited)
     if frames.shape[1] > 1:
         coarse = _full_search(F.avg_pool2d(last_half, 2), F.avg_pool2d(frames_half[:, 1], 2), grid)
     else:
         coarse = _full_search(last_half, frames_half[:, 0], grid)
+    half = None
+    if path is not None:
+        half, seen = path / 2, min(2, frames.shape[1])
+        coarse = coarse - path[:, seen - 1, :, None, None] / seen
 
     def cost(candidates: torch.Tensor, cells: Cells) -> torch.Tensor:  # (B, M, N, 2) -> (B, M, N)
-        moved = warp_cells(last_half, candidates / 2, cells, cell // 2, times)
+        moved = warp_cells(last_half, candidates / 2, cells, cell // 2, times, path=half)
         error = (moved - cells.patches(frames_half, cell // 2)[:, :, None]).flatten(3).square().mean(3)
         return error + 1e-6 * candidates.abs().sum(3)  # the slowest where it makes no difference
 
@@ -164,7 +186,7 @@ def search(
     candidates = torch.stack([cells.take(c) for c in (torch.zeros_like(coarse), inherited, *around)], 2)
     best, least = _pick(candidates, cost(candidates, cells))
     cells.put(found, best)
-    ring = torch.tensor(_RING, device=frames.device)
+    ring = torch.tensor(RING, device=frames.device)
     for stride in (3, 1, 1):
         nearby = _nearest(best, table).unsqueeze(2) + ring * stride  # (B, M, 8, 2)
         candidates = table[nearby.clamp(0, len(table) - 1)]
@@ -195,12 +217,12 @@ def search(
 
 
 def luma_errors(
-    last: torch.Tensor, frames: torch.Tensor, cell: int, mode: str
+    last: torch.Tensor, frames: torch.Tensor, cell: int, mode: str, path: torch.Tensor | None = None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Of one picture (1, 3, H, W) and frames (1, T, 3, H, W) after it: a function from velocities (N, 2, h, w) to
-    mean squared errors (N, h, w) of luma moved along them. `mode` as in `warp`."""
-    before = _luma(last)
-    after = _luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
+    mean squared errors (N, h, w) of luma moved along them. `mode` and `path` as in `warp`."""
+    before = luma(last)
+    after = luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
     grid = (frames.shape[3] // cell, frames.shape[4] // cell)
     cells = Cells.of(torch.ones(1, *grid, dtype=torch.bool, device=frames.device))
@@ -208,7 +230,7 @@ def luma_errors(
 
     def errors(velocity: torch.Tensor) -> torch.Tensor:
         tries = velocity.flatten(2).permute(2, 0, 1)[None]  # (1, M, N, 2)
-        moved = warp_cells(before, tries, cells, cell, times, mode)
+        moved = warp_cells(before, tries, cells, cell, times, mode, path)
         return (moved - wanted).flatten(3).square().mean(3)[0].t().reshape(-1, *grid)
 
     return errors
@@ -219,11 +241,16 @@ def shifts(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int] | torc
 
     last, later: (B, 3, H / 4, W / 4), two frames apart, at a quarter of the size. Even numbers of up to 24 pixels.
     """
-    return _full_search(_luma(last), _luma(later), (grid[0], grid[1]))
+    return _full_search(luma(last), luma(later), (grid[0], grid[1]))
+
+
+def steps(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int] | torch.Size) -> torch.Tensor:
+    """As `shifts`, of frames one apart and given as luma (B, 1, H / 4, W / 4): multiples of 4 up to 48 pixels."""
+    return 2 * _full_search(last, later, (grid[0], grid[1]))
 
 
 _CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-_RING = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
+RING = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
 
 
 def _nearest(speed: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -252,7 +279,8 @@ def _by_cell(frames: torch.Tensor, cell: int) -> torch.Tensor:
     return split.permute(0, 3, 5, 1, 2, 4, 6)
 
 
-def _luma(rgb: torch.Tensor) -> torch.Tensor:
+def luma(rgb: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) to (B, 1, H, W), by the weights of ITU-R BT.601."""
     weights = rgb.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
     return (rgb * weights).sum(1, keepdim=True)
 

@@ -65,7 +65,7 @@ def rollout(
                 threshold = 0.5 * target.view(-1, 1, 1)
                 found = choose_motion(model, block, context, threshold, count)
             sent, lasting = found.sent, found.lasting
-            prediction, features = model.predict(found.moved, context, found.velocity, count)
+            prediction, features = model.predict(found.moved, context, found.velocity, count, found.path)
         residual = block - prediction
         prior = model.prior(context, grid, block.shape[0])
         wanted = project(to_cells(residual, c.cell), model.basis[kind])
@@ -84,7 +84,7 @@ def rollout(
         coefficients = model.quantizer.assemble(coded.changes, keep, kind, cell_class)
         decoded, left = model.refine(prediction, features, coefficients, keep, kind)
         if context is not None:
-            decoded = model.stand_still(decoded, context.frame, found.velocity, keep + sent)
+            decoded = model.stand_still(decoded, context.frame, found.still, keep + sent)
         mse = (decoded - block).square().mean((1, 2, 3, 4))
         # the basis is orthonormal: what the coefficients miss, and what lies outside them
         linear = cell_energy(residual, c.cell) - wanted.square().sum(1)  # with a gradient, unlike `energy`
