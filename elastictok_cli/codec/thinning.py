@@ -12,8 +12,9 @@ dropping every token above one level:
   show too. So its tokens weigh more, by a power of the number of frames from it to the end of its segment.
 
 A velocity or gain at the head of a sequence (values that are no FSQ codes) steers all the codes behind it and goes
-last. An ordered dither over the grid decides between cells that are alike, so that any number of tokens can be kept
-and no corner of the picture pays first. `benchmarks/thin.py` measures these choices against others.
+last; so does what says how everything moves, which is a mark and a code for each frame. An ordered dither over the
+grid decides between cells that are alike, so that any number of tokens can be kept and no corner of the picture pays
+first. `benchmarks/thin.py` measures these choices against others.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from formats import Block, Header, pack_tokens, unpack_tokens
 
 CELL_POWER = 0.75  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
 FRAME_POWER = 1.25  # how the worth of a block's tokens grows with the frames that depend on it
-_MOST_STEERING = 2
+_MOST_STEERING = 2  # values that are no codes
+_GLOBAL_MOTION = (
+    1526  # which of these, counted from the codes on, is a mark that as many codes as there are frames follow
+)
 _STEERING_DEPTH = 1 / 64  # of velocity and gain: before any first code (1/32 to 1 by dither)
 _DITHERS = 16
 _PER_OCTAVE = 1024  # levels; one is 0.07 % of a token's depth
@@ -91,7 +95,7 @@ class Levels:
             longest = keep
             steering = _steering(block, self._codes, self._tokens_per_cell)
             dither = self._dither
-        sides = (int(longest.max()) + 1, _MOST_STEERING + 1, _DITHERS, int(keep.max()) + 1)
+        sides = (int(longest.max()) + 1, int(steering.max()) + 1, _DITHERS, int(keep.max()) + 1)
         key = np.ravel_multi_index((longest, steering, dither, keep), sides).ravel()
         kinds, of_cell, cells = np.unique(key, return_inverse=True, return_counts=True)
         longest, steering, dither, keep = np.unravel_index(kinds, sides)
@@ -104,7 +108,7 @@ class _Kinds:
 
     tokens: IntArray  # (n,) kept in each of these cells
     longest: IntArray  # (n,) the length that tokens are judged by: that of the cell, or of its block
-    steering: IntArray  # (n,) of them velocity and gain
+    steering: IntArray  # (n,) of them velocity, gain and what else steers
     dither: IntArray  # (n,) 0 to 15
     cells: IntArray  # (n,) how many
     of_cell: IntArray  # (rows * columns,) the kind of each cell
@@ -147,8 +151,9 @@ def level_for(counts: IntArray, tokens: int) -> int:
 
 
 def _steering(block: Block, codes: int, tokens_per_cell: int) -> IntArray:
-    """How many tokens at the head of each cell's sequence are no codes, (rows, columns), at most _MOST_STEERING."""
+    """How many tokens at the head of each cell's sequence steer the others, (rows, columns)."""
     count = np.zeros(block.keep.shape, np.int64)
+    marked = np.zeros(block.keep.shape, bool)
     first = 0
     for place in range(min(_MOST_STEERING, tokens_per_cell)):
         has = block.keep > place
@@ -158,8 +163,10 @@ def _steering(block: Block, codes: int, tokens_per_cell: int) -> IntArray:
         first += len(here)
         values = np.zeros(block.keep.shape, np.uint16)
         values[has] = here
-        count += (count == place) & has & (values >= codes)
-    return count
+        special = (count == place) & has & (values >= codes)
+        marked |= special & (values == codes + _GLOBAL_MOTION)
+        count += special
+    return np.where(marked, np.minimum(count + len(block.pts), block.keep), count)
 
 
 def _shifts(blocks: Sequence[Block]) -> list[int]:

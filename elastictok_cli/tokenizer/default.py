@@ -1016,9 +1016,10 @@ class DefaultTokenizer:
                 here = torch.where(whole, tokens[:, 0].clamp(0, global_motion.CODES - 1), -1)
                 path_codes.append(here.flatten(1).amax(1))
                 tokens, kept = _drop_first(telling, tokens, kept)
-            said = torch.stack(path_codes, 1)
-            path = global_motion.from_codes(torch.where(said < 0, global_motion.NOWHERE, said))
             kept = kept.clamp_min(0)
+            if bool(whole.any()):
+                said = torch.stack(path_codes, 1)
+                path = global_motion.from_codes(torch.where(said < 0, global_motion.NOWHERE, said))
         gained = (tokens[:, 0] >= self.first_gain) & (kept > 0)
         factor = tokens.new_tensor(GAINS, dtype=torch.float32)[
             (tokens[:, 0] - self.first_gain).clamp(0, len(GAINS) - 1)

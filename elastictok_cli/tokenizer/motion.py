@@ -16,6 +16,7 @@ import torch.nn.functional as F
 _POSITIVE = (0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24)
 SPEEDS = (*(-s for s in reversed(_POSITIVE)), 0.0, *_POSITIVE)
 VELOCITIES = len(SPEEDS) ** 2
+_EVERY = 2  # rows and columns of which one is looked at where many errors are compared
 _COARSE_REACH = 12  # small-picture pixels: +-24 pixels per frame
 
 
@@ -117,24 +118,27 @@ def warp_cells(
     times: torch.Tensor,
     mode: str = "bilinear",
     path: torch.Tensor | None = None,
+    every: int = 1,
 ) -> torch.Tensor:
     """What `warp` gives for some cells.
 
-    velocity: (B, M, N, 2), N tries for each. Returns (B, M, N, T, C, cell, cell).
+    velocity: (B, M, N, 2), N tries for each; `every`: only each n-th row and column of pixels. Returns (B, M, N, T, C,
+    cell, cell).
     """
     batch, channels, height, width = picture.shape
     shift = times.view(-1, 1).float() * velocity[..., None, :]  # (B, M, N, T, 2)
     if path is not None:
         shift = shift + path[:, None, None]
-    y = (cells.row * cell).view(batch, -1, 1, 1, 1) + _pixels(cell, picture)
-    x = (cells.col * cell).view(batch, -1, 1, 1, 1) + _pixels(cell, picture)
+    inside = _pixels(cell, picture)[::every]
+    y = (cells.row * cell).view(batch, -1, 1, 1, 1) + inside
+    x = (cells.col * cell).view(batch, -1, 1, 1, 1) + inside
     at_y = _between(y - shift[..., :1], height)  # (B, M, N, T, cell)
     at_x = _between(x - shift[..., 1:], width)
-    grid = picture.new_empty(*at_y.shape, cell, 2)
+    grid = picture.new_empty(*at_y.shape, len(inside), 2)
     grid[..., 0] = at_x[..., None, :]
     grid[..., 1] = at_y[..., None]
-    moved = _sample(picture, grid.view(batch, -1, cell, 2), mode)
-    return moved.view(batch, channels, *at_y.shape[1:], cell).movedim(1, 4)
+    moved = _sample(picture, grid.view(batch, -1, len(inside), 2), mode)
+    return moved.view(batch, channels, *at_y.shape[1:], len(inside)).movedim(1, 4)
 
 
 def search(
@@ -220,17 +224,18 @@ def luma_errors(
     last: torch.Tensor, frames: torch.Tensor, cell: int, mode: str, path: torch.Tensor | None = None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Of one picture (1, 3, H, W) and frames (1, T, 3, H, W) after it: a function from velocities (N, 2, h, w) to
-    mean squared errors (N, h, w) of luma moved along them. `mode` and `path` as in `warp`."""
+    mean squared errors (N, h, w) of luma moved along them, by a quarter of the pixels. `mode` and `path` as in
+    `warp`."""
     before = luma(last)
     after = luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
     grid = (frames.shape[3] // cell, frames.shape[4] // cell)
     cells = Cells.of(torch.ones(1, *grid, dtype=torch.bool, device=frames.device))
-    wanted = cells.patches(after, cell)[:, :, None]
+    wanted = cells.patches(after, cell)[:, :, None, ..., ::_EVERY, ::_EVERY]
 
     def errors(velocity: torch.Tensor) -> torch.Tensor:
         tries = velocity.flatten(2).permute(2, 0, 1)[None]  # (1, M, N, 2)
-        moved = warp_cells(before, tries, cells, cell, times, mode, path)
+        moved = warp_cells(before, tries, cells, cell, times, mode, path, _EVERY)
         return (moved - wanted).flatten(3).square().mean(3)[0].t().reshape(-1, *grid)
 
     return errors

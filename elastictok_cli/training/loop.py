@@ -60,7 +60,9 @@ class TrainOptions:
     init: Path | None = None  # start from this checkpoint instead of the KLT
     # of a new model; what DefaultConfig says by itself is what checkpoints mean that do not say it
     config: DefaultConfig = field(
-        default_factory=lambda: DefaultConfig(interpolation="bicubic", fill=True, leaders=True, still=True)
+        default_factory=lambda: DefaultConfig(
+            interpolation="bicubic", fill=True, leaders=True, global_motion=True, still=True
+        )
     )
     shard_bytes: int | None = None  # also write the state in pieces of this size
 

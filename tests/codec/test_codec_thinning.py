@@ -132,3 +132,18 @@ def test_one_length_stays_one_length() -> None:
     for before, after in zip(blocks, thinned(header, blocks, Level(level)), strict=True):
         assert 0 < after.keep.max() < before.keep.max()
         assert np.array_equal(after.keep, np.minimum(before.keep, after.keep.max()))
+
+
+def test_what_says_how_everything_moves_goes_last(segment: list[Block]) -> None:
+    """A velocity, a mark and a code for each of four frames: cut short, they say nothing."""
+    keep = np.full(_HEADER.grid, 12)
+    tokens = np.zeros((20, *_HEADER.grid), np.int64)
+    tokens[:2, 2, 3] = 64000, 65526
+    header = replace(_HEADER, model=replace(_MODEL, vocabulary=65527))
+    counts = Levels(header).count([_block(keep, tokens)])
+    level = level_for(counts, int(0.2 * keep.sum()))
+    left = thinned(header, [_block(keep, tokens)], Level(level))[0].keep
+    assert left[2, 3] >= 6
+    assert left.sum() <= 0.2 * keep.sum()
+    tokens[1, 2, 3] = 65525  # the mark of one that leads, behind which codes follow as usual
+    assert thinned(header, [_block(keep, tokens)], Level(level))[0].keep[2, 3] < 6
