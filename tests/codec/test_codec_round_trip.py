@@ -260,10 +260,11 @@ def test_motion_that_turns_within_a_block_is_coded_in_shorter_ones(
     small = torch.from_numpy(0.3 + 0.4 * rng.random((1, 3, 20, 20))).float()
     picture = torch.nn.functional.interpolate(small, (160, 160), mode="bicubic").clamp(0, 1)[0] * 255
     path = [0, 0, 0, 0, 2, 6, 9, 5, 1, 0, 4, 8, 6]
-    shaken = [
-        Frame(picture[:, 20:116, 20 + x : 116 + x].permute(1, 2, 0).numpy().astype(np.uint8), n, 1)
-        for n, x in enumerate(path)
-    ]
+    shaken = []
+    for n, x in enumerate(path):  # the halves go opposite ways, so that no motion of all does for both
+        upper, lower = picture[:, 20:68, 20 + x : 116 + x], picture[:, 68:116, 20 - x : 116 - x]
+        both = torch.cat([upper, lower], 1).permute(1, 2, 0)
+        shaken.append(Frame(both.numpy().astype(np.uint8), n, 1))
 
     def blocks() -> list[events.BlockDone]:
         return [e for e in run(loaded, shaken)[0] if isinstance(e, events.BlockDone)]

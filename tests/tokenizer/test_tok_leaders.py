@@ -132,7 +132,7 @@ def shaken() -> tuple[Context, torch.Tensor]:
 def tokenizer(lead: bool) -> DefaultTokenizer:
     model = checkpoint.load().tokenizer.model
     assert model.config.interpolation == "bicubic"
-    model.config = replace(model.config, leaders=lead)
+    model.config = replace(model.config, leaders=lead, global_motion=False)
     return DefaultTokenizer(model)
 
 
