@@ -12,7 +12,8 @@ dropping every token above one level:
   show too. So its tokens weigh more, by a power of the number of frames from it to the end of its segment.
 
 A velocity or gain at the head of a sequence (values that are no FSQ codes) steers all the codes behind it and goes
-last; so does what says how everything moves, which is a mark and a code for each frame. An ordered dither over the
+last; so does what says how everything moves, which is a mark and a code for each frame, and so does the first token of
+a cell in a keyframe block, from which the cells around that have none are filled in. An ordered dither over the
 grid decides between cells that are alike, so that any number of tokens can be kept and no corner of the picture pays
 first. `benchmarks/thin.py` measures these choices against others.
 """
@@ -71,21 +72,21 @@ class Levels:
     def count(self, blocks: Sequence[Block]) -> IntArray:
         """How many tokens of a segment stand at each level, (TOP + 1,). The blocks come with their tokens."""
         total = np.zeros(TOP + 1)  # float64 is exact: a segment has 2^24 tokens at most
-        for block, shift in zip(blocks, _shifts(blocks), strict=True):
-            kinds = self._kinds(block)
+        for number, (block, shift) in enumerate(zip(blocks, _shifts(blocks), strict=True)):
+            kinds = self._kinds(block, keyframe=number == 0)
             owner, levels = kinds.levels(shift)
             total += np.bincount(levels, kinds.cells[owner], minlength=TOP + 1)
         return total.astype(np.int64)
 
     def keep(self, blocks: Sequence[Block], level: int) -> Iterator[UInt16Array]:
         """The keep maps that remain of a segment's blocks, (rows, columns) each."""
-        for block, shift in zip(blocks, _shifts(blocks), strict=True):
-            kinds = self._kinds(block)
+        for number, (block, shift) in enumerate(zip(blocks, _shifts(blocks), strict=True)):
+            kinds = self._kinds(block, keyframe=number == 0)
             owner, levels = kinds.levels(shift)
             left = np.bincount(owner[levels <= level], minlength=len(kinds.cells))
             yield left[kinds.of_cell].reshape(block.keep.shape).astype(np.uint16)
 
-    def _kinds(self, block: Block) -> _Kinds:
+    def _kinds(self, block: Block, keyframe: bool) -> _Kinds:
         keep = block.keep.astype(np.int64)
         if self._one_length:  # all cells as the longest, so that what remains is one length again
             longest = np.full_like(keep, keep.max())
@@ -94,6 +95,8 @@ class Levels:
         else:
             longest = keep
             steering = _steering(block, self._codes, self._tokens_per_cell)
+            if keyframe:
+                steering = np.maximum(steering, keep > 0)
             dither = self._dither
         sides = (int(longest.max()) + 1, int(steering.max()) + 1, _DITHERS, int(keep.max()) + 1)
         key = np.ravel_multi_index((longest, steering, dither, keep), sides).ravel()

@@ -101,13 +101,14 @@ def test_velocity_and_gain_go_last_of_a_cell() -> None:
     tokens[1, :, :5] = 65_521
     keep = np.full(_HEADER.grid, 8)
     keep[:, :5] += 2
-    blocks = [_block(keep, tokens)]
+    key = _block(np.zeros(_HEADER.grid), tokens)  # in keyframe blocks first codes stay as well
+    blocks = [key, _block(keep, tokens, 4)]
     order = Levels(_HEADER)
     counts = order.count(blocks)
-    half = next(order.keep(blocks, level_for(counts, blocks[0].token_count // 2)))
+    _, half = order.keep(blocks, level_for(counts, blocks[1].token_count // 2))
     # the same codes stay in both halves of the picture, up to one by dither; those that steer come on top
     assert abs((half[:, :5] - 2).mean() - half[:, 5:].mean()) < 0.3
-    few = next(order.keep(blocks, level_for(counts, 60)))
+    _, few = order.keep(blocks, level_for(counts, 60))
     assert few[:, :5].min() >= 1
     assert not few[:, 5:].any()
 
@@ -147,3 +148,15 @@ def test_what_says_how_everything_moves_goes_last(segment: list[Block]) -> None:
     assert left.sum() <= 0.2 * keep.sum()
     tokens[1, 2, 3] = 65525  # the mark of one that leads, behind which codes follow as usual
     assert thinned(header, [_block(keep, tokens)], Level(level))[0].keep[2, 3] < 6
+
+
+def test_cells_of_a_keyframe_block_that_have_a_token_keep_it(segment: list[Block]) -> None:
+    """Those around are filled in from them; tokens of later blocks go first, many as they may be."""
+    sparse = np.zeros(_HEADER.grid)
+    sparse[::2, ::2] = 1
+    key = _block(sparse, np.zeros((20, *_HEADER.grid), np.int64))
+    blocks = [key, *segment]
+    counts = Levels(_HEADER).count(blocks)
+    left = thinned(_HEADER, blocks, Level(level_for(counts, int(0.3 * _total(blocks)))))
+    assert np.array_equal(left[0].keep, sparse)
+    assert _total(left) <= 0.3 * _total(blocks)
