@@ -87,7 +87,7 @@ _INTRODUCTION = """# Gallery
 
 What `elastictok compare` shows of the clips in `examples/`: the original, what was left of it, and below them the
 tokens that each block of frames used, up to the frame shown. Click a picture for the video. Everything here was made
-by `scripts/gallery` with the model that shipped on 2026-11-23. Its training data did not hold the originals of
+by `scripts/gallery` with the model that shipped on 2026-11-25. Its training data did not hold the originals of
 `film.mp4` and `flower.mp4`; it did hold those of the other clips.
 """
 
