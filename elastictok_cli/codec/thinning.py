@@ -32,9 +32,8 @@ from formats import Block, Header, pack_tokens, unpack_tokens
 CELL_POWER = 0.75  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
 FRAME_POWER = 1.25  # how the worth of a block's tokens grows with the frames that depend on it
 _MOST_STEERING = 2  # values that are no codes
-_GLOBAL_MOTION = (
-    1526  # which of these, counted from the codes on, is a mark that as many codes as there are frames follow
-)
+# which of these, counted from the first, is the mark of global motion: a code for each frame follows it
+_GLOBAL_MOTION = 1526
 _STEERING_DEPTH = 1 / 64  # of velocity and gain: before any first code (1/32 to 1 by dither)
 _DITHERS = 16
 _PER_OCTAVE = 1024  # levels; one is 0.07 % of a token's depth

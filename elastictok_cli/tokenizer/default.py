@@ -675,7 +675,6 @@ class _MotionSearch:
             cost = _expected(error, self.toll).sum((1, 2))
             return Motion(inherited, telling, leading, inherited, moved, error, cost, telling)
         cell = model.config.cell
-        found = inherited
         if bool(wanting.any()):
             price = _BIT * self.threshold
             real = self.frames[:, :count]

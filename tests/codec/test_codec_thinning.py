@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from elastictok_cli.codec.thinning import TOP, Cap, Level, Levels, level_for, thinned
+from elastictok_cli.codec.thinning import _GLOBAL_MOTION, TOP, Cap, Level, Levels, level_for, thinned
+from elastictok_cli.tokenizer import checkpoint
 from formats import Block, Header, ModelRef, pack_tokens, unpack_tokens
 
 _MODEL = ModelRef(
@@ -150,13 +151,18 @@ def test_what_says_how_everything_moves_goes_last(segment: list[Block]) -> None:
     assert thinned(header, [_block(keep, tokens)], Level(level))[0].keep[2, 3] < 6
 
 
-def test_cells_of_a_keyframe_block_that_have_a_token_keep_it(segment: list[Block]) -> None:
-    """Those around are filled in from them; tokens of later blocks go first, many as they may be."""
+def test_cells_of_a_keyframe_block_that_have_a_token_keep_it() -> None:
+    """Those around are filled in from them; tokens of later blocks go first, many as those of a cell may be."""
     sparse = np.zeros(_HEADER.grid)
     sparse[::2, ::2] = 1
-    key = _block(sparse, np.zeros((20, *_HEADER.grid), np.int64))
-    blocks = [key, *segment]
+    nothing = np.zeros((20, *_HEADER.grid), np.int64)
+    blocks = [_block(sparse, nothing), _block(np.full(_HEADER.grid, 20), nothing, 4)]
     counts = Levels(_HEADER).count(blocks)
-    left = thinned(_HEADER, blocks, Level(level_for(counts, int(0.3 * _total(blocks)))))
+    left = thinned(_HEADER, blocks, Level(level_for(counts, int(0.1 * _total(blocks)))))
     assert np.array_equal(left[0].keep, sparse)
-    assert _total(left) <= 0.3 * _total(blocks)
+    assert 0.05 * _total(blocks) < _total(left) <= 0.1 * _total(blocks)
+
+
+def test_the_mark_of_global_motion_is_the_shipped_model_s() -> None:
+    spec = checkpoint.load().tokenizer.spec
+    assert spec.vocabulary - 1 == 64_000 + _GLOBAL_MOTION
