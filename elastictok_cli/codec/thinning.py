@@ -15,7 +15,7 @@ A velocity or gain at the head of a sequence (values that are no FSQ codes) stee
 last; so does what says how everything moves, which is a mark and a code for each frame, and so does the first token of
 a cell in a keyframe block, from which the cells around that have none are filled in. An ordered dither over the
 grid decides between cells that are alike, so that any number of tokens can be kept and no corner of the picture pays
-first. `benchmarks/thin.py` measures these choices against others.
+first. `benchmarks/thin.py` measures the two powers against others.
 """
 
 from __future__ import annotations
