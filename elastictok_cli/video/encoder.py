@@ -9,8 +9,9 @@ import av
 from av.video.frame import VideoFrame
 
 from elastictok_cli.video.errors import UnwritableVideo
+from elastictok_cli.video.muxing import movie_timescale
 from elastictok_cli.video.records import Frame
-from elastictok_cli.video.sidestreams import PacketCopier, movie_timescale
+from elastictok_cli.video.sidestreams import PacketCopier
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 

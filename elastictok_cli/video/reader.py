@@ -1,10 +1,10 @@
 """Reading a video file one frame at a time, with the audio and subtitle packets that run beside it."""
 
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,11 +13,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from elastictok_cli.video import orientation
-from elastictok_cli.video.errors import NoVideoStream, UnreadableVideo
+from elastictok_cli.video import chapters, orientation, selection
+from elastictok_cli.video.clock import ProgramClock
+from elastictok_cli.video.completeness import Completeness
+from elastictok_cli.video.errors import UnreadableVideo
+from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
-from elastictok_cli.video.sidestreams import PacketCollector, codec_name
-from elastictok_cli.video.timeline import Timeline
+from elastictok_cli.video.sidestreams import PacketCollector
+from elastictok_cli.video.source import Source, reason_of
+from elastictok_cli.video.timeline import FrameTimes, Timeline
 
 # A time asked for in decimal seconds means the frame it was read from: 0.066667 is the third frame at 30 fps.
 _TOLERANCE = Fraction(1, 1_000_000)
@@ -37,10 +41,13 @@ class VideoReader:
     """Frames of a video, upright and in order of time. A context manager, to be iterated once.
 
     `source` is a path, or "-" for standard input. `start` and `duration` (seconds, counted from the first
-    frame) keep the frames with start <= t < start + duration; with `start`, times are moved so that the
-    first frame kept is at 0, and audio and subtitles move with it. `max_height` (pixels) scales taller
+    frame) keep the frames with start <= t < start + duration. `max_height` (pixels) scales taller
     pictures down. With `aux`, audio and subtitle packets are copied into a container whose bytes `take_aux`
-    gives piece by piece.
+    gives piece by piece. `stream` is the number of the video stream in the file, by default the first that moves.
+
+    Times begin at zero, as FFmpeg's do: with `start` the first frame kept, else the first stream of sound or pictures
+    to begin. Audio and subtitles move with the frames; `info.clock_offset` keeps the source's clock. Where that clock
+    jumps it is mended (`ProgramClock`).
 
     Pixels are those of PyAV's `to_ndarray(format="rgb24")`, then turned upright; alpha is dropped.
 
@@ -58,20 +65,21 @@ class VideoReader:
         duration: float | None = None,
         max_height: int | None = None,
         aux: bool = True,
+        stream: int | None = None,
     ) -> None:
         self.warnings = []
-        self._piped = str(source) == "-"
-        self._path = Path(source)
-        self._name = "standard input" if self._piped else str(source)
+        self._source = Source(source)
+        self._name = self._source.name
+        self._number = stream
         self._start = None if start is None else Fraction(str(start))
         self._duration = None if duration is None else Fraction(str(duration))
         self._end: Fraction | None = None  # of the window, on the source's clock
         self._finished = False  # no more frames are wanted, only the packets beside them
-        self._damaged = 0
+        self._damaged = self._corrupt = 0
         self._resized = False
         self._side: PacketCollector | None = None
         self._aux = aux
-        self._container = self._open()
+        self._container = self._source.open()
         try:
             self._prepare()
             self._first, self._first_pts = self._find_first()
@@ -92,25 +100,42 @@ class VideoReader:
         self.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        shift = self._first_pts if self._start is not None else 0
         decoded: Any = self._first
         self._first = None  # a frame held here would be held for the whole run
         pts = self._first_pts
         while decoded is not None and not self._is_past_end(pts):
-            yield Frame(self._pixels(decoded), pts - shift, int(getattr(decoded, "duration", 0) or 0))
-            decoded, pts = self._next_frame()
+            following, following_pts = self._next_frame()
+            duration = int(getattr(decoded, "duration", 0) or 0)
+            if following is None:
+                duration = max(duration, self._repeated_until - pts)
+            yield Frame(self._pixels(decoded), pts - self.info.clock_offset, duration)
+            decoded, pts = following, following_pts
         self._finished = True
         deque(self._frames, maxlen=0)  # audio may be stored some way behind the pictures it belongs to
         if self._side is not None:
             self._side.close()
+        self._warn_at_end()
+
+    def _warn_at_end(self) -> None:
+        """Say what was found damaged, missing or mended on the way."""
+        if self._end is None and (short := self._completeness.shortfalls()):
+            self.warnings.append(f"{self._name} is cut short: {', '.join(short)}")
         if self._damaged:
             self.warnings.append(f"{self._damaged} damaged video packets were skipped")
+        if self._corrupt:
+            self.warnings.append(f"{self._corrupt} frames are damaged in the source")
+        if self._clock.jumps:
+            where = float(self._clock.first_jump or 0) - float(self.info.clock_offset * self._time_base)
+            self.warnings.append(
+                f"the clock of the source jumps {self._clock.jumps} times, first at {where:.2f} s: "
+                "what follows was moved on, sound and pictures alike"
+            )
         if self._timeline.repaired:
             self.warnings.append(f"{self._timeline.repaired} frames had no usable time and were given one")
 
     @property
     def first_pts(self) -> int:
-        """Of the first frame kept, on the source's own clock: before `start` moves times."""
+        """Of the first frame kept, on the source's own clock."""
         return self._first_pts
 
     def take_aux(self) -> bytes:
@@ -127,64 +152,55 @@ class VideoReader:
         if self._side is not None:
             self._side.close()
         self._container.close()
-
-    def _open(self) -> Any:
-        if not self._piped and not self._path.exists():
-            raise UnreadableVideo(f"{self._name} does not exist")
-        if not self._piped and self._path.is_dir():
-            raise UnreadableVideo(f"{self._name} is a folder, not a video file")
-        try:
-            if self._piped:
-                return av.open(sys.stdin.buffer, "r", metadata_errors="replace")
-            # `file:` and `pattern_type`, so that colons, % and [ in a name are only characters.
-            return av.open(
-                f"file:{self._path}", "r", options={"pattern_type": "none"}, metadata_errors="replace"
-            )
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise UnreadableVideo(f"{self._name} cannot be read as a video: {_reason(error)}") from error
+        self._source.close()
 
     def _prepare(self) -> None:
         """Find the streams of the container just opened, and get ready to decode."""
-        self._stream = self._pick_stream()
+        self._stream, self._peeked = selection.pick_video(self._container, self._name, self._number)
+        self._stream.thread_type = "AUTO"
         self._time_base = Fraction(self._stream.time_base)
         self._rate = _positive(self._stream.average_rate) or _positive(self._stream.guessed_rate)
         self._side = self._collect_side_streams()
+        read = [self._stream, *(self._side.streams if self._side is not None else ())]
+        self._read = {s.index: s for s in read}
+        self._completeness = Completeness(self._container, read)
         self._restart()
-
-    def _pick_stream(self) -> Any:
-        videos = [s for s in self._container.streams.video if not _is_cover(s)]
-        if not videos:
-            raise NoVideoStream(f"{self._name} has no video in it")
-        if videos[0].codec_context is None:
-            raise UnreadableVideo(f"{self._name} holds a kind of video that FFmpeg cannot decode")
-        videos[0].thread_type = "AUTO"
-        return videos[0]
 
     def _collect_side_streams(self) -> PacketCollector | None:
         if not self._aux:
             return None
-        others = [s for s in self._container.streams if s is not self._stream]
-        side = [s for s in others if s.type in ("audio", "subtitle") and s.codec_context is not None]
-        lost = [s for s in others if s not in side]
-        collector = PacketCollector(self._container.format.name, side, self.warnings)
-        for stream in lost + collector.lost:
-            self.warnings.append(f"stream {stream.index} ({codec_name(stream)} {stream.type}) is not carried")
+        collector = PacketCollector(
+            self._container.format.name, selection.side_streams(self._container), self.warnings
+        )
+        for stream in selection.unused_streams(self._container, [self._stream, *collector.streams]):
+            self.warnings.append(f"{describe(stream)} is not carried")
         return collector if collector.streams else None
 
     def _restart(self) -> None:
         """Start decoding from wherever the container now stands."""
         step = round(1 / (self._rate * self._time_base)) if self._rate else 1
-        self._timeline = Timeline(self._time_base, step)
+        self._clock = ProgramClock(self._container.format.name)
+        self._times = FrameTimes(self._container.format.name, self._time_base)
+        self._timeline = Timeline(step)
+        self._repeated_until = 0  # ticks up to which the latest frame is repeated
         self._frames = self._decode()
         if self._side is not None:
             self._side.forget()
+
+    def _demux(self) -> Iterator[Any]:
+        """The packets of the streams that are read, in the order of the file."""
+        peeked, self._peeked = self._peeked, []
+        rest = self._container.demux(*self._read.values())
+        return (p for p in chain(peeked, rest) if p.stream.index in self._read)
 
     def _decode(self) -> Iterator[Any]:
         """Decoded frames in order of time; packets beside them go to the collector on the way."""
         side = self._side
         try:
-            for packet in self._container.demux(self._stream, *(side.streams if side is not None else ())):
-                if packet.stream_index != self._stream.index:
+            for packet in self._clock.mend(self._demux()):
+                self._completeness.see(packet)
+                # not `packet.stream_index`, which is 0 for the packets that flush decoders
+                if packet.stream.index != self._stream.index:
                     if side is not None:
                         side.add(packet)
                 elif not self._finished:
@@ -192,9 +208,13 @@ class VideoReader:
                 if self._finished and (side is None or side.past_window or self._is_far_past_end(packet)):
                     return
         except (av.FFmpegError, OSError) as error:
-            self.warnings.append(f"{self._name} is damaged or cut short: {_reason(error)}")
+            self.warnings.append(f"{self._name} is damaged or cut short: {reason_of(error)}")
 
     def _decode_packet(self, packet: Any) -> list[Any]:
+        if packet.size == 0 and packet.pts is not None:  # repeats the frame before, as Theora and AVI do
+            self._repeated_until = packet.pts + (packet.duration or 0)
+            return []
+        self._times.feed(packet)
         try:
             frames: list[Any] = packet.decode()
         except av.FFmpegError:
@@ -207,21 +227,19 @@ class VideoReader:
         decoded = next(self._frames, None)
         if decoded is None:
             return None, 0
-        claimed = decoded.pts if decoded.pts is not None else decoded.dts
-        if claimed is not None and decoded.time_base and decoded.time_base != self._time_base:
-            claimed = round(claimed * decoded.time_base / self._time_base)
-        return decoded, self._timeline.place(claimed)
+        self._corrupt += decoded.is_corrupt
+        return decoded, self._timeline.place(self._times.best(decoded))
 
     def _find_first(self) -> tuple[Any, int]:
         """The first frame of the window and its pts on the source's clock; tells the collector the window."""
         decoded, pts = self._next_frame()
         if decoded is None:
-            reason = f" ({self.warnings[-1]})" if self.warnings else ""
-            raise UnreadableVideo(f"{self._name}: not one frame can be decoded{reason}")
+            reason = self.warnings[-1] if self.warnings else None
+            raise UnreadableVideo(self._source.failure("holds no frame that can be decoded", reason))
         wanted = pts * self._time_base + (self._start or 0)
         if self._duration is not None:
             self._end = wanted + self._duration
-        if self._start and not self._piped and decoded.pts is not None:
+        if self._start and not self._source.reads_once and decoded.pts is not None:
             decoded, pts = self._jump(wanted)
         while decoded is not None and pts * self._time_base + _TOLERANCE < wanted:
             if self._side is not None:
@@ -230,8 +248,8 @@ class VideoReader:
         if decoded is None or self._is_past_end(pts):
             raise UnreadableVideo(f"{self._name} has no frame in the time asked for")
         if self._side is not None:
-            first = pts * self._time_base if self._start is not None else None
-            self._side.begin(first, self._end, first or Fraction(0))
+            offset = self._clock_offset(pts) * self._time_base
+            self._side.begin(offset if self._start is not None else None, self._end, offset)
         return decoded, pts
 
     def _jump(self, wanted: Fraction) -> tuple[Any, int]:
@@ -244,9 +262,20 @@ class VideoReader:
                 return decoded, pts
         self.close()
         self.warnings.clear()
-        self._container = self._open()
+        self._container = self._source.open()
         self._prepare()
         return self._next_frame()
+
+    def _clock_offset(self, first_pts: int) -> int:
+        """Ticks to subtract from the source's clock, so that its streams, or the window, begin at zero."""
+        if self._start is not None:
+            return first_pts
+        starts = [
+            s.start_time * s.time_base
+            for s in (self._stream, *self._container.streams.audio)
+            if s.start_time is not None and s.time_base
+        ]
+        return round(min(starts, default=Fraction(0)) / self._time_base)
 
     def _is_past_end(self, pts: int) -> bool:
         return self._end is not None and pts * self._time_base + _TOLERANCE >= self._end
@@ -258,9 +287,7 @@ class VideoReader:
         return bool(packet.dts * packet.time_base > self._end + _INTERLEAVING)
 
     def _find_orientation(self) -> orientation.Orientation:
-        found = None
-        if _is_still(self._container) and not self._piped:
-            found = orientation.of_still(self._path)
+        found = orientation.of_bytes(self._source.head()) if _is_still(self._container) else None
         return found or orientation.of_frame(self._first)
 
     def _scale(self, width: int, height: int, max_height: int | None) -> tuple[int, int]:
@@ -290,6 +317,7 @@ class VideoReader:
         if color["color_trc"] in _HDR_TRANSFERS:
             transfer = _HDR_TRANSFERS[color["color_trc"]]
             self.warnings.append(f"the source is HDR ({transfer}): taken as 8-bit RGB, not tone-mapped")
+        offset = self._clock_offset(self._first_pts)
         windowed = self._start is not None or self._duration is not None
         return VideoInfo(
             width=width,
@@ -301,12 +329,22 @@ class VideoReader:
             rotation=90 * self._orientation.quarters,
             pixel_format=self._first.format.name,
             color=color,
-            size_bytes=None if self._piped else self._path.stat().st_size,
+            size_bytes=None if self._source.reads_once else self._source.path.stat().st_size,
             codec=codec_name(self._stream),
             metadata={k: v for k, v in self._container.metadata.items() if k not in _FILE_TAGS},
             aux_streams=self._side.describe() if self._side is not None else (),
             aux_container=self._side.container if self._side is not None else None,
-            start_pts=0 if self._start is not None else self._first_pts,
+            start_pts=self._first_pts,
+            clock_offset=offset,
+            chapters=tuple(
+                chapters.read(
+                    self._container,
+                    self._time_base,
+                    self._first_pts * self._time_base if self._start is not None else None,
+                    self._end,
+                    offset,
+                )
+            ),
             is_still=_is_still(self._container),
             pixel_aspect=aspect,
         )
@@ -324,12 +362,6 @@ class VideoReader:
         return None if seconds is None else float(seconds)
 
 
-def _is_cover(stream: Any) -> bool:
-    """Whether a video stream is the cover picture of an audio file."""
-    disposition = getattr(stream, "disposition", None)
-    return disposition is not None and bool(disposition & type(disposition).attached_pic)
-
-
 def _is_still(container: Any) -> bool:
     name: str = container.format.name
     return name == "image2" or name.endswith("_pipe")
@@ -337,7 +369,3 @@ def _is_still(container: Any) -> bool:
 
 def _positive(ratio: Any) -> Fraction | None:
     return Fraction(ratio) if ratio else None
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -21,6 +21,15 @@ class AuxStream:
 
 
 @dataclass(frozen=True)
+class Chapter:
+    """A named part of a video: `start` and `end` in units of its time base, `title` "" if it has none."""
+
+    start: int
+    end: int
+    title: str
+
+
+@dataclass(frozen=True)
 class VideoInfo:
     """What is known of a source once its first frame has been decoded.
 
@@ -30,7 +39,8 @@ class VideoInfo:
     window. `rotation` is the number of degrees (0, 90, 180, 270) the stored pictures were turned clockwise
     to stand upright. `color` holds FFmpeg's numbers (ITU-T H.273) for color_primaries, color_trc,
     colorspace and color_range. `pixel_aspect` is the width of a delivered pixel over its height.
-    `size_bytes` is None for a pipe.
+    `size_bytes` is None for a pipe. `start_pts` is the time of the first frame on the source's own clock, and
+    `clock_offset` what was subtracted from that clock: times begin at or near zero.
     """
 
     width: int
@@ -50,6 +60,8 @@ class VideoInfo:
     start_pts: int
     is_still: bool
     pixel_aspect: Fraction = Fraction(1)
+    clock_offset: int = 0
+    chapters: tuple[Chapter, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ stay exact: fragmented MP4 or MOV keep the ticks of MP4-like sources, Matroska t
 (1 ms), and NUT takes what neither can describe, such as AAC straight from a transport stream.
 """
 
-import io
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
 import av
 
+from elastictok_cli.video.muxing import StreamCopy, can_hold, can_take, codec_name, movie_timescale
 from elastictok_cli.video.records import AuxStream
-from elastictok_cli.video.timeline import Timeline
 
 # `disabled`: times below zero (the priming samples of AAC and Opus) stay where they are.
 _EXACT = {"avoid_negative_ts": "disabled"}
@@ -25,8 +23,6 @@ _FRAGMENTED = {
     "frag_duration": "1000000",
 }
 _OPTIONS = {"mp4": _FRAGMENTED, "mov": _FRAGMENTED, "matroska": {**_EXACT, "live": "1"}, "nut": _EXACT}
-
-_PLAIN_NAMES = {"mp3float": "mp3", "srt": "subrip"}
 
 
 class _Outbox:
@@ -62,58 +58,13 @@ class _Inbox:
         return bytes(data)
 
 
-def codec_name(stream: Any) -> str:
-    """FFmpeg's name of a stream's codec, whichever decoder PyAV picked for it."""
-    context = stream.codec_context
-    if context is None:
-        return "unknown"
-    name: str = getattr(context.codec, "canonical_name", None) or context.name
-    return _PLAIN_NAMES.get(name, name)
-
-
-def _add_copy(stream: Any, output: Any) -> Any:
-    """A stream of `output` that takes the packets of `stream`."""
-    copy = output.add_stream_from_template(stream)
-    copy.time_base = stream.time_base
-    for tag in ("language", "title"):
-        if tag in stream.metadata:
-            copy.metadata[tag] = stream.metadata[tag]
-    if hasattr(stream, "disposition"):
-        copy.disposition = stream.disposition.value
-    return copy
-
-
-def movie_timescale(time_bases: Iterable[Fraction]) -> dict[str, str]:
-    """The option that lets every stream of an MP4 file start at any of its ticks, not only at whole ms."""
-    scale = math.lcm(*(time_base.denominator for time_base in time_bases))
-    return {"movie_timescale": str(scale)} if 1000 <= scale < 1 << 31 else {}
-
-
-def _can_hold(container: str, stream: Any, options: dict[str, str]) -> bool:
-    """Whether the container format takes this stream, found by writing a small file to nowhere."""
-    try:
-        with av.open(io.BytesIO(), "w", format=container, container_options=options) as scratch:
-            target = scratch.add_stream_from_template(stream)
-            scratch.start_encoding()
-            if codec_name(stream).startswith("pcm_"):
-                # MP4 describes only some kinds of PCM, and finds out when it has a packet to describe.
-                silence = av.Packet(bytes(24 * stream.codec_context.channels))
-                silence.pts = silence.dts = 0
-                silence.time_base = stream.time_base
-                silence.stream = target
-                scratch.mux(silence)
-    except (av.FFmpegError, ValueError):
-        return False
-    return True
-
-
 def _can_carry(container: str, stream: Any) -> bool:
     codec = codec_name(stream)
     if codec == "aac" and not stream.codec_context.extradata and container != "nut":
         return False  # ADTS headers in the packets: the other containers would have to strip them
     if codec.startswith("pcm_") and container == "mp4":
         return False  # FFmpeg cannot read back all of the PCM it writes to fragmented MP4; MOV is fine
-    return _can_hold(container, stream, _OPTIONS[container])
+    return can_hold(container, stream, _OPTIONS[container])
 
 
 def _choose_container(source_format: str, streams: Sequence[Any]) -> tuple[str, list[Any]]:
@@ -151,7 +102,8 @@ def _shift(packet: Any, seconds: Fraction) -> None:
 class PacketCollector:
     """Muxes the audio and subtitle packets of a source into the carrying container, as they are met.
 
-    Packets wait until `begin` has said which window of time is wanted.
+    Packets come with times that `ProgramClock` has mended. They wait until `begin` has said which window of time is
+    wanted. What is lost is named in `warnings` when the container is closed.
     """
 
     def __init__(self, source_format: str, streams: Sequence[Any], warnings: list[str]) -> None:
@@ -173,12 +125,7 @@ class PacketCollector:
         if self.container in ("mp4", "mov"):
             options |= movie_timescale(s.time_base for s in self.streams)
         self._muxer = av.open(self._outbox, "w", format=self.container, container_options=options)
-        self._targets: dict[int, Any] = {}
-        self._timelines: dict[int, Timeline] = {}
-        for stream in self.streams:
-            self._targets[stream.index] = _add_copy(stream, self._muxer)
-            # Two subtitles may well start together; two audio packets may not.
-            self._timelines[stream.index] = Timeline(stream.time_base, strict=stream.type == "audio")
+        self._copies = {stream.index: StreamCopy(stream, self._muxer) for stream in self.streams}
 
     def describe(self) -> tuple[AuxStream, ...]:
         """The streams carried, in their order in the container."""
@@ -228,6 +175,7 @@ class PacketCollector:
                 self._muxer.close()
             except (av.FFmpegError, ValueError) as error:
                 self._warnings.append(f"the copy of the audio and subtitles is incomplete: {error}")
+            self._warnings.extend(copy.warning for copy in self._copies.values() if copy.warning)
 
     def _mux(self, packet: Any) -> None:
         stream = packet.stream
@@ -236,25 +184,15 @@ class PacketCollector:
             return
         if self._low is not None and _end_seconds(packet) <= self._low:
             return
-        if stream.index not in self._targets or _is_filler(stream, packet):
+        if _is_filler(stream, packet):
             return
         self._carried += packet.size
         self._first = _start_seconds(packet) if self._first is None else self._first
         self._last = max(self._last, _end_seconds(packet))
-        claimed = packet.dts if packet.dts is not None else packet.pts
-        dts = self._timelines[stream.index].place(claimed)
-        if packet.pts is not None:
-            packet.pts += dts - claimed
-        packet.dts = dts
         _shift(packet, self._shift)
-        if self.container == "nut" and packet.dts < 0:
+        if self.container == "nut" and _start_seconds(packet) < 0:
             return  # NUT has no times below zero: at most the one packet that overlaps the window's start
-        packet.stream = self._targets[stream.index]
-        try:
-            self._muxer.mux(packet)
-        except (av.FFmpegError, ValueError) as error:
-            del self._targets[stream.index]
-            self._warnings.append(f"the {codec_name(stream)} {stream.type} stream ends early: {error}")
+        self._copies[stream.index].mux(packet)
 
 
 def describe_stream(stream: Any) -> AuxStream:
@@ -283,8 +221,7 @@ class PacketCopier:
         self._low = start
         self._high = None if duration is None else (start or Fraction(0)) + duration
         self._warnings = warnings
-        self._targets: dict[int, Any] = {}
-        self._output: Any = None
+        self._copies: dict[int, StreamCopy] = {}
         self._source: Any = None
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
@@ -301,15 +238,14 @@ class PacketCopier:
 
     def attach(self, output: Any) -> None:
         """Give `output` (nothing muxed yet) a stream for each one carried that it can hold."""
-        self._output = output
         name = output.format.name
         for stream in self._source.streams if self._source is not None else ():
-            if not _can_hold(name, stream, {}):
+            if can_take(name, stream):
+                self._copies[stream.index] = StreamCopy(stream, output)
+            else:
                 self._warnings.append(
                     f"the {codec_name(stream)} {stream.type} stream is left out: {name} files cannot hold it"
                 )
-                continue
-            self._targets[stream.index] = _add_copy(stream, output)
         self._next = self._advance()
 
     def copy_until(self, seconds: Fraction | None) -> None:
@@ -319,30 +255,23 @@ class PacketCopier:
             time = _start_seconds(packet)
             if seconds is not None and time - (self._low or 0) > seconds:
                 return
-            self._mux(packet)
+            _shift(packet, self._low or Fraction(0))
+            self._copies[packet.stream.index].mux(packet)
             self._next = self._advance()
 
     def close(self) -> None:
-        """Let go of the source of packets."""
+        """Let go of the source of packets. Safe to call twice."""
         self._next = None
         if self._source is not None:
             self._source.close()
-
-    def _mux(self, packet: Any) -> None:
-        stream = packet.stream
-        _shift(packet, self._low or Fraction(0))
-        packet.stream = self._targets[stream.index]
-        try:
-            self._output.mux(packet)
-        except (av.FFmpegError, ValueError) as error:
-            del self._targets[stream.index]
-            self._warnings.append(f"the {codec_name(stream)} {stream.type} stream ends early: {error}")
+            self._source = None
+            self._warnings.extend(copy.warning for copy in self._copies.values() if copy.warning)
 
     def _advance(self) -> Any:
         """The next packet that is wanted, None at the end."""
         try:
             for packet in self._packets:
-                if packet.size == 0 or packet.stream.index not in self._targets:
+                if packet.size == 0 or packet.stream.index not in self._copies:
                     continue
                 if self._low is not None and _end_seconds(packet) <= self._low:
                     continue

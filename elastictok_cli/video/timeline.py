@@ -1,42 +1,77 @@
-"""Times that a file may have left out or out of order."""
+"""Times of decoded frames, which a file may have left out or out of order."""
 
 from fractions import Fraction
+from typing import Any
+
+# Formats that store decode times only: pictures come out of the decoder with those of other pictures.
+_WITHOUT_PTS = frozenset({"avi"})
 
 
 class Timeline:
-    """Gives each item of one stream a time, in ticks, that never runs backwards.
+    """Gives each frame of a stream a time, in ticks, later than that of the frame before.
 
-    Good times pass through untouched. A missing one is the last plus the last step. One that runs back by
-    less than a second is put just after the last; by more, the clock was reset (joined recordings), and
-    everything after it is moved on. `repaired` counts the times that were made up.
+    Good times pass through untouched. A missing one is the last plus the last step. One that does not increase is put
+    just after the last. `repaired` counts the times that were made up.
     """
 
-    def __init__(self, time_base: Fraction, step: int = 1, *, strict: bool = True) -> None:
+    def __init__(self, step: int = 1) -> None:
         self.repaired = 0
-        self._second = max(1, round(1 / time_base))
         self._step = max(1, step)
-        self._least = 1 if strict else 0
         self._last: int | None = None
-        self._offset = 0
 
     def place(self, time: int | None) -> int:
-        """Return the time to use for an item that claims `time` (ticks)."""
+        """Return the time to use for a frame that claims `time` (ticks)."""
         last = self._last
-        if last is None:
-            self.repaired += time is None
-            self._last = time or 0
-            return self._last
-        if time is None:
-            self.repaired += 1
-            placed = last + self._step
-        elif time + self._offset >= last + self._least:
-            placed = time + self._offset
-            self._step = max(1, placed - last)
+        if time is not None and (last is None or time > last):
+            placed = time
+            self._step = placed - last if last is not None else self._step
         else:
             self.repaired += 1
-            back = last - (time + self._offset)
-            placed = last + (self._step if back > self._second else self._least)
-            if back > self._second:
-                self._offset = placed - time
+            placed = 0 if last is None else last + (self._step if time is None else 1)
         self._last = placed
         return placed
+
+
+class FrameTimes:
+    """Finds the best time of each decoded frame, in ticks of the stream's time base, as FFmpeg's best effort does.
+
+    The presentation time is believed as long as it is not out of order more often than the decode time; else the decode
+    time is (FFmpeg's guess_correct_pts). Where the format has no presentation times at all, frames come at the decode
+    times of the packets, in their order.
+    """
+
+    def __init__(self, source_format: str, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self._guesses_pts = source_format in _WITHOUT_PTS
+        self._delay: int | None = (
+            None  # ticks between a packet's decode time and the frame that comes out then
+        )
+        self._first_dts: int | None = None
+        self._last_pts: int | None = None
+        self._last_dts: int | None = None
+        self._bad_pts = self._bad_dts = 0
+
+    def feed(self, packet: Any) -> None:
+        """Note a packet that goes to the decoder."""
+        if self._first_dts is None:
+            self._first_dts = packet.dts
+
+    def best(self, frame: Any) -> int | None:
+        """The time of a decoded frame, None where nothing tells it."""
+        pts, dts = self._in_ticks(frame.pts, frame), self._in_ticks(frame.dts, frame)
+        if self._guesses_pts:
+            if self._delay is None and dts is not None:
+                self._delay = dts - (self._first_dts if self._first_dts is not None else dts)
+            return None if dts is None else dts - (self._delay or 0)
+        if dts is not None:
+            self._bad_dts += self._last_dts is not None and dts <= self._last_dts
+            self._last_dts = dts
+        if pts is not None:
+            self._bad_pts += self._last_pts is not None and pts < self._last_pts
+            self._last_pts = pts
+        return pts if pts is not None and (dts is None or self._bad_pts <= self._bad_dts) else dts
+
+    def _in_ticks(self, time: int | None, frame: Any) -> int | None:
+        if time is None or not frame.time_base or frame.time_base == self._time_base:
+            return time
+        return round(Fraction(time * frame.time_base) / self._time_base)

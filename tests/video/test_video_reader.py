@@ -178,7 +178,7 @@ def test_window(tmp_path: Path, video: str, start: float | None, duration: float
     cut, frames, chunks, _ = read_all(source, start=start, duration=duration)
     moved = wanted[0].pts if start is not None else 0
     assert [f.pts for f in frames] == [f.pts - moved for f in wanted]
-    assert cut.start_pts == frames[0].pts
+    assert cut.start_pts - cut.clock_offset == frames[0].pts
     assert cut.frame_count is None
     for frame, expected in zip(frames, wanted, strict=True):
         np.testing.assert_array_equal(frame.rgb, expected.rgb)
@@ -297,7 +297,7 @@ def test_no_frame_can_be_decoded(tmp_path: Path) -> None:
     for at, size in spans:
         data[at : at + size] = b"\xff" * size
     source.write_bytes(data)
-    with pytest.raises(UnreadableVideo, match="not one frame"):
+    with pytest.raises(UnreadableVideo, match="no frame that can be decoded"):
         VideoReader(source)
 
 
@@ -316,7 +316,7 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
 
 
 def test_timeline_repairs() -> None:
-    line = Timeline(Fraction(1, 100), step=4)
-    claimed = [10, None, 18, 18, 30, 25, 5000, 0, 4]
-    assert [line.place(t) for t in claimed] == [10, 14, 18, 19, 30, 31, 5000, 9969, 9973]
-    assert line.repaired == 4
+    line = Timeline(step=4)
+    claimed = [10, None, 18, 18, 30, 25, 5000]
+    assert [line.place(t) for t in claimed] == [10, 14, 18, 19, 30, 31, 5000]
+    assert line.repaired == 3

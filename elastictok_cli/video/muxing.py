@@ -1,0 +1,147 @@
+"""Copying packets into a container: what it holds, which times it takes, which packets it refuses."""
+
+import io
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from elastictok_cli.video.subtitles import SubtitleConverter, text_encoder
+
+_PLAIN_NAMES = {"mp3float": "mp3", "srt": "subrip"}
+
+# Muxers that take equal decode times in one stream (FFmpeg's AVFMT_TS_NONSTRICT). The others want them to increase.
+_TAKE_EQUAL_TIMES = frozenset({"matroska", "webm"})
+
+# How PyAV raises what FFmpeg finds wrong with a packet: EINVAL, invalid data, a bitstream filter that cannot work.
+# What is wrong with the output (no space, no permission) comes as OSError and must end the work.
+_REFUSALS = (ValueError, LookupError, NotImplementedError)
+
+
+def codec_name(stream: Any) -> str:
+    """FFmpeg's name of a stream's codec, whichever decoder PyAV picked for it."""
+    context = stream.codec_context
+    if context is None:
+        return "unknown"
+    name: str = getattr(context.codec, "canonical_name", None) or context.name
+    return _PLAIN_NAMES.get(name, name)
+
+
+def describe(stream: Any) -> str:
+    """A stream in a sentence: "stream 6 (subrip subtitle)"."""
+    named = stream.metadata.get("filename") or stream.metadata.get("title")
+    kind = f"{codec_name(stream)} {stream.type}" if stream.codec_context is not None else stream.type
+    return f"stream {stream.index} ({kind}{f' “{named}”' if named else ''})"
+
+
+def movie_timescale(time_bases: Iterable[Fraction]) -> dict[str, str]:
+    """The option that lets every stream of an MP4 file start at any of its ticks, not only at whole ms."""
+    scale = math.lcm(*(time_base.denominator for time_base in time_bases))
+    return {"movie_timescale": str(scale)} if 1000 <= scale < 1 << 31 else {}
+
+
+def can_hold(container: str, stream: Any, options: dict[str, str] | None = None) -> bool:
+    """Whether the container format takes the packets of this stream as they are. Writes a small file to nowhere."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container, container_options=options or {}) as scratch:
+            target = scratch.add_stream_from_template(stream)
+            scratch.start_encoding()
+            if codec_name(stream).startswith("pcm_"):
+                # MP4 describes only some kinds of PCM, and finds out when it has a packet to describe.
+                silence = av.Packet(bytes(24 * stream.codec_context.channels))
+                silence.pts = silence.dts = 0
+                silence.time_base = stream.time_base
+                silence.stream = target
+                scratch.mux(silence)
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def can_take(container: str, stream: Any) -> bool:
+    """Whether the container format takes this stream, as it is or as text subtitles of its own form."""
+    return text_encoder(container, codec_name(stream)) is not None or can_hold(container, stream)
+
+
+class StreamCopy:
+    """One stream of `source` on its way into `output`, a container that nothing was muxed into yet.
+
+    A packet that the muxer refuses is left out and counted: `warning` says so. Text subtitles are converted where the
+    container has another form for them.
+    """
+
+    def __init__(self, source: Any, output: Any) -> None:
+        container = output.format.name
+        self._source, self._output = source, output
+        self._strict = container not in _TAKE_EQUAL_TIMES
+        self._last: Fraction | None = None  # decode time of the last packet in seconds
+        self._taken = self._refused = 0
+        self._reason = ""
+        self._converter: SubtitleConverter | None = None
+        encoder = text_encoder(container, codec_name(source))
+        if encoder is not None and not can_hold(container, source):
+            self._converter = SubtitleConverter(source, output, encoder)
+            self._target = self._converter.target
+        else:
+            self._target = output.add_stream_from_template(source)
+        self._target.time_base = source.time_base
+        for tag in ("language", "title"):
+            if tag in source.metadata:
+                self._target.metadata[tag] = source.metadata[tag]
+        if hasattr(source, "disposition"):
+            self._target.disposition = source.disposition.value
+
+    @property
+    def source(self) -> Any:
+        """The stream that is copied."""
+        return self._source
+
+    @property
+    def warning(self) -> str | None:
+        """What was lost, as a sentence, if anything was."""
+        if not self._refused:
+            return None
+        count = f"{self._refused} of {self._refused + self._taken} packets"
+        name = f"{codec_name(self._source)} {self._source.type} stream"
+        return f"{count} of the {name} are left out: {self._output.format.name} refuses them ({self._reason})"
+
+    def mux(self, packet: Any) -> None:
+        """Write a packet of the source stream, which is changed. Raises OSError where the output cannot be written."""
+        try:
+            if self._converter is not None:
+                packet = self._converter.convert(packet)
+                if packet is None:
+                    return
+            self._order(packet)
+            packet.stream = self._target
+            self._output.mux(packet)
+        except _REFUSALS as error:
+            self._refused += 1
+            self._reason = getattr(error, "strerror", None) or str(error)
+        else:
+            self._taken += 1
+
+    def _order(self, packet: Any) -> None:
+        """Move a packet on, where the muxer does not take the time of the one before again."""
+        if packet.dts is None:
+            packet.dts = packet.pts
+        dts = Fraction(packet.dts * packet.time_base)
+        if self._strict and self._last is not None and dts < self._last + self._step:
+            finer = Fraction(1, math.lcm(packet.time_base.denominator, self._step.denominator))
+            pts, duration = packet.pts, packet.duration
+            scale = packet.time_base / finer
+            dts = self._last + self._step
+            packet.time_base = finer
+            packet.dts = round(dts / finer)
+            packet.pts = max(packet.dts, round(pts * scale)) if pts is not None else packet.dts
+            packet.duration = round((duration or 0) * scale)
+        self._last = dts
+
+    @property
+    def _step(self) -> Fraction:
+        """The least step of time that the muxer can tell, in seconds: MP4 counts audio in samples."""
+        if self._source.type == "audio" and (rate := self._source.codec_context.sample_rate):
+            return Fraction(1, rate)
+        return Fraction(self._source.time_base)
