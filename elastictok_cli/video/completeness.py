@@ -1,6 +1,7 @@
 """Whether a source reaches the end that it declares."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -75,10 +76,10 @@ class Completeness:
 
 def _declared_end(stream: Any) -> Fraction | None:
     """Where a stream ends, in seconds, None where the file does not say."""
+    if tag := stream.metadata.get("DURATION"):  # in Matroska, by FFmpeg and mkvmerge: 00:00:03.021000000
+        with suppress(ValueError):
+            hours, minutes, seconds = tag.split(":")
+            return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
     if stream.duration:
         return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    try:  # the tag that FFmpeg and mkvmerge write to Matroska: 00:00:03.021000000
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
-    except (KeyError, ValueError):
-        return None
+    return None

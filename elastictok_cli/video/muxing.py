@@ -74,7 +74,10 @@ class StreamCopy:
 
     def __init__(self, source: Any, output: Any) -> None:
         container = output.format.name
-        self._source, self._output = source, output
+        # Kept as text: neither stream can be asked any more once its container is closed.
+        self._name, self._container = f"{codec_name(source)} {source.type} stream", container
+        self._output = output
+        self._step = _least_step(source)
         self._strict = container not in _TAKE_EQUAL_TIMES
         self._last: Fraction | None = None  # decode time of the last packet in seconds
         self._taken = self._refused = 0
@@ -94,18 +97,12 @@ class StreamCopy:
             self._target.disposition = source.disposition.value
 
     @property
-    def source(self) -> Any:
-        """The stream that is copied."""
-        return self._source
-
-    @property
     def warning(self) -> str | None:
         """What was lost, as a sentence, if anything was."""
         if not self._refused:
             return None
         count = f"{self._refused} of {self._refused + self._taken} packets"
-        name = f"{codec_name(self._source)} {self._source.type} stream"
-        return f"{count} of the {name} are left out: {self._output.format.name} refuses them ({self._reason})"
+        return f"{count} of the {self._name} are left out: {self._container} refuses them ({self._reason})"
 
     def mux(self, packet: Any) -> None:
         """Write a packet of the source stream, which is changed. Raises OSError where the output cannot be written."""
@@ -139,9 +136,9 @@ class StreamCopy:
             packet.duration = round((duration or 0) * scale)
         self._last = dts
 
-    @property
-    def _step(self) -> Fraction:
-        """The least step of time that the muxer can tell, in seconds: MP4 counts audio in samples."""
-        if self._source.type == "audio" and (rate := self._source.codec_context.sample_rate):
-            return Fraction(1, rate)
-        return Fraction(self._source.time_base)
+
+def _least_step(stream: Any) -> Fraction:
+    """The least step of time that a muxer can tell, in seconds: MP4 counts sound in samples."""
+    if stream.type == "audio" and (rate := stream.codec_context.sample_rate):
+        return Fraction(1, rate)
+    return Fraction(stream.time_base)

@@ -125,10 +125,11 @@ class VideoReader:
         if self._corrupt:
             self.warnings.append(f"{self._corrupt} frames are damaged in the source")
         if self._clock.jumps:
-            where = float(self._clock.first_jump or 0) - float(self.info.clock_offset * self._time_base)
+            where = float((self._clock.first_jump or 0) - self.info.clock_offset * self._time_base)
             self.warnings.append(
-                f"the clock of the source jumps {self._clock.jumps} times, first at {where:.2f} s: "
-                "what follows was moved on, sound and pictures alike"
+                f"the clock of the source jumps at {where:.2f} s"
+                + (f" and {self._clock.jumps - 1} times more" if self._clock.jumps > 1 else "")
+                + ": what follows was moved on, sound and pictures alike"
             )
         if self._timeline.repaired:
             self.warnings.append(f"{self._timeline.repaired} frames had no usable time and were given one")
@@ -190,7 +191,8 @@ class VideoReader:
     def _demux(self) -> Iterator[Any]:
         """The packets of the streams that are read, in the order of the file."""
         peeked, self._peeked = self._peeked, []
-        rest = self._container.demux(*self._read.values())
+        at_end = bool(peeked) and peeked[-1].size == 0 and peeked[-1].dts is None
+        rest = () if at_end else self._container.demux(*self._read.values())
         return (p for p in chain(peeked, rest) if p.stream.index in self._read)
 
     def _decode(self) -> Iterator[Any]:

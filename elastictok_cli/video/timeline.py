@@ -1,5 +1,6 @@
 """Times of decoded frames, which a file may have left out or out of order."""
 
+from collections import deque
 from fractions import Fraction
 from typing import Any
 
@@ -43,26 +44,24 @@ class FrameTimes:
     def __init__(self, source_format: str, time_base: Fraction) -> None:
         self._time_base = time_base
         self._guesses_pts = source_format in _WITHOUT_PTS
+        self._fed: deque[int] = deque()  # decode times of packets, later than the last frame's
         self._delay: int | None = (
-            None  # ticks between a packet's decode time and the frame that comes out then
+            None  # ticks from a frame's own time to that of the packet that brings it out
         )
-        self._first_dts: int | None = None
         self._last_pts: int | None = None
         self._last_dts: int | None = None
         self._bad_pts = self._bad_dts = 0
 
     def feed(self, packet: Any) -> None:
         """Note a packet that goes to the decoder."""
-        if self._first_dts is None:
-            self._first_dts = packet.dts
+        if self._guesses_pts and packet.size and packet.dts is not None:
+            self._fed.append(packet.dts)
 
     def best(self, frame: Any) -> int | None:
         """The time of a decoded frame, None where nothing tells it."""
         pts, dts = self._in_ticks(frame.pts, frame), self._in_ticks(frame.dts, frame)
         if self._guesses_pts:
-            if self._delay is None and dts is not None:
-                self._delay = dts - (self._first_dts if self._first_dts is not None else dts)
-            return None if dts is None else dts - (self._delay or 0)
+            return self._by_decode_time(dts)
         if dts is not None:
             self._bad_dts += self._last_dts is not None and dts <= self._last_dts
             self._last_dts = dts
@@ -70,6 +69,17 @@ class FrameTimes:
             self._bad_pts += self._last_pts is not None and pts < self._last_pts
             self._last_pts = pts
         return pts if pts is not None and (dts is None or self._bad_pts <= self._bad_dts) else dts
+
+    def _by_decode_time(self, dts: int | None) -> int | None:
+        """The time of the packet that came in as many packets before as the decoder holds back."""
+        if not self._fed:
+            return None
+        if self._delay is None:
+            self._delay = 0 if dts is None else dts - self._fed[0]
+        time = self._fed[0] if dts is None else dts - self._delay  # the last frames come out with no packet
+        while self._fed and self._fed[0] <= time:
+            self._fed.popleft()
+        return time
 
     def _in_ticks(self, time: int | None, frame: Any) -> int | None:
         if time is None or not frame.time_base or frame.time_base == self._time_base:
