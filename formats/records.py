@@ -25,6 +25,7 @@ MAX_BLOCK_FRAMES = 32
 MAX_TOKENS_PER_CELL = 8192
 MAX_STRING = 65535  # bytes of UTF-8
 MAX_MAP = 1024  # entries
+MAX_CHAPTERS = 1024
 MAX_TIME = 1 << 60  # ticks of the time base; leaves room to add a few without overflow
 
 COLOR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
@@ -59,7 +60,9 @@ class Header:
     (numerator, denominator).
     frame_count: None when not known before encoding; EtkReader.frame_count has the true one.
     rotation: degrees that were applied to the source. color: any of COLOR_TAGS to int or str.
-    start_time: of the source, in time_base. aux: {"container": name} when audio or subtitles are carried.
+    start_time: of the first frame on the source's own clock, clock_offset: what was subtracted from that clock, so that
+    times begin at zero; both in time_base. chapters: (start, end, title) of each, times as those of frames.
+    aux: {"container": name} when audio or subtitles are carried.
     """
 
     model: ModelRef
@@ -78,6 +81,8 @@ class Header:
     pixel_aspect: tuple[int, int] = (1, 1)
     source_bytes: int | None = None
     start_time: int = 0
+    clock_offset: int = 0
+    chapters: tuple[tuple[int, int, str], ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     aux: dict[str, str] | None = None
     program: str = ""
@@ -195,6 +200,8 @@ def check_header(header: Header) -> None:
     if header.source_bytes is not None:
         _check_int("source size", header.source_bytes, 0, 2**63 - 1)
     _check_int("start time", header.start_time, -(2**63), 2**63 - 1)
+    _check_int("clock offset", header.clock_offset, -(2**63), 2**63 - 1)
+    _check_chapters(header.chapters)
     _check_map("metadata", header.metadata, (str,))
     if header.aux is not None:
         require(set(header.aux) == {"container"}, 'aux must be {"container": name}')
@@ -202,6 +209,14 @@ def check_header(header: Header) -> None:
         require(header.aux["container"] != "", "aux container must have a name")
     _check_text("program", header.program)
     _check_map("options", header.options, (str, int, float, bool))
+
+
+def _check_chapters(chapters: tuple[tuple[int, int, str], ...]) -> None:
+    require(len(chapters) <= MAX_CHAPTERS, f"more than {MAX_CHAPTERS} chapters")
+    for start, end, title in chapters:
+        _check_int("start of a chapter", start, -MAX_TIME, MAX_TIME)
+        _check_int("end of a chapter", end, start, MAX_TIME)
+        _check_text("title of a chapter", title)
 
 
 def _check_levels(model: ModelRef) -> None:

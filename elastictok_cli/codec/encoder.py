@@ -86,6 +86,8 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
         pixel_aspect=(info.pixel_aspect.numerator, info.pixel_aspect.denominator),
         source_bytes=info.size_bytes,
         start_time=info.start_pts,
+        clock_offset=info.clock_offset,
+        chapters=tuple((c.start, c.end, c.title) for c in info.chapters),
         metadata=info.metadata,
         aux={"container": info.aux_container} if info.aux_container else None,
         program=__version__,

@@ -39,6 +39,8 @@ class Source:
                 f"{header.width}x{header.height}: not its source"
             )
         self._scale = info.time_base
+        # both times on the source's own clock
+        self._file_offset, self._source_offset = header.clock_offset, info.clock_offset
         self._frames: Iterator[Frame] = iter(self._reader)
 
     def errors(self, block: Block, pixels: npt.NDArray[np.uint8]) -> tuple[float, ...]:
@@ -47,9 +49,9 @@ class Source:
         return tuple(frame_errors(torch.from_numpy(wanted), torch.from_numpy(pixels)).tolist())
 
     def _at(self, pts: int) -> npt.NDArray[np.uint8]:
-        time = pts * self._tick
+        time = (pts + self._file_offset) * self._tick
         for frame in self._frames:
-            at = frame.pts * self._scale
+            at = (frame.pts + self._source_offset) * self._scale
             if at == time:
                 return frame.rgb
             if at > time:

@@ -205,7 +205,7 @@ def _writer(
     force: bool,
 ) -> "VideoWriter":
     """A writer for the frames from `first` on, which becomes time 0 if `rebase`."""
-    from elastictok_cli.video import VideoWriter
+    from elastictok_cli.video import Chapter, VideoWriter
 
     header = reader.header
     time_base = Fraction(*header.time_base)
@@ -231,6 +231,7 @@ def _writer(
         duration=duration,
         raw=raw,
         pixel_aspect=Fraction(*header.pixel_aspect),
+        chapters=[Chapter(*chapter) for chapter in header.chapters],
     )
 
 

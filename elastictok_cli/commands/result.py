@@ -68,11 +68,13 @@ def _from_source(original: "Original", sides: Sequence["Side"], duration: float 
 
     lengths = [duration, *(side.reader.header.options.get("duration") for side in sides)]
     known = [Fraction(str(length)) for length in lengths if isinstance(length, int | float)]
-    first = original.first
-    end = None
-    if known:
-        end = min(known) + (first if first is not None else original.info.start_pts * original.time_base)
-    streams = SideStreams(original.path, start=first, end=end, warnings=original.warnings)
+    streams = SideStreams(
+        original.path,
+        start=original.first if original.windowed else None,
+        end=original.first + min(known) if known else None,
+        clock_offset=original.clock_offset,
+        warnings=original.warnings,
+    )
     if streams.container is None:
         return {}
     return {"aux": streams.chunks(), "aux_container": streams.container}

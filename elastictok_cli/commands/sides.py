@@ -158,14 +158,14 @@ def open_sides(
 class Original:
     """The part of the source that the files are compared with.
 
-    info: of that part. shift: to be added to a pts of its frames to have that of the files'. first: when its first
-    frame is shown, seconds on the source's own clock; None unless times were moved to begin at 0.
+    info: of that part. shift: to be added to a pts of its frames to have that of the files'. windowed: it begins later
+    than the source, at its first frame.
     """
 
     path: Path
     info: "VideoInfo"
     shift: int
-    first: Fraction | None
+    windowed: bool
     options: dict[str, Any]  # for VideoReader
     warnings: list[str]
 
@@ -181,6 +181,16 @@ class Original:
     def time_base(self) -> Fraction:
         """Seconds in a tick."""
         return self.info.time_base
+
+    @property
+    def first(self) -> Fraction:
+        """When its first frame is shown, seconds on the source's own clock."""
+        return self.info.start_pts * self.time_base
+
+    @property
+    def clock_offset(self) -> Fraction:
+        """What its times are less than those on the source's own clock, in seconds."""
+        return self.info.clock_offset * self.time_base
 
 
 def open_original(
@@ -201,21 +211,22 @@ def open_original(
         "max_height": sides[0].reader.header.height,
         "aux": False,
     }
-    shift = 0
     with VideoReader(path, **options) as reader:
-        info, first_pts = reader.info, reader.first_pts
-    if start is not None:
-        shift = first_pts
-        if base is not None:
-            with VideoReader(path, start=base, aux=False) as whole:
-                shift -= whole.first_pts
+        info = reader.info
+    if base is None:
+        shift = info.clock_offset - sides[0].reader.header.clock_offset
+    elif start is None:
+        shift = 0
+    else:
+        with VideoReader(path, start=base, aux=False) as whole:
+            shift = info.clock_offset - whole.info.clock_offset
     for side in sides:
         _check_source(side, path, info)
     return Original(
         path=path,
         info=info,
         shift=shift,
-        first=None if begin is None else first_pts * info.time_base,
+        windowed=begin is not None,
         options=options,
         warnings=[],
     )

@@ -16,11 +16,12 @@ from elastictok_cli.video.errors import (
 
 if TYPE_CHECKING:
     from elastictok_cli.video.reader import VideoReader
-    from elastictok_cli.video.records import AuxStream, Frame, VideoInfo
+    from elastictok_cli.video.records import AuxStream, Chapter, Frame, VideoInfo
     from elastictok_cli.video.writer import VideoWriter
 
 __all__ = [
     "AuxStream",
+    "Chapter",
     "Frame",
     "NoVideoStream",
     "UnknownKind",
@@ -34,6 +35,7 @@ __all__ = [
 
 _HOMES = {
     "AuxStream": "records",
+    "Chapter": "records",
     "Frame": "records",
     "VideoInfo": "records",
     "VideoReader": "reader",

@@ -1,6 +1,7 @@
 """Writing frames and copied packets to MP4, MOV, Matroska and WebM."""
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import av
 from av.video.frame import VideoFrame
 
+from elastictok_cli.video.chapters import write as write_chapters
 from elastictok_cli.video.errors import UnwritableVideo
 from elastictok_cli.video.muxing import movie_timescale
-from elastictok_cli.video.records import Frame
+from elastictok_cli.video.records import Chapter, Frame
 from elastictok_cli.video.sidestreams import PacketCopier
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -59,6 +61,7 @@ class ContainerSink:
         pixel_aspect: Fraction,
         copier: PacketCopier | None,
         crf: int | None = None,
+        chapters: Sequence[Chapter] = (),
     ) -> None:
         self._crf = crf
         self._size = size
@@ -83,6 +86,8 @@ class ContainerSink:
             self._stream.codec_context.open()
             if copier is not None:
                 copier.attach(self._output)
+            if chapters:
+                write_chapters(self._output, chapters, time_base)
         except (av.FFmpegError, OSError, ValueError) as error:
             width, height = size
             hint = "" if self._is_rgb else "; --lossless in .mkv writes any size"

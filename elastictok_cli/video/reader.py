@@ -134,11 +134,6 @@ class VideoReader:
         if self._timeline.repaired:
             self.warnings.append(f"{self._timeline.repaired} frames had no usable time and were given one")
 
-    @property
-    def first_pts(self) -> int:
-        """Of the first frame kept, on the source's own clock."""
-        return self._first_pts
-
     def take_aux(self) -> bytes:
         """The container bytes produced since the last call, b"" if none; the tail after iteration."""
         return self._side.take() if self._side is not None else b""

@@ -14,10 +14,11 @@ from typing import Protocol, Self
 import av
 import numpy as np
 
+from elastictok_cli.video.chapters import moved
 from elastictok_cli.video.encoder import CODECS, CONTAINERS, ContainerSink, matrix_name
 from elastictok_cli.video.errors import UnknownKind, UnwritableVideo
 from elastictok_cli.video.pictures import PICTURE_SUFFIXES, FolderSink, PictureSink, StreamSink
-from elastictok_cli.video.records import Frame
+from elastictok_cli.video.records import Chapter, Frame
 from elastictok_cli.video.sidestreams import PacketCopier
 
 
@@ -47,7 +48,8 @@ class VideoWriter:
     `aux` gives the bytes of the container `aux_container` that VideoReader.take_aux produced, in chunks; its
     packets are muxed as they are. `start` and `duration` (seconds on the carried clock) keep those that
     overlap the window and move them so that `start` is 0: `start` is the time of the first frame written,
-    whose pts is then 0. What a target cannot hold is left out and named in `warnings`.
+    whose pts is then 0. `chapters` are on the carried clock too, and are cut to the window. What a target cannot hold
+    is left out and named in `warnings`.
 
     Raises UnwritableVideo: the target exists and `overwrite` is false, or it cannot hold what is asked for.
     """
@@ -74,6 +76,7 @@ class VideoWriter:
         raw: bool = False,
         pixel_aspect: Fraction = Fraction(1),
         crf: int | None = None,
+        chapters: Iterable[Chapter] = (),
     ) -> None:
         self.warnings = []
         self._size = (width, height)
@@ -86,6 +89,7 @@ class VideoWriter:
         self._pixel_aspect = pixel_aspect
         self._raw = raw
         self._crf = crf
+        self._chapters = moved(chapters, time_base, _exact(start), _exact(duration))
         self._copier: PacketCopier | None = None
         self._last_pts: int | None = None
         self._closed = False
@@ -105,8 +109,13 @@ class VideoWriter:
                 )
             with _plain_errors(self._path):
                 self._sink = self._make_sink()
-            if self._copier is not None and not isinstance(self._sink, ContainerSink):
-                self.warnings.append("audio and subtitles are left out: this output has no place for them")
+            if not isinstance(self._sink, ContainerSink):
+                if self._copier is not None:
+                    self.warnings.append(
+                        "audio and subtitles are left out: this output has no place for them"
+                    )
+                if self._chapters:
+                    self.warnings.append("chapters are left out: this output has no place for them")
         except BaseException:
             self.abort()
             raise
@@ -211,6 +220,7 @@ class VideoWriter:
             pixel_aspect=self._pixel_aspect,
             copier=self._copier,
             crf=self._crf,
+            chapters=self._chapters,
         )
 
     def _stream_sink(self) -> StreamSink:

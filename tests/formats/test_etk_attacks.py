@@ -155,6 +155,11 @@ def test_wrong_version(version: int) -> None:
         ({"r": 360}, "rotation"),
         ({"x": 1}, "aux"),
         ({"w": "x" * 65536}, "longer"),
+        ({"z": 1.5}, "clock offset"),
+        ({"h": 5}, "wrong type"),
+        ({"h": [[0, 1]]}, "wrong type"),
+        ({"h": [[1, 0, ""]]}, "chapter"),
+        ({"h": [[0, 1, b"title"]]}, "chapter"),
     ],
 )
 def test_absurd_header(changes: dict[str, object], message: str) -> None:

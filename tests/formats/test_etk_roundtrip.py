@@ -98,11 +98,33 @@ def test_token_order(tokens_per_cell: int, rows: int, columns: int, seed: int) -
 
 def test_every_header_field_survives() -> None:
     header = replace(
-        HEADER_RECORD, target_mse=None, target_tokens=3, allocation="block", frame_count=7, start_time=-5
+        HEADER_RECORD,
+        target_mse=None,
+        target_tokens=3,
+        allocation="block",
+        frame_count=7,
+        start_time=-5,
+        clock_offset=-7,
+        chapters=((0, 100, "one"), (100, 100, "")),
     )
     assert read(write([], header))[0].header == header
     plain = Header(model=MODEL, width=1, height=1, grid=(1, 1), time_base=(1, 1))
     assert read(write([], plain))[0].header == plain
+
+
+@pytest.mark.parametrize(
+    "chapters",
+    [
+        ((1, 0, "ends before it starts"),),
+        ((0, 1 << 61, "too late"),),
+        ((0.5, 1, "no ticks"),),
+        ((0, 1, 7),),
+        ((0, 1, ""),) * 1025,
+    ],
+)
+def test_chapters_that_break_a_rule(chapters: tuple[tuple[int, int, str], ...]) -> None:
+    with pytest.raises(InvalidRecord, match="chapter"):
+        write([], replace(HEADER_RECORD, chapters=chapters))
 
 
 def test_frame_count_comes_from_the_index() -> None:
