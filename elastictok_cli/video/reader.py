@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastictok_cli.video import chapters, orientation, selection
-from elastictok_cli.video.clock import ProgramClock
+from elastictok_cli.video.clock import JUMPING_FORMATS, ProgramClock
 from elastictok_cli.video.completeness import Completeness
 from elastictok_cli.video.errors import UnreadableVideo
 from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
+from elastictok_cli.video.seeking import MIN_SKIP, skip_pictures
 from elastictok_cli.video.sidestreams import PacketCollector
 from elastictok_cli.video.source import Source, reason_of
 from elastictok_cli.video.timeline import FrameTimes, Timeline
@@ -125,9 +126,9 @@ class VideoReader:
         if self._corrupt:
             self.warnings.append(f"{self._corrupt} frames are damaged in the source")
         if self._clock.jumps:
-            where = float((self._clock.first_jump or 0) - self.info.clock_offset * self._time_base)
+            where = float((self._clock.first_jump or 0) - self._source_begin)
             self.warnings.append(
-                f"the clock of the source jumps at {where:.2f} s"
+                f"the clock of the source jumps {where:.2f} s after its first frame"
                 + (f" and {self._clock.jumps - 1} times more" if self._clock.jumps > 1 else "")
                 + ": what follows was moved on, sound and pictures alike"
             )
@@ -179,7 +180,8 @@ class VideoReader:
         self._times = FrameTimes(self._container.format.name, self._time_base)
         self._timeline = Timeline(step)
         self._repeated_until = 0  # ticks up to which the latest frame is repeated
-        self._frames = self._decode()
+        self._packets = self._clock.mend(self._demux())
+        self._frames = self._decode(self._packets)
         if self._side is not None:
             self._side.forget()
 
@@ -190,11 +192,11 @@ class VideoReader:
         rest = () if at_end else self._container.demux(*self._read.values())
         return (p for p in chain(peeked, rest) if p.stream.index in self._read)
 
-    def _decode(self) -> Iterator[Any]:
+    def _decode(self, packets: Iterator[Any]) -> Iterator[Any]:
         """Decoded frames in order of time; packets beside them go to the collector on the way."""
         side = self._side
         try:
-            for packet in self._clock.mend(self._demux()):
+            for packet in packets:
                 self._completeness.see(packet)
                 # not `packet.stream_index`, which is 0 for the packets that flush decoders
                 if packet.stream.index != self._stream.index:
@@ -233,10 +235,11 @@ class VideoReader:
         if decoded is None:
             reason = self.warnings[-1] if self.warnings else None
             raise UnreadableVideo(self._source.failure("holds no frame that can be decoded", reason))
-        wanted = pts * self._time_base + (self._start or 0)
+        self._source_begin = pts * self._time_base
+        wanted = self._source_begin + (self._start or 0)
         if self._duration is not None:
             self._end = wanted + self._duration
-        if self._start and not self._source.reads_once and decoded.pts is not None:
+        if (self._start or 0) > MIN_SKIP and not self._source.reads_once and decoded.pts is not None:
             decoded, pts = self._jump(wanted)
         while decoded is not None and pts * self._time_base + _TOLERANCE < wanted:
             if self._side is not None:
@@ -251,6 +254,11 @@ class VideoReader:
 
     def _jump(self, wanted: Fraction) -> tuple[Any, int]:
         """A decoded frame at or before `wanted` (seconds), the first one where the file cannot seek."""
+        if self._container.format.name in JUMPING_FORMATS:
+            if self._side is not None:
+                self._side.forget(before=wanted, for_good=True)
+            self._frames = self._decode(skip_pictures(self._packets, self._stream.index, wanted))
+            return self._next_frame()
         with suppress(av.FFmpegError):
             self._container.seek(int(wanted / self._time_base), stream=self._stream)
             self._restart()

@@ -150,8 +150,9 @@ class PacketCollector:
             self._mux(packet)
         self._waiting.clear()
 
-    def forget(self, before: Fraction | None = None) -> None:
-        """Drop waiting packets: all, or those that end by `before` (seconds)."""
+    def forget(self, before: Fraction | None = None, *, for_good: bool = False) -> None:
+        """Drop waiting packets: all, or those that end by `before` (seconds); `for_good`: also those that come."""
+        self._low = before if for_good else self._low
         self._waiting = [p for p in self._waiting if before is not None and _end_seconds(p) > before]
 
     def add(self, packet: Any) -> None:
@@ -160,7 +161,7 @@ class PacketCollector:
             return  # the marker of a stream's end, or damage
         if self._began:
             self._mux(packet)
-        else:
+        elif self._low is None or _end_seconds(packet) > self._low:
             self._waiting.append(packet)
 
     def take(self) -> bytes:
