@@ -26,7 +26,7 @@ _THUMBNAIL = 16  # pixels a side: enough to tell one frame from the next
 _ALIKE = 3.0  # of 255: mean difference of two thumbnails below which nothing tells them apart
 
 
-@dataclass
+@dataclass(repr=False)
 class Track:
     """The packets of one audio or subtitle stream.
 
@@ -54,7 +54,7 @@ class Track:
         return [(time, time + length) for time, length in pairs if time is not None]
 
 
-@dataclass
+@dataclass(repr=False)
 class Film:
     """One file: `frames` are display times in seconds, `thumbnails` (N, 16, 16) grey, `tick` the video's unit."""
 
@@ -107,10 +107,20 @@ def measure(path: Path, video: int | None = None) -> Film:
     return film
 
 
-def planes(path: Path) -> np.ndarray:
-    """The Y, U and V samples of a file's first frame, (H * 3 / 2, W), as they are stored."""
+def planes(path: Path) -> list[np.ndarray]:
+    """The samples of a file's first frame as they are stored: Y (H, W), U and V (H/2, W/2), int16."""
     with _open(path) as container:
-        return next(container.decode(video=0)).to_ndarray(format="yuv420p")
+        frame = next(container.decode(video=0)).reformat(format="yuv420p")
+        width, height = frame.width, frame.height
+        stored = frame.to_ndarray().astype(np.int16)
+    u, v = stored[height:].reshape(2, height // 2, width // 2)
+    return [stored[:height], u, v]
+
+
+def flat_parts(plane: np.ndarray, reach: int = 4) -> np.ndarray:
+    """Where a plane (H, W) does not change within `reach` samples, (H, W) bool."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(plane, reach, "edge"), (2 * reach + 1,) * 2)
+    return windows.max((2, 3)) - windows.min((2, 3)) <= 1
 
 
 def same_sound(source: Track, result: Track) -> bool:
@@ -399,6 +409,22 @@ def make_film(
         assert len(encoded) == count + 1
         for packet in sorted(chain(*encoded), key=lambda p: p.dts * p.time_base):
             out.mux(packet)
+    return path
+
+
+def make_patches(path: Path, height: int, width: int = 64) -> Path:
+    """Two frames of strong colours in four flat patches, with no word on how their samples become RGB."""
+    stored = np.zeros((height * 3 // 2, width), np.uint8)
+    stored[:height] = np.repeat([90, 140, 110, 60], height // 4)[:, None]
+    chroma = stored[height:].reshape(2, height // 2, width // 2)
+    chroma[0] = np.repeat([90, 120, 170, 150], height // 8)[:, None]
+    chroma[1] = np.repeat([170, 80, 110, 150], height // 8)[:, None]
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=10, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(2):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="yuv420p")))
+        out.mux(stream.encode(None))
     return path
 
 
