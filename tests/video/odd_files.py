@@ -6,12 +6,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import SequenceMatcher
 from fractions import Fraction
 from inspect import signature
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -381,57 +380,56 @@ def make_film(
     video: str = "libx264",
     frames: int = 25,
     rate: int = 25,
+    times: Sequence[int] | None = None,
     sounds_before: int = 0,
     sounds_after: int = 0,
     sound: str = "aac",
+    sound_rate: int = 48000,
+    sound_layout: str = "mono",
     size: tuple[int, int] = (64, 64),
+    pixel_format: str = "yuv420p",
+    muxer: dict[str, str] | None = None,
+    prepare: Callable[[Any], None] = lambda stream: None,
+    also: Callable[[Any], list[Any]] = lambda output: [],
     **options: str,
 ) -> Path:
-    """A clean film with AAC (or other) sound streams before or behind the video in the list of streams.
+    """A clean film with sound streams before or behind the video in the list of streams.
+
+    `times` are those of the frames in units of a frame, None: 0, 1, 2... `prepare` gets the video stream before it
+    is opened; `also` gets the container before anything is written, adds what it likes to it and gives the packets.
+    `muxer` and `options` are FFmpeg's, of the container and the video encoder.
 
     All packets are encoded first and stored in order of decoding time, so that whatever the encoder holds back
     changes nothing.
     """
-    count = sounds_before + sounds_after
-    with av.open(str(path), "w") as out:
-        streams: list[Any] = []
-        for _ in range(sounds_before):
-            streams.append(out.add_stream(sound, rate=48000, layout="mono"))
-        film = out.add_stream(video, rate=rate, options=options)
-        film.width, film.height, film.pix_fmt = (*size, "yuv420p")
+    times = range(frames) if times is None else times
+    with av.open(str(path), "w", container_options=muxer or {}) as out:
+        sounds = [_add_sound(out, sound, sound_rate, sound_layout) for _ in range(sounds_before)]
+        film: Any = out.add_stream(video, rate=rate, options=options)
+        film.width, film.height, film.pix_fmt = (*size, pixel_format)
         film.time_base = film.codec_context.time_base = Fraction(1, rate)
-        for _ in range(sounds_after):
-            streams.append(out.add_stream(sound, rate=48000, layout="mono"))
-        encoded = [list(_encode_pictures(film, frames, rate, size))]
-        encoded += [
-            list(_encode_tone(s, Fraction(frames, rate), 300 + 200 * k)) for k, s in enumerate(streams)
-        ]
-        assert len(encoded) == count + 1
-        for packet in sorted(chain(*encoded), key=lambda p: p.dts * p.time_base):
+        prepare(film)
+        sounds += [_add_sound(out, sound, sound_rate, sound_layout) for _ in range(sounds_after)]
+        packets = also(out)
+        packets += _encode_pictures(film, times, rate, size)
+        for k, stream in enumerate(sounds):
+            packets += _encode_tone(stream, Fraction(times[-1] + 1, rate), 300 + 200 * k)
+        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
             out.mux(packet)
     return path
 
 
-def make_patches(path: Path, height: int, width: int = 64) -> Path:
-    """Two frames of strong colours in four flat patches, with no word on how their samples become RGB."""
-    stored = np.zeros((height * 3 // 2, width), np.uint8)
-    stored[:height] = np.repeat([90, 140, 110, 60], height // 4)[:, None]
-    chroma = stored[height:].reshape(2, height // 2, width // 2)
-    chroma[0] = np.repeat([90, 120, 170, 150], height // 8)[:, None]
-    chroma[1] = np.repeat([170, 80, 110, 150], height // 8)[:, None]
-    with av.open(str(path), "w") as out:
-        stream: Any = out.add_stream("libx264", rate=10, options={"crf": "4"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for _ in range(2):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="yuv420p")))
-        out.mux(stream.encode(None))
-    return path
+def _add_sound(output: Any, codec: str, rate: int, layout: str) -> Any:
+    # FFmpeg's own Vorbis encoder wants to be asked.
+    return output.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2"})
 
 
-def _encode_pictures(stream: Any, frames: int, rate: int, size: tuple[int, int]) -> Iterator[Any]:
-    for index in range(frames):
-        frame = av.VideoFrame.from_ndarray(picture(index, size), format="rgb24").reformat(format="yuv420p")
-        frame.pts, frame.time_base = index, Fraction(1, rate)
+def _encode_pictures(stream: Any, times: Sequence[int], rate: int, size: tuple[int, int]) -> Iterator[Any]:
+    for index, time in enumerate(times):
+        frame = av.VideoFrame.from_ndarray(picture(index, size), format="rgb24").reformat(
+            format=stream.pix_fmt
+        )
+        frame.pts, frame.time_base = time, Fraction(1, rate)
         yield from stream.encode(frame)
     yield from stream.encode(None)
 
@@ -450,3 +448,19 @@ def _encode_tone(stream: Any, seconds: Fraction, pitch: int) -> Iterator[Any]:
     for piece in [*resampler.resample(whole), *resampler.resample(None)]:
         yield from stream.encode(piece)
     yield from stream.encode(None)
+
+
+def make_patches(path: Path, height: int, width: int = 64) -> Path:
+    """Two frames of strong colours in four flat patches, with no word on how their samples become RGB."""
+    stored = np.zeros((height * 3 // 2, width), np.uint8)
+    stored[:height] = np.repeat([90, 140, 110, 60], height // 4)[:, None]
+    chroma = stored[height:].reshape(2, height // 2, width // 2)
+    chroma[0] = np.repeat([90, 120, 170, 150], height // 8)[:, None]
+    chroma[1] = np.repeat([170, 80, 110, 150], height // 8)[:, None]
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=10, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(2):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="yuv420p")))
+        out.mux(stream.encode(None))
+    return path

@@ -389,7 +389,8 @@ def test_untagged_colour_comes_out_as_a_player_shows_it(
         # Only where the picture is flat: edges move with every encoding.
         flat = flat_parts(before)
         assert flat.mean() > 0.5
-        assert np.abs(before - after)[flat].mean() <= 2
+        # The sample's colours are beyond those of RGB in places, and are clipped there.
+        assert np.abs(before - after)[flat].mean() <= (1.5 if isinstance(source, int) else 3)
 
 
 def test_an_animated_webp_says_why_it_cannot_be_read() -> None:
