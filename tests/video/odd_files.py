@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -154,6 +155,20 @@ def match_packets(source: Track, result: Track) -> list[tuple[int, int]]:
         return [(k, k) for k in range(len(source.payloads))]
     matcher = SequenceMatcher(None, source.payloads, result.payloads, autojunk=False)
     return [(block.a + k, block.b + k) for block in matcher.get_matching_blocks() for k in range(block.size)]
+
+
+def plain_text(track: Track) -> tuple[str, ...]:
+    """The text of each subtitle, without what SRT, ASS and mov_text put around it; bitmaps give nonsense."""
+    texts = []
+    for data in track.data:
+        if track.codec == "mov_text":
+            data = data[2 : 2 + int.from_bytes(data[:2], "big")]
+        text = data.decode(errors="replace")
+        if track.codec == "ass":
+            text = text.split(",", 8)[-1]
+        text = re.sub(r"<[^>]*>|\{[^}]*\}", "", text).replace("\\N", "\n").replace("\r", "")
+        texts.append(text.strip())
+    return tuple(texts)
 
 
 def frame_errors(source: Sequence[Fraction], result: Sequence[Fraction]) -> list[Fraction]:
@@ -358,7 +373,8 @@ def _language(stream: Any) -> str | None:
 
 
 def _title(metadata: dict[str, str]) -> str | None:
-    return metadata.get("title") or None
+    # MP4 calls the title of a track its name.
+    return metadata.get("title") or metadata.get("name") or None
 
 
 # ---- files made on the spot -------------------------------------------------------------------------------------
@@ -386,8 +402,10 @@ def make_film(
     sound: str = "aac",
     sound_rate: int = 48000,
     sound_layout: str = "mono",
+    sound_bit_rate: int | None = None,
     size: tuple[int, int] = (64, 64),
     pixel_format: str = "yuv420p",
+    last_duration: int | None = None,
     muxer: dict[str, str] | None = None,
     prepare: Callable[[Any], None] = lambda stream: None,
     also: Callable[[Any], list[Any]] = lambda output: [],
@@ -395,7 +413,8 @@ def make_film(
 ) -> Path:
     """A clean film with sound streams before or behind the video in the list of streams.
 
-    `times` are those of the frames in units of a frame, None: 0, 1, 2... `prepare` gets the video stream before it
+    `times` are those of the frames in units of a frame, None: 0, 1, 2...; `last_duration` is how many of these
+    units the last frame stays (for encoders that reorder nothing), None: as the encoder says. `prepare` gets the video stream before it
     is opened; `also` gets the container before anything is written, adds what it likes to it and gives the packets.
     `muxer` and `options` are FFmpeg's, of the container and the video encoder.
 
@@ -403,25 +422,31 @@ def make_film(
     changes nothing.
     """
     times = range(frames) if times is None else times
+
+    def add_sound(output: Any) -> Any:
+        # FFmpeg's own Vorbis encoder wants to be asked.
+        stream = output.add_stream(sound, rate=sound_rate, layout=sound_layout, options={"strict": "-2"})
+        if sound_bit_rate is not None:
+            stream.codec_context.bit_rate = sound_bit_rate
+        return stream
+
     with av.open(str(path), "w", container_options=muxer or {}) as out:
-        sounds = [_add_sound(out, sound, sound_rate, sound_layout) for _ in range(sounds_before)]
+        sounds = [add_sound(out) for _ in range(sounds_before)]
         film: Any = out.add_stream(video, rate=rate, options=options)
         film.width, film.height, film.pix_fmt = (*size, pixel_format)
         film.time_base = film.codec_context.time_base = Fraction(1, rate)
         prepare(film)
-        sounds += [_add_sound(out, sound, sound_rate, sound_layout) for _ in range(sounds_after)]
+        sounds += [add_sound(out) for _ in range(sounds_after)]
         packets = also(out)
-        packets += _encode_pictures(film, times, rate, size)
+        pictures = list(_encode_pictures(film, times, rate, size))
+        if last_duration is not None:
+            max(pictures, key=lambda p: p.pts).duration = last_duration
+        packets += pictures
         for k, stream in enumerate(sounds):
             packets += _encode_tone(stream, Fraction(times[-1] + 1, rate), 300 + 200 * k)
         for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
             out.mux(packet)
     return path
-
-
-def _add_sound(output: Any, codec: str, rate: int, layout: str) -> Any:
-    # FFmpeg's own Vorbis encoder wants to be asked.
-    return output.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2"})
 
 
 def _encode_pictures(stream: Any, times: Sequence[int], rate: int, size: tuple[int, int]) -> Iterator[Any]:

@@ -33,6 +33,7 @@ from odd_files import (
     measure,
     misplaced,
     pass_through,
+    plain_text,
     planes,
     same_sound,
     sound_errors,
@@ -339,27 +340,13 @@ def test_fonts_travel_or_are_named(suffix: str) -> None:
 def test_subtitles_travel_or_are_named(suffix: str) -> None:
     passed = _passed("chapters_font_subs.mkv", suffix)
     [srt, ass] = passed.source.subtitles
-    shown = {_plain(track): track for track in passed.result.subtitles}
-    assert _plain(srt) in shown, [track.codec for track in passed.result.subtitles]
-    _same_times(passed, srt, shown[_plain(srt)])
-    if suffix == ".mp4" and _plain(ass) not in shown:
+    shown = {plain_text(track): track for track in passed.result.subtitles}
+    assert plain_text(srt) in shown, [track.codec for track in passed.result.subtitles]
+    _same_times(passed, srt, shown[plain_text(srt)])
+    if suffix == ".mp4" and plain_text(ass) not in shown:
         assert passed.matches(r"(?i)\bass\b")
     else:
-        _same_times(passed, ass, shown[_plain(ass)])
-
-
-def _plain(track: Track) -> tuple[str, ...]:
-    """The text of each subtitle, without what SRT, ASS and mov_text put around it."""
-    texts = []
-    for data in track.data:
-        if track.codec == "mov_text":
-            data = data[2 : 2 + int.from_bytes(data[:2], "big")]
-        text = data.decode()
-        if track.codec == "ass":
-            text = text.split(",", 8)[8]
-        text = re.sub(r"<[^>]*>|\{[^}]*\}", "", text).replace("\\N", "\n").replace("\r", "")
-        texts.append(text.strip())
-    return tuple(texts)
+        _same_times(passed, ass, shown[plain_text(ass)])
 
 
 def _same_times(passed: Passed, track: Track, copy: Track) -> None:
