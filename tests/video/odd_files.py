@@ -179,12 +179,36 @@ def frame_errors(source: Sequence[Fraction], result: Sequence[Fraction]) -> list
 
 
 def sound_errors(source: Film, result: Film, track: Track, copy: Track) -> list[Fraction]:
-    """How far each packet's time, counted from the first frame, is from the source's (seconds)."""
+    """How far each packet's time, counted from the first frame, is from the source's (seconds).
+
+    Of PCM that was cut anew, begin and end only.
+    """
+    if track.payloads != copy.payloads and track.whole == copy.whole:
+        ends = []
+        for film, sound in ((source, track), (result, copy)):
+            ends.append([time - film.frames[0] for time in (sound.spans[0][0], sound.spans[-1][1])])
+        return [abs(b - a) for a, b in zip(*ends, strict=True)]
     errors = []
     for a, b in match_packets(track, copy):
         before, after = track.times[a], copy.times[b]
         if before is not None and after is not None:
             errors.append(abs((after - result.frames[0]) - (before - source.frames[0])))
+    return errors
+
+
+def part_errors(source: Film, result: Film, frames: slice, packets: slice) -> list[Fraction]:
+    """As `sound_errors`, within one part of a joined recording with one sound stream.
+
+    `frames` and `packets` are the part's. Both files' times count from the part's first frame.
+    """
+    [track], [copy] = source.sound, result.sound
+    before, after = source.frames[frames][0], result.frames[frames][0]
+    wanted = range(*packets.indices(len(track.payloads)))
+    errors = []
+    for a, b in match_packets(track, copy):
+        asked, given = track.times[a], copy.times[b]
+        if a in wanted and asked is not None and given is not None:
+            errors.append(abs((given - after) - (asked - before)))
     return errors
 
 
@@ -343,6 +367,9 @@ def _read_frames(container: Any, stream: Any, film: Film) -> None:
         film.thumbnails = np.stack(pictures)
         film.rotation = frame.rotation
         film.last_duration = Fraction((frame.duration or 0) * frame.time_base)
+        if "mp4" in film.format and stream.duration:
+            # MP4 keeps lengths in order of decoding: only their sum tells how long the last frame shown stays.
+            film.last_duration = (stream.start_time + stream.duration) * film.tick - film.frames[-1]
         names = ("color_primaries", "color_trc", "colorspace", "color_range")
         film.color = {name: int(getattr(frame, name)) for name in names}
 
@@ -403,6 +430,7 @@ def make_film(
     sound_rate: int = 48000,
     sound_layout: str = "mono",
     sound_bit_rate: int | None = None,
+    sound_samples: int | None = None,
     size: tuple[int, int] = (64, 64),
     pixel_format: str = "yuv420p",
     last_duration: int | None = None,
@@ -413,10 +441,11 @@ def make_film(
 ) -> Path:
     """A clean film with sound streams before or behind the video in the list of streams.
 
-    `times` are those of the frames in units of a frame, None: 0, 1, 2...; `last_duration` is how many of these
-    units the last frame stays (for encoders that reorder nothing), None: as the encoder says. `prepare` gets the video stream before it
-    is opened; `also` gets the container before anything is written, adds what it likes to it and gives the packets.
-    `muxer` and `options` are FFmpeg's, of the container and the video encoder.
+    `sound_samples` is the length of a packet of PCM. `times` are those of the frames in units of a frame, None:
+    0, 1, 2... `last_duration` is how many of these units the last frame stays (for encoders that reorder nothing),
+    None: as the encoder says. `prepare` gets the video stream before it is opened; `also` gets the container before
+    anything is written, adds what it likes to it and gives the packets. `muxer` and `options` are FFmpeg's, of the
+    container and the video encoder.
 
     All packets are encoded first and stored in order of decoding time, so that whatever the encoder holds back
     changes nothing.
@@ -443,7 +472,7 @@ def make_film(
             max(pictures, key=lambda p: p.pts).duration = last_duration
         packets += pictures
         for k, stream in enumerate(sounds):
-            packets += _encode_tone(stream, Fraction(times[-1] + 1, rate), 300 + 200 * k)
+            packets += _encode_tone(stream, Fraction(times[-1] + 1, rate), 300 + 200 * k, sound_samples)
         for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
             out.mux(packet)
     return path
@@ -459,7 +488,7 @@ def _encode_pictures(stream: Any, times: Sequence[int], rate: int, size: tuple[i
     yield from stream.encode(None)
 
 
-def _encode_tone(stream: Any, seconds: Fraction, pitch: int) -> Iterator[Any]:
+def _encode_tone(stream: Any, seconds: Fraction, pitch: int, samples: int | None) -> Iterator[Any]:
     context = stream.codec_context
     rate = context.sample_rate
     wave = np.sin(np.arange(int(rate * seconds)) * (2 * np.pi * pitch / rate)) * 9000
@@ -467,8 +496,9 @@ def _encode_tone(stream: Any, seconds: Fraction, pitch: int) -> Iterator[Any]:
     wave *= np.linspace(0.2, 1, len(wave))
     whole = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="mono")
     whole.sample_rate, whole.pts = rate, 0
+    size = context.frame_size or samples or 1024
     resampler = av.AudioResampler(
-        format=context.format.name, layout=context.layout, rate=rate, frame_size=context.frame_size or 1024
+        format=context.format.name, layout=context.layout, rate=rate, frame_size=size
     )
     for piece in [*resampler.resample(whole), *resampler.resample(None)]:
         yield from stream.encode(piece)

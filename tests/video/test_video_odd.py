@@ -32,6 +32,7 @@ from odd_files import (
     match_tracks,
     measure,
     misplaced,
+    part_errors,
     pass_through,
     plain_text,
     planes,
@@ -247,21 +248,14 @@ def test_the_sample_aspect_is_kept(name: str, suffix: str) -> None:
     assert passed.result.aspect == passed.source.aspect
 
 
+@pytest.mark.parametrize("suffix", OUTPUTS)
+def test_the_last_frame_stays_as_long(suffix: str) -> None:
+    passed = _passed("anim.avif", suffix)
+    assert float(passed.source.last_duration) == 1.5
+    assert float(passed.result.last_duration) == pytest.approx(1.5, abs=0.002)
+
+
 # ---- broken clocks ----------------------------------------------------------------------------------------------
-
-
-def _part_errors(passed: Passed, frames: slice, packets: slice) -> list[Fraction]:
-    """Sound against picture within one part of a joined recording: both count from the part's first frame."""
-    [track], [copy] = passed.source.sound, passed.result.sound
-    before, after = passed.source.frames[frames][0], passed.result.frames[frames][0]
-    wanted = range(*packets.indices(len(track.payloads)))
-    errors = []
-    for a, b in match_packets(track, copy):
-        if a in wanted:
-            assert track.times[a] is not None
-            assert copy.times[b] is not None
-            errors.append(abs((copy.times[b] - after) - (track.times[a] - before)))
-    return errors
 
 
 @dataclass(frozen=True)
@@ -288,7 +282,7 @@ def test_the_clock_of_a_joined_recording_moves_for_all_streams(name: str, suffix
         (slice(0, join.frame), slice(0, join.packet)),
         (slice(join.frame, None), slice(join.packet, None)),
     ):
-        errors = _part_errors(passed, frames, packets)
+        errors = part_errors(passed.source, passed.result, frames, packets)
         assert len(errors) == len(passed.source.sound[0].payloads[packets])
         assert float(max(errors)) <= MOST_OUT_OF_SYNC
 

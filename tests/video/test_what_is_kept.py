@@ -29,3 +29,25 @@ def test_sound_that_is_carried_comes_out_of_matroska(page: str) -> None:
     [sound] = [group for group in what_is_kept.GROUPS if group.title == "Sound"]
     lost = [row.name for row in sound.rows if sound.cells[row.name, ".mkv"] != "kept"]
     assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("row", "output", "cell"),
+    [
+        ("SubRip (.mkv)", ".mp4", "as mov_text"),
+        ("SubRip (.mkv)", ".mkv", "kept"),
+        ("mov_text (.mp4)", ".mkv", "as subrip"),
+        ("mov_text (.mp4)", ".mp4", "kept"),
+        ("ASS (.mkv)", ".mkv", "kept"),
+        *(
+            (f"chapters ({source})", output, "kept")
+            for source in (".mkv", ".mp4")
+            for output in (".mp4", ".mkv")
+        ),
+        *(("start at 12 h (.mkv)", output, "0 s") for output in (".mp4", ".mov", ".mkv", ".webm")),
+        ("times, variable rate (.mp4)", ".mp4", "exact"),
+    ],
+)
+def test_what_was_promised(page: str, row: str, output: str, cell: str) -> None:
+    [found] = [group.cells[row, output] for group in what_is_kept.GROUPS if (row, output) in group.cells]
+    assert found.split(" [")[0] == cell
