@@ -76,7 +76,6 @@ class Film:
     attachments: list[str]
     chapters: list[tuple[float, float, str]]
     metadata: dict[str, str]
-    video_language: str | None
 
     @property
     def sound(self) -> list[Track]:
@@ -314,7 +313,6 @@ def _empty_film(container: Any, stream: Any) -> Film:
             for c in container.chapters()
         ],
         metadata={key.lower(): value for key, value in container.metadata.items()},
-        video_language=_language(stream),
     )
 
 
