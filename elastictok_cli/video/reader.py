@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastictok_cli.video import orientation
+from elastictok_cli.video.aspect import pixel_aspect
+from elastictok_cli.video.colour import to_rgb
 from elastictok_cli.video.errors import NoVideoStream, UnreadableVideo
+from elastictok_cli.video.losses import lost_in_pixels
 from elastictok_cli.video.records import Frame, VideoInfo
 from elastictok_cli.video.sidestreams import PacketCollector, codec_name
 from elastictok_cli.video.timeline import Timeline
@@ -42,7 +45,8 @@ class VideoReader:
     pictures down. With `aux`, audio and subtitle packets are copied into a container whose bytes `take_aux`
     gives piece by piece.
 
-    Pixels are those of PyAV's `to_ndarray(format="rgb24")`, then turned upright; alpha is dropped.
+    Pixels are those of PyAV's `to_ndarray(format="rgb24")` with the matrix and range that `colour` decides on,
+    then turned upright. What RGB cannot hold (alpha, interlacing) is named in `warnings`.
 
     Raises UnreadableVideo, NoVideoStream when there is no picture in the source.
     """
@@ -275,15 +279,15 @@ class VideoReader:
         if (decoded.width, decoded.height) != self._stored_size and not self._resized:
             self._resized = True
             self.warnings.append("the picture size changes midway; frames are scaled to the first's size")
-        if (decoded.width, decoded.height) != self._scaled_size:
-            width, height = self._scaled_size
-            decoded = decoded.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC")
-        return self._orientation.apply(decoded.to_ndarray(format="rgb24"))
+        for lost in lost_in_pixels(decoded, self._stream):
+            if lost not in self.warnings:
+                self.warnings.append(lost)
+        return self._orientation.apply(to_rgb(decoded, *self._scaled_size))
 
     def _describe(self) -> VideoInfo:
         context = self._stream.codec_context
         width, height = self._scaled_size
-        aspect = _positive(context.sample_aspect_ratio) or Fraction(1)
+        aspect = pixel_aspect(self._stream)
         if self._orientation.quarters % 2:
             width, height, aspect = height, width, 1 / aspect
         color = {name: int(getattr(context, name)) for name in _COLOR_FACTS}

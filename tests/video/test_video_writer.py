@@ -87,7 +87,7 @@ def test_large_frame(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("colorspace", "height", "written"),
-    [(2, 48, 6), (2, 720, 1), (1, 48, 1), (6, 720, 6), (5, 48, 6), (0, 48, 6)],
+    [(2, 48, 6), (2, 720, 1), (1, 48, 1), (6, 720, 6), (5, 48, 5), (0, 48, 6), (9, 48, 9)],
 )
 def test_colours_survive(tmp_path: Path, colorspace: int, height: int, written: int) -> None:
     color = {"colorspace": colorspace, "color_primaries": 1, "color_trc": 13, "color_range": 2}
