@@ -34,6 +34,15 @@ _UNSPECIFIED = (0, 2)  # FFmpeg's numbers for colour tags that say nothing
 _MAX_ASPECT_TERM = (1 << 31) - 1  # FFmpeg holds ratios as two 32-bit integers
 
 
+# SVT-AV1 (seen in version 4.1) never comes back from pictures flatter or narrower than this, unless they fit
+# into one superblock.
+_SVT_MIN_SIDE, _SVT_MAX_SIDE_OF_SMALL = 32, 64
+
+
+# So few frames cannot be reordered. x265 gives their packets decoding times out of memory it never set.
+_MAX_FRAMES_IN_ORDER = 2
+
+
 class ContainerSink:
     """Encodes frames into one file.
 
@@ -61,6 +70,7 @@ class ContainerSink:
         self._crf = crf
         self._size = size
         self._time_base = time_base
+        self._frames = 0
         self._duration = 0  # of the newest frame
         self._copier = copier
         self._is_rgb = codec == "ffv1"
@@ -140,6 +150,10 @@ class ContainerSink:
         else:
             raise UnwritableVideo(f"this build of FFmpeg has no {codec} encoder; use another --codec")
         if name == "libsvtav1":
+            if min(self._size) < _SVT_MIN_SIDE and max(self._size) > _SVT_MAX_SIDE_OF_SMALL:
+                raise UnwritableVideo(
+                    f"the AV1 encoder cannot write {self._size[0]}x{self._size[1]} pictures: use another --codec"
+                )
             os.environ.setdefault("SVT_LOG", "1")  # errors only: its banner goes to stderr otherwise
         stream.width, stream.height = self._size
         stream.pix_fmt = self._pixel_format
@@ -157,7 +171,11 @@ class ContainerSink:
                 setattr(context, name, color[name])
 
     def _mux(self, picture: VideoFrame | None) -> None:
+        if picture is not None:
+            self._frames += 1
         for packet in self._stream.encode(picture):
+            if picture is None and self._frames <= _MAX_FRAMES_IN_ORDER:
+                packet.dts = packet.pts
             if self._duration > 0:
                 # Only the last packet's matters, which sets how long the last frame is shown.
                 packet.duration = self._duration
