@@ -9,7 +9,10 @@ from typing import Any
 import av
 from av.video.frame import VideoFrame
 
+from elastictok_cli.video import matroska
+from elastictok_cli.video.aspect import display_size, limited
 from elastictok_cli.video.chapters import write as write_chapters
+from elastictok_cli.video.colour import FULL_RANGE, LIMITED_RANGE, RGB_MATRIX, from_rgb, matrix_for
 from elastictok_cli.video.errors import UnwritableVideo
 from elastictok_cli.video.muxing import movie_timescale
 from elastictok_cli.video.records import Chapter, Frame
@@ -29,22 +32,27 @@ _ENCODERS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
 }
 CODECS = tuple(_ENCODERS)
 
-# ITU-T H.273 numbers, as FFmpeg uses them, and PyAV's names of the conversions.
-_BT709, _BT601 = 1, 6
-_MATRIX_NAMES = {_BT709: "ITU709", _BT601: "ITU601"}
-_RGB_MATRIX = 0
-_UNSPECIFIED = (0, 2)
-_LIMITED_RANGE, _FULL_RANGE = 1, 2
+_UNSPECIFIED = (0, 2)  # FFmpeg's numbers for colour tags that say nothing
 
-_HD_HEIGHT = 720
+_MAX_ASPECT_TERM = (1 << 31) - 1  # FFmpeg holds ratios as two 32-bit integers
+
+
+# SVT-AV1 (seen in version 4.1) never comes back from pictures flatter or narrower than this, unless they fit
+# into one superblock.
+_SVT_MIN_SIDE, _SVT_MAX_SIDE_OF_SMALL = 32, 64
+
+
+# So few frames cannot be reordered. x265 gives their packets decoding times out of memory it never set.
+_MAX_FRAMES_IN_ORDER = 2
 
 
 class ContainerSink:
     """Encodes frames into one file.
 
     Even sizes are written as yuv420p, which everything plays, odd ones as yuv444p, which has no halved
-    planes to round; FFV1 holds RGB as it is. MP4 and MOV keep every time exactly; Matroska and WebM round
-    to 1 ms.
+    planes to round; FFV1 holds RGB as it is. Colours follow the rule of `colour`, and the file carries the
+    tags of what was written, and the shape of its pixels where they are not square. MP4 and MOV keep every
+    time exactly; Matroska and WebM round to 1 ms.
     """
 
     def __init__(
@@ -66,11 +74,19 @@ class ContainerSink:
         self._crf = crf
         self._size = size
         self._time_base = time_base
+        self._frames = 0
         self._duration = 0  # of the newest frame
         self._copier = copier
         self._is_rgb = codec == "ffv1"
         self._pixel_format = _pixel_format(codec, size)
-        self._matrix = _matrix(color, size[1])
+        self._matrix = matrix_for(color, *size)
+        self._path = path
+        # Matroska says the shape of pixels by the size to show them at.
+        self._shown_at = (
+            display_size(*size, pixel_aspect)
+            if container in ("matroska", "webm") and pixel_aspect != 1
+            else None
+        )
         # Disabled: audio that starts before 0 must not push the pictures back.
         options = {"avoid_negative_ts": "disabled"}
         if container in ("mp4", "mov") and time_base.denominator < 1 << 31:
@@ -82,7 +98,9 @@ class ContainerSink:
             self._stream = self._add_stream(container, codec, average_rate)
             self._set_color(color)
             if pixel_aspect != 1:
-                self._stream.codec_context.sample_aspect_ratio = pixel_aspect
+                self._stream.codec_context.sample_aspect_ratio = limited(pixel_aspect, _MAX_ASPECT_TERM)
+            if self._shown_at is not None:
+                self._stream.metadata["title"] = matroska.PLACEHOLDER_NAME
             self._stream.codec_context.open()
             if copier is not None:
                 copier.attach(self._output)
@@ -97,16 +115,10 @@ class ContainerSink:
 
     def write(self, frame: Frame) -> None:
         """Encode one frame."""
-        picture = VideoFrame.from_ndarray(frame.rgb, format="rgb24")
         if self._is_rgb:
-            picture = picture.reformat(format=self._pixel_format)
+            picture = VideoFrame.from_ndarray(frame.rgb, format="rgb24").reformat(format=self._pixel_format)
         else:
-            picture = picture.reformat(
-                format=self._pixel_format,
-                dst_colorspace=_MATRIX_NAMES[self._matrix],
-                dst_color_range="MPEG",
-                interpolation="BICUBIC",
-            )
+            picture = from_rgb(frame.rgb, self._pixel_format, self._matrix)
         picture.pts = frame.pts
         picture.time_base = self._time_base
         self._duration = frame.duration
@@ -118,6 +130,8 @@ class ContainerSink:
         if self._copier is not None:
             self._copier.copy_until(None)
         self._output.close()
+        if self._shown_at is not None:
+            matroska.write_display_size(self._path, *self._shown_at)
 
     def abort(self) -> None:
         """Let go of the file, whatever is in it."""
@@ -142,6 +156,10 @@ class ContainerSink:
         else:
             raise UnwritableVideo(f"this build of FFmpeg has no {codec} encoder; use another --codec")
         if name == "libsvtav1":
+            if min(self._size) < _SVT_MIN_SIDE and max(self._size) > _SVT_MAX_SIDE_OF_SMALL:
+                raise UnwritableVideo(
+                    f"the AV1 encoder cannot write {self._size[0]}x{self._size[1]} pictures: use another --codec"
+                )
             os.environ.setdefault("SVT_LOG", "1")  # errors only: its banner goes to stderr otherwise
         stream.width, stream.height = self._size
         stream.pix_fmt = self._pixel_format
@@ -152,14 +170,18 @@ class ContainerSink:
 
     def _set_color(self, color: dict[str, int]) -> None:
         context = self._stream.codec_context
-        context.colorspace = _RGB_MATRIX if self._is_rgb else self._matrix
-        context.color_range = _FULL_RANGE if self._is_rgb else _LIMITED_RANGE
+        context.colorspace = RGB_MATRIX if self._is_rgb else self._matrix
+        context.color_range = FULL_RANGE if self._is_rgb else LIMITED_RANGE
         for name in ("color_primaries", "color_trc"):
             if color.get(name, 0) not in _UNSPECIFIED:
                 setattr(context, name, color[name])
 
     def _mux(self, picture: VideoFrame | None) -> None:
+        if picture is not None:
+            self._frames += 1
         for packet in self._stream.encode(picture):
+            if picture is None and self._frames <= _MAX_FRAMES_IN_ORDER:
+                packet.dts = packet.pts
             if self._duration > 0:
                 # Only the last packet's matters, which sets how long the last frame is shown.
                 packet.duration = self._duration
@@ -174,18 +196,3 @@ def _pixel_format(codec: str, size: tuple[int, int]) -> str:
     odd = size[0] % 2 or size[1] % 2
     # The AV1 encoder knows no other format, and rounds odd planes up by itself.
     return "yuv444p" if odd and codec != "av1" else "yuv420p"
-
-
-def matrix_name(color: dict[str, int], height: int) -> str:
-    """PyAV's name of the conversion to YUV for a picture of this colour and height."""
-    return _MATRIX_NAMES[_matrix(color, height)]
-
-
-def _matrix(color: dict[str, int], height: int) -> int:
-    """BT.709 or BT.601: as the source where it is one of them, else by size, as players guess."""
-    declared = color.get("colorspace", 2)
-    if declared == _BT709:
-        return _BT709
-    if declared in (5, 6):
-        return _BT601
-    return _BT709 if height >= _HD_HEIGHT else _BT601

@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastictok_cli.video import chapters, orientation, selection
+from elastictok_cli.video.aspect import pixel_aspect
 from elastictok_cli.video.clock import JUMPING_FORMATS, ProgramClock
+from elastictok_cli.video.colour import to_rgb
 from elastictok_cli.video.completeness import Completeness
 from elastictok_cli.video.errors import UnreadableVideo
+from elastictok_cli.video.losses import lost_in_pixels
 from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
 from elastictok_cli.video.seeking import MIN_SKIP, skip_pictures
@@ -50,7 +53,8 @@ class VideoReader:
     to begin. Audio and subtitles move with the frames; `info.clock_offset` keeps the source's clock. Where that clock
     jumps it is mended (`ProgramClock`).
 
-    Pixels are those of PyAV's `to_ndarray(format="rgb24")`, then turned upright; alpha is dropped.
+    Pixels are those of PyAV's `to_ndarray(format="rgb24")` with the matrix and range that `colour` decides on,
+    then turned upright. What RGB cannot hold (alpha, interlacing) is named in `warnings`.
 
     Raises UnreadableVideo, NoVideoStream when there is no picture in the source.
     """
@@ -307,15 +311,15 @@ class VideoReader:
         if (decoded.width, decoded.height) != self._stored_size and not self._resized:
             self._resized = True
             self.warnings.append("the picture size changes midway; frames are scaled to the first's size")
-        if (decoded.width, decoded.height) != self._scaled_size:
-            width, height = self._scaled_size
-            decoded = decoded.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC")
-        return self._orientation.apply(decoded.to_ndarray(format="rgb24"))
+        for lost in lost_in_pixels(decoded, self._stream):
+            if lost not in self.warnings:
+                self.warnings.append(lost)
+        return self._orientation.apply(to_rgb(decoded, *self._scaled_size))
 
     def _describe(self) -> VideoInfo:
         context = self._stream.codec_context
         width, height = self._scaled_size
-        aspect = _positive(context.sample_aspect_ratio) or Fraction(1)
+        aspect = pixel_aspect(self._stream)
         if self._orientation.quarters % 2:
             width, height, aspect = height, width, 1 / aspect
         color = {name: int(getattr(context, name)) for name in _COLOR_FACTS}

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from elastictok_cli.video.chapters import moved
-from elastictok_cli.video.encoder import CODECS, CONTAINERS, ContainerSink, matrix_name
+from elastictok_cli.video.encoder import CODECS, CONTAINERS, ContainerSink
 from elastictok_cli.video.errors import UnknownKind, UnwritableVideo
 from elastictok_cli.video.pictures import PICTURE_SUFFIXES, FolderSink, PictureSink, StreamSink
 from elastictok_cli.video.records import Chapter, Frame
@@ -199,14 +199,14 @@ class VideoWriter:
             return self._stream_sink()
         if self._as_folder:
             self._temporary.mkdir()
-            return FolderSink(self._temporary, self._size)
+            return FolderSink(self._temporary, self._size, self._pixel_aspect)
         suffix = self._path.suffix.lower()
         if suffix == ".y4m" or self._raw:
             return self._stream_sink()
         if suffix in PICTURE_SUFFIXES:
             if self._lossless and suffix != ".png":
                 raise UnwritableVideo(f"{suffix} is not lossless; use .png")
-            return PictureSink(self._temporary, self._size)
+            return PictureSink(self._temporary, self._size, self._pixel_aspect)
         check_kind(self._path)
         return ContainerSink(
             self._temporary,
@@ -231,7 +231,7 @@ class VideoWriter:
             sys.stdout.buffer if self._temporary is None else self._temporary.open("wb"),
             self._size,
             rate=self._rate or Fraction(25),
-            matrix=matrix_name(self._color, self._size[1]),
+            pixel_aspect=self._pixel_aspect,
             raw=self._raw,
             keep_open=self._temporary is None,
         )

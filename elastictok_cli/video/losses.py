@@ -1,0 +1,42 @@
+"""What a source's pictures have that RGB frames cannot carry."""
+
+from typing import Any
+
+from av.video.frame import VideoFrame
+
+from elastictok_cli.video.colour import matrix_warning, opacity
+
+TRANSPARENCY = "transparency is dropped: pixels keep the colour they have underneath"
+
+_OPAQUE = 255
+
+# FFmpeg's AVFieldOrder: which field is shown first.
+_SHOWN_FIRST = {2: "top", 3: "bottom", 4: "bottom", 5: "top"}
+
+
+def lost_in_pixels(frame: VideoFrame, stream: Any) -> list[str]:
+    """Warnings, each of which names something that a decoded frame of a stream loses as an RGB picture.
+
+    To be asked of every frame, since any of them may be the first interlaced or transparent one.
+    """
+    lost = []
+    if frame.interlaced_frame:
+        first = _SHOWN_FIRST.get(int(getattr(stream.codec_context, "field_order", 0)))
+        order = f" ({first} field first)" if first else ""
+        lost.append(
+            f"the source is interlaced{order}: its frames are kept as they are and marked progressive"
+        )
+    if _is_transparent(frame) or stream.metadata.get("alpha_mode") == "1":
+        lost.append(TRANSPARENCY)
+    if (approximated := matrix_warning(frame)) is not None:
+        lost.append(approximated)
+    return lost
+
+
+def _is_transparent(frame: VideoFrame) -> bool:
+    """Whether a frame has an alpha channel with anything but full opacity in it.
+
+    Many opaque pictures have one: every GIF, most PNG files of design programs.
+    """
+    alpha = opacity(frame)
+    return alpha is not None and bool(alpha.min() < _OPAQUE)
