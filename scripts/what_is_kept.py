@@ -48,6 +48,7 @@ OUTPUTS = {
     ".mov": "out.mov",
     ".mkv": "out.mkv",
     ".webm": "out.webm",
+    ".nut": "out.nut",
     ".y4m": "out.y4m",
     ".png": "out.png",
     ".jpg": "out.jpg",

@@ -21,10 +21,13 @@ class _Length:
     last: Fraction | None = None  # start of the latest packet
     end: Fraction = Fraction(0)
     longest: Fraction = _TOLERANCE  # between two packets: the last one may be that long, whatever it says
+    is_known: bool = False  # how long packets are: a single one may not say
 
     def see(self, start: Fraction, duration: Fraction) -> None:
         if self.last is not None:
             self.longest = max(self.longest, start - self.last)
+            self.is_known = True
+        self.is_known |= duration > 0
         self.last = start if self.last is None else max(self.last, start)
         self.end = max(self.end, start + duration)
 
@@ -70,7 +73,7 @@ class Completeness:
         return [
             f"{length.name} ends at {float(length.end):.2f} s of {float(length.declared):.2f} s"
             for length in lengths
-            if length.end + length.longest < length.declared
+            if (length.is_known or length.last is None) and length.end + length.longest < length.declared
         ]
 
 

@@ -18,7 +18,14 @@ from elastictok_cli.video.muxing import movie_timescale
 from elastictok_cli.video.records import Chapter, Frame
 from elastictok_cli.video.sidestreams import PacketCopier
 
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+CONTAINERS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".nut": "nut",
+}
 
 # What a user may ask for: FFmpeg's encoders in order of preference, with settings that look like the source.
 _ENCODERS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
@@ -87,8 +94,8 @@ class ContainerSink:
             if container in ("matroska", "webm") and pixel_aspect != 1
             else None
         )
-        # Disabled: audio that starts before 0 must not push the pictures back.
-        options = {"avoid_negative_ts": "disabled"}
+        # Disabled: audio that starts before 0 must not push the pictures back. NUT has no times below 0.
+        options = {"avoid_negative_ts": "make_non_negative" if container == "nut" else "disabled"}
         if container in ("mp4", "mov") and time_base.denominator < 1 << 31:
             options["video_track_timescale"] = str(time_base.denominator)
             options |= movie_timescale([time_base, *(copier.time_bases if copier is not None else ())])
@@ -165,6 +172,8 @@ class ContainerSink:
         stream.pix_fmt = self._pixel_format
         stream.time_base = self._time_base
         stream.codec_context.time_base = self._time_base
+        if container == "nut":  # decode times before the first picture would be times below 0
+            stream.codec_context.max_b_frames = 0
         stream.codec_context.bit_rate = 0  # older PyAV sets one, and some encoders prefer it to the quality
         return stream
 

@@ -44,8 +44,9 @@ def movie_timescale(time_bases: Iterable[Fraction]) -> dict[str, str]:
 
 def can_hold(container: str, stream: Any, options: dict[str, str] | None = None) -> bool:
     """Whether the container format takes the packets of this stream as they are. Writes a small file to nowhere."""
+    file = io.BytesIO()
     try:
-        with av.open(io.BytesIO(), "w", format=container, container_options=options or {}) as scratch:
+        with av.open(file, "w", format=container, container_options=options or {}) as scratch:
             target = scratch.add_stream_from_template(stream)
             scratch.start_encoding()
             if codec_name(stream).startswith("pcm_"):
@@ -55,9 +56,30 @@ def can_hold(container: str, stream: Any, options: dict[str, str] | None = None)
                 silence.time_base = stream.time_base
                 silence.stream = target
                 scratch.mux(silence)
+            if container == "nut":
+                _mux_two(scratch, target)
+        return container != "nut" or _reads_back(file, stream)
     except (av.FFmpegError, ValueError):
         return False
-    return True
+
+
+def _mux_two(output: Any, target: Any) -> None:
+    """Two packets of nothing: FFmpeg finds no stream in a NUT file without any."""
+    for number in range(2):
+        packet = av.Packet(bytes(64))
+        packet.pts = packet.dts = number
+        packet.time_base, packet.stream = Fraction(1), target
+        output.mux(packet)
+
+
+def _reads_back(file: io.BytesIO, stream: Any) -> bool:
+    """Whether FFmpeg finds a stream again in the NUT file it wrote: of some codecs it forgets the channels."""
+    file.seek(0)
+    with av.open(file, format="nut") as written:
+        found: Any = written.streams[0]
+        if found.type == "audio":
+            return bool(found.codec_context.channels == stream.codec_context.channels)
+        return bool(found.type == stream.type)
 
 
 def can_take(container: str, stream: Any) -> bool:
@@ -68,7 +90,7 @@ def can_take(container: str, stream: Any) -> bool:
 class StreamCopy:
     """One stream of `source` on its way into `output`, a container that nothing was muxed into yet.
 
-    A packet that the muxer refuses is left out and counted: `warning` says so. Text subtitles are converted where the
+    A packet that the muxer refuses is left out and counted: `warnings` says so. Text subtitles are converted where the
     container has another form for them.
     """
 
@@ -80,9 +102,10 @@ class StreamCopy:
         self._step = _least_step(source)
         self._strict = container not in _TAKE_EQUAL_TIMES
         self._last: Fraction | None = None  # decode time of the last packet in seconds
-        self._taken = self._refused = 0
+        self._taken = self._refused = self._shortened = 0
         self._reason = ""
         self._converter: SubtitleConverter | None = None
+        self._held: Any = None  # a converted subtitle, until it is known when the next one begins
         encoder = text_encoder(container, codec_name(source))
         if encoder is not None and not can_hold(container, source):
             self._converter = SubtitleConverter(source, output, encoder)
@@ -97,28 +120,59 @@ class StreamCopy:
             self._target.disposition = source.disposition.value
 
     @property
-    def warning(self) -> str | None:
-        """What was lost, as a sentence, if anything was."""
-        if not self._refused:
-            return None
-        count = f"{self._refused} of {self._refused + self._taken} packets"
-        return f"{count} of the {self._name} are left out: {self._container} refuses them ({self._reason})"
+    def warnings(self) -> list[str]:
+        """What was lost, in sentences."""
+        lost = []
+        if self._refused:
+            count = f"{self._refused} of {self._refused + self._taken} packets"
+            lost.append(
+                f"{count} of the {self._name} are left out: {self._container} refuses them ({self._reason})"
+            )
+        if self._shortened:
+            lost.append(
+                f"{self._shortened} subtitles of the {self._name} end when the next one begins: "
+                f"{self._container} shows one at a time"
+            )
+        return lost
 
     def mux(self, packet: Any) -> None:
         """Write a packet of the source stream, which is changed. Raises OSError where the output cannot be written."""
         try:
             if self._converter is not None:
                 packet = self._converter.convert(packet)
-                if packet is None:
-                    return
+                packet = self._hold(packet) if packet is not None else None
+        except _REFUSALS as error:
+            self._refuse(error)
+        else:
+            self._write(packet)
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        self._write(self._hold(None))
+
+    def _hold(self, packet: Any) -> Any:
+        """Exchange the subtitle held back, which ends when the next one begins: MP4 shows one at a time."""
+        held, self._held = self._held, packet
+        if held is not None and packet is not None and self._strict and held.pts + held.duration > packet.pts:
+            held.duration = max(0, packet.pts - held.pts)
+            self._shortened += 1
+        return held
+
+    def _write(self, packet: Any) -> None:
+        if packet is None:
+            return
+        try:
             self._order(packet)
             packet.stream = self._target
             self._output.mux(packet)
         except _REFUSALS as error:
-            self._refused += 1
-            self._reason = getattr(error, "strerror", None) or str(error)
+            self._refuse(error)
         else:
             self._taken += 1
+
+    def _refuse(self, error: Exception) -> None:
+        self._refused += 1
+        self._reason = getattr(error, "strerror", None) or str(error)
 
     def _order(self, packet: Any) -> None:
         """Move a packet on, where the muxer does not take the time of the one before again."""

@@ -22,6 +22,8 @@ _FRAGMENTED = {
     "movflags": "empty_moov+delay_moov+default_base_moof+skip_trailer",
     "frag_duration": "1000000",
 }
+# What to name an output that holds all that the carrying container does.
+_SUFFIXES = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv", "nut": ".nut"}
 _OPTIONS = {"mp4": _FRAGMENTED, "mov": _FRAGMENTED, "matroska": {**_EXACT, "live": "1"}, "nut": _EXACT}
 
 
@@ -176,7 +178,7 @@ class PacketCollector:
                 self._muxer.close()
             except (av.FFmpegError, ValueError) as error:
                 self._warnings.append(f"the copy of the audio and subtitles is incomplete: {error}")
-            self._warnings.extend(copy.warning for copy in self._copies.values() if copy.warning)
+            self._warnings.extend(text for copy in self._copies.values() for text in copy.warnings)
 
     def _mux(self, packet: Any) -> None:
         stream = packet.stream
@@ -223,6 +225,7 @@ class PacketCopier:
         self._high = None if duration is None else (start or Fraction(0)) + duration
         self._warnings = warnings
         self._copies: dict[int, StreamCopy] = {}
+        self._container = container
         self._source: Any = None
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
@@ -246,6 +249,7 @@ class PacketCopier:
             else:
                 self._warnings.append(
                     f"the {codec_name(stream)} {stream.type} stream is left out: {name} files cannot hold it"
+                    f"; {_SUFFIXES[self._container]} files can"
                 )
         self._next = self._advance()
 
@@ -259,6 +263,9 @@ class PacketCopier:
             _shift(packet, self._low or Fraction(0))
             self._copies[packet.stream.index].mux(packet)
             self._next = self._advance()
+        if seconds is None:
+            for copy in self._copies.values():
+                copy.flush()
 
     def close(self) -> None:
         """Let go of the source of packets. Safe to call twice."""
@@ -266,7 +273,7 @@ class PacketCopier:
         if self._source is not None:
             self._source.close()
             self._source = None
-            self._warnings.extend(copy.warning for copy in self._copies.values() if copy.warning)
+            self._warnings.extend(text for copy in self._copies.values() for text in copy.warnings)
 
     def _advance(self) -> Any:
         """The next packet that is wanted, None at the end."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 # What holds text subtitles how: for each container the encoder of its usual form.
-_TEXT_ENCODERS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt", "webm": "webvtt", "nut": "srt"}
+_TEXT_ENCODERS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt", "webm": "webvtt", "nut": "text"}
 # Forms of plain text with few styles: what one says, the others can. ASS is not one of them: it places and animates.
 _PLAIN_TEXT = frozenset({"mov_text", "subrip", "text", "webvtt"})
 _ENCODED = {"srt": "subrip"}  # encoder to the codec it makes, where the names differ

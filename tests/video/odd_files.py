@@ -478,7 +478,10 @@ def make_film(
 
 def _encode_pictures(stream: Any, times: Sequence[int], rate: int, size: tuple[int, int]) -> Iterator[Any]:
     for index, time in enumerate(times):
-        frame = av.VideoFrame.from_ndarray(picture(index, size), format="rgb24").reformat(
+        pixels = picture(index, size)
+        alpha = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+        alpha[: size[1] // 2] = 100  # of what can be seen through, where the format says so
+        frame = av.VideoFrame.from_ndarray(np.concatenate([pixels, alpha], 2), format="rgba").reformat(
             format=stream.pix_fmt
         )
         frame.pts, frame.time_base = time, Fraction(1, rate)

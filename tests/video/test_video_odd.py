@@ -16,6 +16,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import av
 import numpy as np
@@ -78,7 +79,13 @@ def _steady(count: int, step: Fraction) -> tuple[Fraction, ...]:
 ROWS = {
     row.name: row
     for row in (
-        Row("adpcm_ms.mkv", 15, dropped={".mp4": {"adpcm_ms": "adpcm_ms"}}),
+        Row(
+            "adpcm_ms.mkv",
+            15,
+            dropped=dict.fromkeys(
+                (".mp4", ".mkv"), MappingProxyType({"adpcm_ms": r"adpcm_ms.*\.nut files can"})
+            ),
+        ),
         Row("alpha.webm", 5, 0, says=("(?i)alpha|transparen",)),
         # Two pictures for readers without animation come first, then the film, each with its transparency.
         Row("anim.avif", 5, 0, video=2, says=("(?i)alpha|transparen",)),
@@ -100,7 +107,11 @@ ROWS = {
         Row("h264_bframes.avi", 75, times=_steady(75, Fraction(1, 25)), first=Fraction(1024, 48000)),
         Row("interlaced.ts", 25, 0, says=("(?i)interlac",)),
         Row("join_reset.ts", 35, broken_clock=True),
-        Row("latm.ts", 15, dropped={".mp4": {"aac_latm": "latm"}}),
+        Row(
+            "latm.ts",
+            15,
+            dropped=dict.fromkeys((".mp4", ".mkv"), MappingProxyType({"aac_latm": r"latm.*\.nut files can"})),
+        ),
         # Packet 63 lacks the 188 bytes with its header; packet 62 has its own, and may go or stay.
         Row("lost1.ts", 40, lost=3),
         Row("one.png", 1, 0, quiet=True),
@@ -126,6 +137,7 @@ class Passed:
     source: Film
     result: Film
     said: list[str]
+    path: Path
 
     def matches(self, pattern: str) -> bool:
         return any(re.search(pattern, text) for text in self.said)
@@ -143,7 +155,7 @@ def _source(name: str) -> Film:
 def _passed(name: str, suffix: str) -> Passed:
     target = Path(_work.name) / (name + suffix)
     _, said = pass_through(FIXTURES / name, target)
-    return Passed(_source(name), measure(target), said)
+    return Passed(_source(name), measure(target), said, target)
 
 
 def _every(*names: str, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
@@ -257,7 +269,13 @@ def test_the_sample_aspect_is_kept(name: str, suffix: str) -> None:
 def test_the_last_frame_stays_as_long(suffix: str) -> None:
     passed = _passed("anim.avif", suffix)
     assert float(passed.source.last_duration) == 1.5
-    assert float(passed.result.last_duration) == pytest.approx(1.5, abs=0.002)
+    length = passed.result.last_duration
+    if suffix == ".mp4":
+        # FFmpeg reads lengths in the order of decoding. What holds is the edit list (ISO/IEC 14496-12, 8.6.6).
+        data = passed.path.read_bytes()
+        at = data.index(b"elst") + 12
+        length = Fraction(int.from_bytes(data[at : at + 4], "big"), 1000) - passed.result.frames[-1]
+    assert float(length) == pytest.approx(1.5, abs=0.002)
 
 
 # ---- broken clocks ----------------------------------------------------------------------------------------------
