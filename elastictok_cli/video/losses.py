@@ -26,11 +26,16 @@ def lost_in_pixels(frame: VideoFrame, stream: Any) -> list[str]:
         lost.append(
             f"the source is interlaced{order}: its frames are kept as they are and marked progressive"
         )
-    if _is_transparent(frame) or stream.metadata.get("alpha_mode") == "1":
+    if _is_transparent(frame) or _has_alpha_aside(stream):
         lost.append(TRANSPARENCY)
     if (approximated := matrix_warning(frame)) is not None:
         lost.append(approximated)
     return lost
+
+
+def _has_alpha_aside(stream: Any) -> bool:
+    """Whether the alpha of VP8 or VP9 lies beside the pictures, where FFmpeg's own decoders do not look."""
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
 
 
 def _is_transparent(frame: VideoFrame) -> bool:
