@@ -51,7 +51,8 @@ def alpha_clip(path: Path, video: str, pixel_format: str, first_transparent: int
     """Three frames; from number `first_transparent` on a quarter of each is half transparent."""
     rgba = np.dstack([pattern(0, 16, 32), np.full((16, 32), 255, np.uint8)])
     with av.open(str(path), "w") as out:
-        stream = out.add_stream(video, rate=25)
+        options = {"auto-alt-ref": "0"} if video == "libvpx" else {}  # VP8 has no alpha with it
+        stream = out.add_stream(video, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 32, 16, pixel_format
         for i in range(3):
             if i == first_transparent:
