@@ -26,22 +26,20 @@ def lost_in_pixels(frame: VideoFrame, stream: Any) -> list[str]:
         lost.append(
             f"the source is interlaced{order}: its frames are kept as they are and marked progressive"
         )
-    if _is_transparent(frame) or _has_alpha_aside(stream):
+    if _is_transparent(frame, stream):
         lost.append(TRANSPARENCY)
     if (approximated := matrix_warning(frame)) is not None:
         lost.append(approximated)
     return lost
 
 
-def _has_alpha_aside(stream: Any) -> bool:
-    """Whether the alpha of VP8 or VP9 lies beside the pictures, where FFmpeg's own decoders do not look."""
-    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
-
-
-def _is_transparent(frame: VideoFrame) -> bool:
+def _is_transparent(frame: VideoFrame, stream: Any) -> bool:
     """Whether a frame has an alpha channel with anything but full opacity in it.
 
-    Many opaque pictures have one: every GIF, most PNG files of design programs.
+    Many opaque pictures have the channel: every GIF, most PNG files of design programs.
     """
     alpha = opacity(frame)
-    return alpha is not None and bool(alpha.min() < _OPAQUE)
+    if alpha is not None:
+        return bool(alpha.min() < _OPAQUE)
+    # The alpha of VP8 and VP9 lies beside the pictures, where FFmpeg's own decoders do not look.
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())

@@ -21,7 +21,8 @@ def interlaced_clip(path: Path, *, top_first: bool | None, video: str = "libx264
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         if top_first is not None:
             stream.codec_context.flags |= 0x20040000  # interlaced motion estimation and transform
-            stream.codec_context.field_order = 2 if top_first else 3
+            if hasattr(stream.codec_context, "field_order"):  # PyAV 18
+                stream.codec_context.field_order = 2 if top_first else 3
         for i in range(6):
             frame = av.VideoFrame.from_ndarray(np.roll(pattern(i, 64, 64), 8 * i, axis=1), format="rgb24")
             frame = frame.reformat(format="yuv420p")
