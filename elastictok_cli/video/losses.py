@@ -1,5 +1,6 @@
 """What a source's pictures have that RGB frames cannot carry."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from av.video.frame import VideoFrame
@@ -14,10 +15,11 @@ _OPAQUE = 255
 _SHOWN_FIRST = {2: "top", 3: "bottom", 4: "bottom", 5: "top"}
 
 
-def lost_in_pixels(frame: VideoFrame, stream: Any) -> list[str]:
+def lost_in_pixels(frame: VideoFrame, stream: Any, container_tags: Mapping[str, int]) -> list[str]:
     """Warnings, each of which names something that a decoded frame of a stream loses as an RGB picture.
 
-    To be asked of every frame, since any of them may be the first interlaced or transparent one.
+    `container_tags` are the colour tags of the container (`colour.tags_of`). To be asked of every frame, since
+    any of them may be the first interlaced or transparent one.
     """
     lost = []
     if frame.interlaced_frame:
@@ -28,7 +30,7 @@ def lost_in_pixels(frame: VideoFrame, stream: Any) -> list[str]:
         )
     if _is_transparent(frame, stream):
         lost.append(TRANSPARENCY)
-    if (approximated := matrix_warning(frame)) is not None:
+    if (approximated := matrix_warning(frame, container_tags)) is not None:
         lost.append(approximated)
     return lost
 
