@@ -4,6 +4,7 @@ import struct
 import zlib
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from test_video_reader import rotate_by_header
 from video_clips import copy_clip, make_clip, packets, pattern, read_all
 
 from elastictok_cli.video import Frame, VideoWriter
-from elastictok_cli.video.aspect import display_size, limited
+from elastictok_cli.video.aspect import display_size, limited, pixel_aspect
 from elastictok_cli.video.matroska import PLACEHOLDER_NAME, write_display_size
 
 WIDE, TALL = Fraction(64, 45), Fraction(8, 9)
@@ -83,6 +84,13 @@ def test_the_codec_is_believed_where_the_container_is_silent(tmp_path: Path) -> 
 
 
 def test_silence_means_square(tmp_path: Path) -> None:
+    def says(container: Fraction | None, codec: Fraction | None) -> SimpleNamespace:
+        return SimpleNamespace(
+            sample_aspect_ratio=container, codec_context=SimpleNamespace(sample_aspect_ratio=codec)
+        )
+
+    assert pixel_aspect(says(None, WIDE)) == pixel_aspect(says(Fraction(0), WIDE)) == WIDE
+    assert pixel_aspect(says(None, None)) == pixel_aspect(says(Fraction(-1), Fraction(0))) == 1
     make_clip(tmp_path / "a.mkv", video="ffv1", pixel_format="bgr0", count=2)
     assert read_all(tmp_path / "a.mkv")[0].pixel_aspect == 1
 
