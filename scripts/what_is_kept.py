@@ -419,6 +419,8 @@ def _look_at_start(source: Film, result: Film) -> str:
 def _look_at_end(source: Film, result: Film) -> str:
     if not result.frames:
         return "no times"
+    if result.format == "nut":
+        return _NO_PLACE  # times of packets, but not how long they last
     return "kept" if abs(result.last_duration - source.last_duration) <= Fraction(1, 1000) else ""
 
 

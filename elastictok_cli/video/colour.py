@@ -3,13 +3,14 @@
 Reading. How a decoded frame becomes RGB:
 
 1. RGB and palette formats are taken as they are.
-2. Matrix: the one the frame is tagged with. A frame without a tag is BT.709 if it is at least 1280 pixels wide
-   or more than 576 lines high, else BT.601. Players use the same rule: mpv (`mp_csp_guess_colorspace`) and
-   libplacebo (`pl_color_system_guess_ycbcr`). The size is the stored one, before rotation and scaling.
+2. Matrix: the one the frame is tagged with, else the one its container is tagged with. A picture without
+   either is BT.709 if it is at least 1280 pixels wide or more than 576 lines high, else BT.601. Players use
+   the same rule: mpv (`mp_csp_guess_colorspace`) and libplacebo (`pl_color_system_guess_ycbcr`). The size is
+   the stored one, before rotation and scaling.
 3. BT.2020 with constant luminance is read as BT.2020, a chromaticity-derived matrix as the one that belongs to
    the primaries. A matrix that is not linear or not known (YCgCo, ICtCp) is treated as missing, with a warning.
-4. Range: the one the frame is tagged with; full for FFmpeg's yuvj formats (JPEG); without a tag limited for
-   YUV and full for gray, as swscale has it.
+4. Range: the one the frame is tagged with, else its container's. FFmpeg's yuvj formats (JPEG) are always full.
+   Without a tag YUV is limited, and gray is full, as swscale has it.
 5. Transfer characteristics and primaries change nothing: RGB keeps those of the source.
 
 Writing. RGB becomes limited-range YUV by the source's matrix, and the file is tagged with exactly what was
@@ -20,7 +21,7 @@ BT.601 in full range, as JFIF demands. Primaries and transfer characteristics ar
 Matrices are ITU-T H.273 numbers, which are FFmpeg's too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -38,6 +39,17 @@ LIMITED_RANGE, FULL_RANGE = 1, 2
 # FFmpeg's numbers that say nothing about YUV: RGB, unspecified, reserved.
 _UNSPECIFIED = 2
 _UNTAGGED_MATRICES = (RGB_MATRIX, _UNSPECIFIED, 3)
+
+# The names of VideoInfo.color, which are FFmpeg's.
+TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
+
+_SILENT = {
+    "color_primaries": (0, _UNSPECIFIED, 3),
+    "color_trc": (0, _UNSPECIFIED, 3),
+    "colorspace": (_UNSPECIFIED, 3),
+    "color_range": (0,),
+}
+_NO_TAGS: Mapping[str, int] = {}
 
 # The matrices that swscale can compute with: BT.709, FCC, BT.601 (two numbers), SMPTE 240M, BT.2020 NCL.
 _SWSCALE_MATRICES = (BT709, 4, BT601_625, BT601, 7, 9)
@@ -64,7 +76,7 @@ def untagged_matrix(width: int, height: int) -> int:
     return BT709 if width >= _HD_WIDTH or height > _SD_MAX_HEIGHT else BT601
 
 
-def matrix_for(color: dict[str, int], width: int, height: int) -> int:
+def matrix_for(color: Mapping[str, int], width: int, height: int) -> int:
     """The matrix of a YUV picture with these tags (keys as in VideoInfo.color) and this size (pixels)."""
     declared = color.get("colorspace", _UNSPECIFIED)
     if declared in _SWSCALE_MATRICES:
@@ -77,43 +89,63 @@ def matrix_for(color: dict[str, int], width: int, height: int) -> int:
     return untagged_matrix(width, height)
 
 
-def encoding_of(frame: VideoFrame) -> Encoding | None:
-    """How a decoded frame is to be understood; None for RGB and palette formats."""
+def tags_of(stream_or_frame: Any) -> dict[str, int]:
+    """The colour tags of a frame, or of a stream: its container's, as long as nothing has been decoded."""
+    tagged = getattr(stream_or_frame, "codec_context", stream_or_frame)
+    return {name: int(getattr(tagged, name)) for name in TAGS}
+
+
+def merged(tags: Mapping[str, int], container: Mapping[str, int]) -> dict[str, int]:
+    """`tags` with the container's where they say nothing."""
+    return {
+        name: container.get(name, value) if value in _SILENT[name] else value for name, value in tags.items()
+    }
+
+
+def encoding_of(frame: VideoFrame, container: Mapping[str, int] = _NO_TAGS) -> Encoding | None:
+    """How a decoded frame is to be understood; None for RGB and palette formats.
+
+    `container` holds the container's tags, for what the frame does not say.
+    """
     pixels = frame.format
     if pixels.is_rgb or pixels.has_palette or pixels.name.startswith("xyz"):
         return None
-    tags = {"colorspace": int(frame.colorspace), "color_primaries": int(frame.color_primaries)}
+    tags = merged(tags_of(frame), container)
     matrix = matrix_for(tags, frame.width, frame.height)
     if pixels.name.startswith("yuvj"):
         return Encoding(matrix, full_range=True)
-    if frame.color_range in (LIMITED_RANGE, FULL_RANGE):
-        return Encoding(matrix, full_range=frame.color_range == FULL_RANGE)
+    if tags["color_range"] in (LIMITED_RANGE, FULL_RANGE):
+        return Encoding(matrix, full_range=tags["color_range"] == FULL_RANGE)
     return Encoding(matrix, full_range=_is_gray(pixels))
 
 
-def matrix_warning(frame: VideoFrame) -> str | None:
+def matrix_warning(frame: VideoFrame, container: Mapping[str, int] = _NO_TAGS) -> str | None:
     """What to tell the user where the colours of a frame can only be approximated, None where they are right."""
-    declared = int(frame.colorspace)
-    encoding = encoding_of(frame)
+    tags = merged(tags_of(frame), container)
+    declared = tags["colorspace"]
+    encoding = encoding_of(frame, container)
     if encoding is None or _is_gray(frame.format):
         return None
     if declared in _SWSCALE_MATRICES or declared in _UNTAGGED_MATRICES:
         return None
     if declared == _BT2020_CL:
         return "the source's colours are BT.2020 with constant luminance: read as ordinary BT.2020"
-    if declared in _DERIVED_FROM_PRIMARIES and int(frame.color_primaries) in _MATRIX_OF_PRIMARIES:
+    if declared in _DERIVED_FROM_PRIMARIES and tags["color_primaries"] in _MATRIX_OF_PRIMARIES:
         return None
     name = _MATRIX_NAMES.get(declared, f"number {declared}")
     used = "BT.709" if encoding.matrix == BT709 else "BT.601"
     return f"the source's colour matrix ({name}) is not supported: read as {used}, colours are wrong"
 
 
-def to_rgb(frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+def to_rgb(
+    frame: VideoFrame, width: int, height: int, container: Mapping[str, int] = _NO_TAGS
+) -> NDArray[np.uint8]:
     """The RGB picture of a decoded frame, (height, width, 3) uint8 in 0..255; alpha is dropped.
 
-    Other sizes than the frame's are scaled bicubically.
+    Other sizes than the frame's are scaled bicubically. `container` holds the container's tags, for what
+    the frame does not say.
     """
-    encoding = encoding_of(frame)
+    encoding = encoding_of(frame, container)
     settings: dict[str, Any] = {"format": "rgb24"}
     if (frame.width, frame.height) != (width, height):
         settings |= {"width": width, "height": height, "interpolation": "BICUBIC"}

@@ -39,7 +39,9 @@ _ENCODERS: dict[str, tuple[tuple[str, dict[str, str]], ...]] = {
 }
 CODECS = tuple(_ENCODERS)
 
-_UNSPECIFIED = (0, 2)  # FFmpeg's numbers for colour tags that say nothing
+# The numbers of ITU-T H.273 that mean something. Others, as damaged files have them, would stop an encoder.
+_KNOWN_TAGS = {"color_primaries": (1, *range(4, 13), 22), "color_trc": (1, *range(4, 19))}
+_UNKNOWN_TO_X265 = ("color_primaries", 22)  # EBU 3213
 
 _MAX_ASPECT_TERM = (1 << 31) - 1  # FFmpeg holds ratios as two 32-bit integers
 
@@ -103,7 +105,7 @@ class ContainerSink:
             self._output = av.open(f"file:{path}", "w", format=container, container_options=options)
             self._output.metadata.update(metadata)
             self._stream = self._add_stream(container, codec, average_rate)
-            self._set_color(color)
+            self._set_color(color, codec)
             if pixel_aspect != 1:
                 self._stream.codec_context.sample_aspect_ratio = limited(pixel_aspect, _MAX_ASPECT_TERM)
             if self._shown_at is not None:
@@ -177,13 +179,14 @@ class ContainerSink:
         stream.codec_context.bit_rate = 0  # older PyAV sets one, and some encoders prefer it to the quality
         return stream
 
-    def _set_color(self, color: dict[str, int]) -> None:
+    def _set_color(self, color: dict[str, int], codec: str) -> None:
         context = self._stream.codec_context
         context.colorspace = RGB_MATRIX if self._is_rgb else self._matrix
         context.color_range = FULL_RANGE if self._is_rgb else LIMITED_RANGE
-        for name in ("color_primaries", "color_trc"):
-            if color.get(name, 0) not in _UNSPECIFIED:
-                setattr(context, name, color[name])
+        for name, known in _KNOWN_TAGS.items():
+            value = color.get(name)
+            if value in known and not (codec == "hevc" and (name, value) == _UNKNOWN_TO_X265):
+                setattr(context, name, value)
 
     def _mux(self, picture: VideoFrame | None) -> None:
         if picture is not None:

@@ -1,5 +1,6 @@
 """What a source's pictures have that RGB frames cannot carry."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from av.video.frame import VideoFrame
@@ -14,10 +15,11 @@ _OPAQUE = 255
 _SHOWN_FIRST = {2: "top", 3: "bottom", 4: "bottom", 5: "top"}
 
 
-def lost_in_pixels(frame: VideoFrame, stream: Any) -> list[str]:
+def lost_in_pixels(frame: VideoFrame, stream: Any, container_tags: Mapping[str, int]) -> list[str]:
     """Warnings, each of which names something that a decoded frame of a stream loses as an RGB picture.
 
-    To be asked of every frame, since any of them may be the first interlaced or transparent one.
+    `container_tags` are the colour tags of the container (`colour.tags_of`). To be asked of every frame, since
+    any of them may be the first interlaced or transparent one.
     """
     lost = []
     if frame.interlaced_frame:
@@ -26,17 +28,20 @@ def lost_in_pixels(frame: VideoFrame, stream: Any) -> list[str]:
         lost.append(
             f"the source is interlaced{order}: its frames are kept as they are and marked progressive"
         )
-    if _is_transparent(frame) or stream.metadata.get("alpha_mode") == "1":
+    if _is_transparent(frame, stream):
         lost.append(TRANSPARENCY)
-    if (approximated := matrix_warning(frame)) is not None:
+    if (approximated := matrix_warning(frame, container_tags)) is not None:
         lost.append(approximated)
     return lost
 
 
-def _is_transparent(frame: VideoFrame) -> bool:
+def _is_transparent(frame: VideoFrame, stream: Any) -> bool:
     """Whether a frame has an alpha channel with anything but full opacity in it.
 
-    Many opaque pictures have one: every GIF, most PNG files of design programs.
+    Many opaque pictures have the channel: every GIF, most PNG files of design programs.
     """
     alpha = opacity(frame)
-    return alpha is not None and bool(alpha.min() < _OPAQUE)
+    if alpha is not None:
+        return bool(alpha.min() < _OPAQUE)
+    # The alpha of VP8 and VP9 lies beside the pictures, where FFmpeg's own decoders do not look.
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())

@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 
 from elastictok_cli.video import chapters, orientation, selection
 from elastictok_cli.video.aspect import pixel_aspect
+<<<<<<< HEAD
 from elastictok_cli.video.clock import JUMPING_FORMATS, ProgramClock
 from elastictok_cli.video.colour import to_rgb
 from elastictok_cli.video.completeness import Completeness
 from elastictok_cli.video.errors import UnreadableVideo
+=======
+from elastictok_cli.video.colour import merged, tags_of, to_rgb
+from elastictok_cli.video.errors import NoVideoStream, UnreadableVideo
+>>>>>>> h-writer
 from elastictok_cli.video.losses import lost_in_pixels
 from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
@@ -31,8 +36,6 @@ from elastictok_cli.video.timeline import FrameTimes, Timeline
 _TOLERANCE = Fraction(1, 1_000_000)
 
 _HDR_TRANSFERS = {16: "PQ (HDR10)", 18: "HLG"}
-
-_COLOR_FACTS = ("color_primaries", "color_trc", "colorspace", "color_range")
 
 # How far apart in a file (seconds) packets of the same time may lie.
 _INTERLEAVING = 2
@@ -157,8 +160,13 @@ class VideoReader:
 
     def _prepare(self) -> None:
         """Find the streams of the container just opened, and get ready to decode."""
+<<<<<<< HEAD
         self._stream, self._peeked = selection.pick_video(self._container, self._name, self._number)
         self._stream.thread_type = "AUTO"
+=======
+        self._stream = self._pick_stream()
+        self._container_tags = tags_of(self._stream)  # decoding overwrites them
+>>>>>>> h-writer
         self._time_base = Fraction(self._stream.time_base)
         self._rate = _positive(self._stream.average_rate) or _positive(self._stream.guessed_rate)
         self._side = self._collect_side_streams()
@@ -311,18 +319,17 @@ class VideoReader:
         if (decoded.width, decoded.height) != self._stored_size and not self._resized:
             self._resized = True
             self.warnings.append("the picture size changes midway; frames are scaled to the first's size")
-        for lost in lost_in_pixels(decoded, self._stream):
+        for lost in lost_in_pixels(decoded, self._stream, self._container_tags):
             if lost not in self.warnings:
                 self.warnings.append(lost)
-        return self._orientation.apply(to_rgb(decoded, *self._scaled_size))
+        return self._orientation.apply(to_rgb(decoded, *self._scaled_size, self._container_tags))
 
     def _describe(self) -> VideoInfo:
-        context = self._stream.codec_context
         width, height = self._scaled_size
         aspect = pixel_aspect(self._stream)
         if self._orientation.quarters % 2:
             width, height, aspect = height, width, 1 / aspect
-        color = {name: int(getattr(context, name)) for name in _COLOR_FACTS}
+        color = merged(tags_of(self._stream), self._container_tags)
         if color["color_trc"] in _HDR_TRANSFERS:
             transfer = _HDR_TRANSFERS[color["color_trc"]]
             self.warnings.append(f"the source is HDR ({transfer}): taken as 8-bit RGB, not tone-mapped")

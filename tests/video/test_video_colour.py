@@ -13,7 +13,14 @@ from elastictok_cli.video.colour import matrix_for, untagged_matrix
 from elastictok_cli.video.pictures import PictureEncoder
 
 # Weights of red and blue in luma, by ITU-T H.273 number.
-LUMA = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+LUMA = {
+    1: (0.2126, 0.0722),
+    4: (0.3, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
 MATRICES = sorted(LUMA)
 
 # swscale halves the precision of 4:2:0 on its quick way to RGB; a wrong matrix is 15 and more away.
@@ -300,3 +307,23 @@ def test_the_rule_in_numbers() -> None:
     for nothing in ({}, {"colorspace": 0}, {"colorspace": 2}, {"colorspace": 3}):
         assert matrix_for(nothing, 64, 48) == 6
         assert matrix_for(nothing, 1920, 1080) == 1
+
+
+def test_tags_of_the_container_count_where_the_codec_is_silent(tmp_path: Path) -> None:
+    """ProRes frames that say "unspecified" in a MOV file that says BT.2020."""
+    expected = patches_clip(
+        tmp_path / "a.mov",
+        9,
+        False,
+        pixel_format="yuv444p10le",
+        video="prores_ks",
+        tags={"colorspace": 9, "color_primaries": 9, "color_trc": 14},
+        options={"qscale": "1"},
+    )
+    with av.open(str(tmp_path / "a.mov")) as container:
+        assert next(container.decode(video=0)).colorspace == 2
+    info, frames, _, _ = read_all(tmp_path / "a.mov")
+    assert [info.color[name] for name in ("colorspace", "color_primaries", "color_trc")] == [9, 9, 14]
+    assert np.abs(middles(frames[0].rgb) - expected).max() <= 2
+    copy_clip(tmp_path / "a.mov", tmp_path / "b.mkv", crf=1)
+    assert read_all(tmp_path / "b.mkv")[0].color == {**info.color, "color_range": 1}

@@ -97,6 +97,24 @@ def test_colours_survive(tmp_path: Path, colorspace: int, height: int, written: 
     assert all(psnr(f.rgb, pattern(i, height, 96)) > 38 for i, f in enumerate(frames))
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
+def test_tags_that_mean_nothing_are_left_out(tmp_path: Path, codec: str) -> None:
+    for number, color in enumerate(
+        [
+            {"color_primaries": 3, "color_trc": 3, "colorspace": 3},
+            {"color_primaries": 99, "color_trc": 99, "colorspace": 99, "color_range": 99},
+            {"color_primaries": -1, "color_trc": -1, "colorspace": -1, "color_range": -1},
+            {"color_primaries": 1 << 40, "color_trc": 1 << 40, "colorspace": 1 << 40},
+        ]
+    ):
+        write(tmp_path / f"{number}.mkv", count=3, codec=codec, color=color)
+        written = read_all(tmp_path / f"{number}.mkv")[0].color
+        assert (written["color_primaries"], written["color_trc"]) == (2, 2)
+        assert written["colorspace"] == (0 if codec == "ffv1" else 6)
+    write(tmp_path / "ebu.mkv", count=3, codec=codec, color={"color_primaries": 22})
+    assert read_all(tmp_path / "ebu.mkv")[0].color["color_primaries"] == (2 if codec == "hevc" else 22)
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc", "ffv1"])
 def test_codecs(tmp_path: Path, codec: str) -> None:
     write(tmp_path / "a.mkv", codec=codec)
