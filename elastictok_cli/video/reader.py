@@ -15,15 +15,10 @@ from numpy.typing import NDArray
 
 from elastictok_cli.video import chapters, orientation, selection
 from elastictok_cli.video.aspect import pixel_aspect
-<<<<<<< HEAD
 from elastictok_cli.video.clock import JUMPING_FORMATS, ProgramClock
-from elastictok_cli.video.colour import to_rgb
+from elastictok_cli.video.colour import merged, tags_of, to_rgb
 from elastictok_cli.video.completeness import Completeness
 from elastictok_cli.video.errors import UnreadableVideo
-=======
-from elastictok_cli.video.colour import merged, tags_of, to_rgb
-from elastictok_cli.video.errors import NoVideoStream, UnreadableVideo
->>>>>>> h-writer
 from elastictok_cli.video.losses import lost_in_pixels
 from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
@@ -160,13 +155,9 @@ class VideoReader:
 
     def _prepare(self) -> None:
         """Find the streams of the container just opened, and get ready to decode."""
-<<<<<<< HEAD
         self._stream, self._peeked = selection.pick_video(self._container, self._name, self._number)
         self._stream.thread_type = "AUTO"
-=======
-        self._stream = self._pick_stream()
         self._container_tags = tags_of(self._stream)  # decoding overwrites them
->>>>>>> h-writer
         self._time_base = Fraction(self._stream.time_base)
         self._rate = _positive(self._stream.average_rate) or _positive(self._stream.guessed_rate)
         self._side = self._collect_side_streams()
