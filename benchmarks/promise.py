@@ -21,6 +21,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from elastictok_cli.video.colour import tags_of, to_rgb
+
 PROGRAM = [sys.executable, "-m", "elastictok_cli"]
 
 
@@ -89,10 +91,10 @@ def run(*arguments: str) -> str:
 def frames(path: Path) -> Iterator[tuple[Fraction, np.ndarray]]:
     """Time in seconds, counted from the first frame, and pixels of each frame."""
     with av.open(str(path)) as container:
-        first = None
+        first, tags = None, tags_of(container.streams.video[0])
         for frame in container.decode(video=0):
             first = frame.pts if first is None else first
-            yield (frame.pts - first) * frame.time_base, frame.to_ndarray(format="rgb24")
+            yield (frame.pts - first) * frame.time_base, to_rgb(frame, frame.width, frame.height, tags)
 
 
 if __name__ == "__main__":

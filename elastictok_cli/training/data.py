@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from elastictok_cli.video.colour import tags_of, to_rgb
+
 VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mpg", ".y4m", ".gif"}
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -63,6 +65,7 @@ def _decode(path: Path, most: int, short_side: int, rng: random.Random) -> np.nd
             return None
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        tags = tags_of(stream)
         first = rng.randrange(max(1, (stream.frames or 0) - most + 1))
         pictures: list[np.ndarray] = []
         size: tuple[int, int] | None = None
@@ -72,7 +75,7 @@ def _decode(path: Path, most: int, short_side: int, rng: random.Random) -> np.nd
             if size is None:
                 scale = min(1.0, short_side / min(frame.width, frame.height))
                 size = (round(frame.width * scale), round(frame.height * scale))
-            pictures.append(frame.to_ndarray(format="rgb24", width=size[0], height=size[1]))
+            pictures.append(to_rgb(frame, *size, tags))
             if len(pictures) == most:
                 break
     return np.stack(pictures) if pictures else None
