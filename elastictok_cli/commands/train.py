@@ -20,7 +20,9 @@ from elastictok_cli.commands.arguments import (
     find_device,
 )
 from elastictok_cli.commands.console import Display, JsonLines
-from elastictok_cli.commands.failures import ExitCode, Failure, guarded, interrupt_flag
+from elastictok_cli.commands.failures import ExitCode, Failure, guarded, stopped_code
+from elastictok_cli.commands.signals import stop_flag
+from elastictok_cli.commands.targets import check_writable
 from elastictok_cli.commands.train_paper import Arch, PaperArguments, Parallel, check, follows
 
 if TYPE_CHECKING:
@@ -116,8 +118,7 @@ def train(
             raise Failure(f"{folder} is not a folder", ExitCode.BAD_INPUT)
     if out.suffix != ".safetensors":
         raise Failure("--out must end in .safetensors", ExitCode.USAGE)
-    if not out.parent.is_dir():
-        raise Failure(f"the folder {out.parent} does not exist", ExitCode.USAGE)
+    check_writable(out)
     state = out.with_suffix(".state.pt")
     if out.exists() and not state.exists() and not force:
         raise Failure(
@@ -157,16 +158,17 @@ def train(
     try:
         with Display(quiet=quiet) as display:
             watch = _Watch(display)
-            with interrupt_flag() as interrupted:
-                for event in run(interrupted):
+            with stop_flag() as stopped:
+                for event in run(stopped):
                     watch.see(event)
                     lines.write(*_as_json(event))
-                if interrupted():
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
+                    if isinstance(event, loop.Loading | loop.Fitting):  # there is nothing to save
+                        stopped.check()
+                stopped.check()
+    except KeyboardInterrupt as error:
         if follows(arch):
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-        raise Failure(_interrupted(watch, out), ExitCode.INTERRUPTED) from None
+            raise typer.Exit(stopped_code(error)) from None
+        raise Failure(_interrupted(watch, out), stopped_code(error)) from None
     except (loop.TrainingError, CheckpointError) as error:
         if follows(arch):
             raise typer.Exit(ExitCode.BAD_INPUT) from None

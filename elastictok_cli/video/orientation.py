@@ -60,7 +60,11 @@ def of_still(path: Path) -> Orientation | None:
     PyAV gives only the angle of it, which turns a mirrored picture upside down.
     """
     with path.open("rb") as file:
-        head = file.read(_EXIF_REACH)
+        return of_bytes(file.read(_EXIF_REACH))
+
+
+def of_bytes(head: bytes) -> Orientation | None:
+    """Likewise by the first bytes of the file."""
     for mark, skip in _EXIF_MARKS:
         at = head.find(mark)
         if at >= 0:

@@ -17,6 +17,7 @@ from elastictok_cli.video import orientation
 from elastictok_cli.video.errors import NoVideoStream, UnreadableVideo
 from elastictok_cli.video.records import Frame, VideoInfo
 from elastictok_cli.video.sidestreams import PacketCollector, codec_name
+from elastictok_cli.video.streams import Stream, reads_once
 from elastictok_cli.video.timeline import Timeline
 
 # A time asked for in decimal seconds means the frame it was read from: 0.066667 is the third frame at 30 fps.
@@ -60,9 +61,10 @@ class VideoReader:
         aux: bool = True,
     ) -> None:
         self.warnings = []
-        self._piped = str(source) == "-"
+        self._piped = reads_once(source)
+        self._pipe: Stream | None = None  # a named one, or standard input without a way back
         self._path = Path(source)
-        self._name = "standard input" if self._piped else str(source)
+        self._name = "standard input" if str(source) == "-" else str(source)
         self._start = None if start is None else Fraction(str(start))
         self._duration = None if duration is None else Fraction(str(duration))
         self._end: Fraction | None = None  # of the window, on the source's clock
@@ -127,6 +129,8 @@ class VideoReader:
         if self._side is not None:
             self._side.close()
         self._container.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
     def _open(self) -> Any:
         if not self._piped and not self._path.exists():
@@ -135,7 +139,9 @@ class VideoReader:
             raise UnreadableVideo(f"{self._name} is a folder, not a video file")
         try:
             if self._piped:
-                return av.open(sys.stdin.buffer, "r", metadata_errors="replace")
+                if str(self._path) != "-" or not sys.stdin.seekable():
+                    self._pipe = Stream(self._path)
+                return av.open(self._pipe or sys.stdin.buffer, "r", metadata_errors="replace")
             # `file:` and `pattern_type`, so that colons, % and [ in a name are only characters.
             return av.open(
                 f"file:{self._path}", "r", options={"pattern_type": "none"}, metadata_errors="replace"
@@ -259,7 +265,9 @@ class VideoReader:
 
     def _find_orientation(self) -> orientation.Orientation:
         found = None
-        if _is_still(self._container) and not self._piped:
+        if _is_still(self._container) and self._pipe is not None:
+            found = orientation.of_bytes(self._pipe.head)
+        elif _is_still(self._container) and not self._piped:
             found = orientation.of_still(self._path)
         return found or orientation.of_frame(self._first)
 
