@@ -104,7 +104,7 @@ def decode(
             source, reader, lossless=lossless or codec is Codec.ffv1, audio=not no_audio
         )
         windowed = start is not None or duration is not None
-        codec = codec or (Codec.av1 if Path(target).suffix.lower() == ".webm" else Codec.h264)
+        codec = codec or (Codec.av1 if target.lower().endswith(".webm") else Codec.h264)
         _spare_source(Path(target), source, reader, named=named)
         check_target(Path(target), force=force, source=source)
         _refuse_device(Path(target))

@@ -21,8 +21,8 @@ def option_name(command: Callable[..., Any], parameter: str) -> str:
     """What the user calls a parameter of a typer command: --keyframe-interval."""
     hint = get_type_hints(command, include_extras=True).get(parameter)
     for extra in getattr(hint, "__metadata__", ()):
-        for name in getattr(extra, "param_decls", None) or ():
-            if name.startswith("--"):
-                return str(name)
+        # In an annotation, typer takes the first name for a default at first.
+        for name in (getattr(extra, "default", None), *(getattr(extra, "param_decls", None) or ())):
+            if isinstance(name, str) and name.startswith("--"):
+                return name
     return "--" + parameter.strip("_").replace("_", "-")
-

@@ -10,6 +10,7 @@ import typer
 
 from elastictok_cli.commands import units
 from elastictok_cli.commands.arguments import (
+    MAX_SEED,
     Device,
     DeviceName,
     Force,
@@ -28,6 +29,10 @@ from elastictok_cli.commands.train_paper import Arch, PaperArguments, Parallel, 
 if TYPE_CHECKING:
     from elastictok_cli.training.loop import Event, Tick
 
+# Far beyond what any machine can do: what is larger is a slip, and would fail in some less clear way.
+_MAX_STEPS, _MAX_CLIPS, _MAX_BLOCKS, _MAX_SIDE = 10**9, 1 << 16, 1 << 10, 1 << 14
+_MAX_LR, _MAX_CACHE_GB, _MAX_SHARD_MB = 100.0, 1e6, 10**6
+
 
 @guarded
 def train(
@@ -37,7 +42,8 @@ def train(
     out: Annotated[Path, typer.Option(metavar="CKPT", help="The .safetensors file to write.")],
     span: Span = None,
     steps: Annotated[
-        int | None, typer.Option(min=0, help="Stop after this many steps; 0 writes the start.")
+        int | None,
+        typer.Option(min=0, max=_MAX_STEPS, help="Stop after this many steps; 0 writes the start."),
     ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Videos to measure on from time to time.")
@@ -46,22 +52,34 @@ def train(
         Path | None,
         typer.Option(metavar="CKPT", help="Weights to start from.", show_default="the KLT of the data"),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=_MAX_CLIPS, help="Clips in a step.")] = 8,
     blocks: Annotated[
         int | None,
-        typer.Option(min=1, help="Blocks in a clip; paper: in the longest.", show_default="3; paper: 4"),
+        typer.Option(
+            min=1,
+            max=_MAX_BLOCKS,
+            help="Blocks in a clip; paper: in the longest.",
+            show_default="3; paper: 4",
+        ),
     ] = None,
     crop: Annotated[
         int | None,
-        typer.Option(min=32, help="Side of a clip in pixels.", show_default="128; paper: a tile"),
+        typer.Option(
+            min=32, max=_MAX_SIDE, help="Side of a clip in pixels.", show_default="128; paper: a tile"
+        ),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="3e-4; paper: 1e-4")] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    cache_gb: Annotated[float, typer.Option(help="Memory for decoded pictures.")] = 6.0,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=0, max=_MAX_LR, help="Learning rate.", show_default="3e-4; paper: 1e-4"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of all that is random.")] = 0,
+    cache_gb: Annotated[
+        float, typer.Option(min=0, max=_MAX_CACHE_GB, help="Memory for decoded pictures.")
+    ] = 6.0,
     compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     shard_mb: Annotated[
         int | None,
-        typer.Option(min=1, help="Also save the state in pieces of this size."),
+        typer.Option(min=1, max=_MAX_SHARD_MB, help="Also save the state in pieces of this size."),
     ] = None,
     arch: Annotated[
         Arch, typer.Option(help="default: the model that ships. paper: ElasticTok's, see docs/paper.md.")
@@ -82,7 +100,10 @@ def train(
     micro_batch: Annotated[
         int | None,
         typer.Option(
-            min=1, help="paper: clips that a process works on at once.", show_default="all of its share"
+            min=1,
+            max=_MAX_CLIPS,
+            help="paper: clips that a process works on at once.",
+            show_default="all of its share",
         ),
     ] = None,
     recompute: Annotated[
@@ -91,7 +112,10 @@ def train(
     warmup: Annotated[
         int | None,
         typer.Option(
-            min=0, help="paper: steps in which the learning rate grows to its value.", show_default="2000"
+            min=0,
+            max=_MAX_STEPS,
+            help="paper: steps in which the learning rate grows to its value.",
+            show_default="2000",
         ),
     ] = None,
     lpips: Annotated[

@@ -23,9 +23,7 @@ def streams_not_held(chunks: Iterable[bytes], container: str, suffix: str) -> li
     try:
         with av.open(_Inbox(chunks), format=container) as source:
             output = CONTAINERS.get(suffix.lower())
-            return [
-                describe_stream(s) for s in source.streams if output is None or not _is_held(output, s)
-            ]
+            return [describe_stream(s) for s in source.streams if output is None or not _is_held(output, s)]
     except (av.FFmpegError, ValueError):
         return []
 

@@ -42,12 +42,12 @@ def check_output(
     raw: bool = False,
     frames: int | None = None,
 ) -> None:
-    """Raise UnwritableVideo, as VideoWriter would at work, where the kind of `target` does not fit the rest.
+    """Raise UnknownKind, before any work, where the kind of `target` does not fit the rest.
 
     `frames` is the number of them, None where it is not known.
     """
     if codec not in CODECS:
-        raise UnwritableVideo(f"unknown codec {codec}: it must be one of {', '.join(CODECS)}")
+        raise UnknownKind(f"unknown codec {codec}: it must be one of {', '.join(CODECS)}")
     if raw or (target != "-" and _names_folder(target)):
         return
     suffix = ".y4m" if target == "-" else Path(target).suffix.lower()
@@ -55,12 +55,12 @@ def check_output(
         check_kind(Path(target))
     if suffix == ".y4m":
         if lossless:
-            raise UnwritableVideo("Y4M is not lossless; use .mkv, a folder of PNG files, or raw RGB")
+            raise UnknownKind("Y4M is not lossless; use .mkv, a folder of PNG files, or raw RGB")
     elif suffix in PICTURE_SUFFIXES:
         if lossless and suffix != ".png":
-            raise UnwritableVideo(f"{suffix} is not lossless; use .png")
+            raise UnknownKind(f"{suffix} is not lossless; use .png")
         if frames is not None and frames > 1:
-            raise UnwritableVideo(
+            raise UnknownKind(
                 f"a picture file holds one frame and there are {frames}; give a folder, ending in /, or a shorter "
                 "--duration"
             )
@@ -70,7 +70,7 @@ def check_output(
 
 def _check_codec(container: str, codec: str) -> None:
     if (container, codec) == ("mov", "av1"):  # FFmpeg finds out only when it writes the file's head
-        raise UnwritableVideo("mov files cannot hold av1; use .mp4 or .mkv")
+        raise UnknownKind("mov files cannot hold av1; use .mp4 or .mkv")
     with av.open(io.BytesIO(), "w", format=container) as scratch:
         for encoder, _ in _ENCODERS[codec]:
             try:
@@ -78,9 +78,9 @@ def _check_codec(container: str, codec: str) -> None:
             except av.codec.codec.UnknownCodecError:
                 continue
             except ValueError:
-                raise UnwritableVideo(f"{container} files cannot hold {codec}; use .mkv") from None
+                raise UnknownKind(f"{container} files cannot hold {codec}; use .mkv") from None
             return
-    raise UnwritableVideo(f"this build of FFmpeg has no {codec} encoder; use another --codec")
+    raise UnknownKind(f"this build of FFmpeg has no {codec} encoder; use another --codec")
 
 
 def _names_folder(target: str) -> bool:
