@@ -10,10 +10,11 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -50,27 +51,30 @@ def real_path(target: Path) -> Path:
 
 
 class Part:
-    """A file or folder of a temporary name in the folder of the real target, to be put in its place when complete.
+    """A file or folder of a temporary name beside the real target, to be put in its place when complete.
 
     `create` makes it, with owner and permissions of the file to be replaced, or what the umask leaves for a new one.
     Exactly one of `publish` and `discard` ends it; what neither has ended is removed when the program ends.
-    `suffix` ends the temporary name. All raise Unwritable, which names the target.
+    `suffix` ends the temporary name. With `inside`, the target is a folder that exists, and the temporary name is in
+    it: it may be the only place on its file system that can be written. All raise Unwritable, which names the target.
     """
 
-    def __init__(self, target: Path, suffix: str = "") -> None:
+    def __init__(self, target: Path, suffix: str = "", *, inside: bool = False) -> None:
         self.target = target
         self.real = real_path(target)
-        self.path = self.real.parent / f".{secrets.token_hex(6)}.part{suffix}"
+        self.path = (self.real if inside else self.real.parent) / f".{secrets.token_hex(6)}.part{suffix}"
+        self._made: os.stat_result | None = None
 
     def create(self) -> Self:
         """Make the empty file."""
         _unfinished[self.path] = os.getpid()
         try:
-            old = self.real.stat() if self.real.exists() else None
+            old = self.real.stat() if self.real.is_file() else None
             mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode & 0o666))
             if old is not None:
                 take_over(old, self.path)
+            self._made = self.path.stat()
         except OSError as error:
             self.discard()
             raise Unwritable(self.target, error) from error
@@ -88,6 +92,10 @@ class Part:
     def publish(self) -> None:
         """Give the file its name."""
         try:
+            if self._made is not None:
+                take_over(
+                    self._made, self.path
+                )  # safetensors puts a file of its own in the place of this one
             self.path.replace(self.real)
         except OSError as error:
             raise Unwritable(self.target, error) from error
@@ -148,10 +156,10 @@ class _NamedFile(io.FileIO):
 
     failure: OSError | None = None
 
-    def __init__(self, target: Path, path: Path) -> None:
+    def __init__(self, target: Path | str, file: Path | int) -> None:
         self._target = target
         try:
-            super().__init__(path, "wb")
+            super().__init__(file, "wb", closefd=not isinstance(file, int))
         except OSError as error:
             raise Unwritable(target, error) from error
 
@@ -173,6 +181,14 @@ class _NamedFile(io.FileIO):
         except OSError as error:  # a file system on the network may say only now that it is full
             self.failure = self.failure or Unwritable(self._target, error)
             raise self.failure from error
+
+
+def named_stdout() -> TextIO:
+    """Standard output, with errors that name it and are raised once: not again when the program ends."""
+    if sys.stdout.isatty():
+        return sys.stdout
+    raw = _NamedFile("standard output", sys.stdout.fileno())
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 _unfinished: dict[Path, int] = {}  # temporary names, and the process that has made each

@@ -16,6 +16,7 @@ from elastictok_cli.commands.stats import stats
 from elastictok_cli.commands.thin import thin
 from elastictok_cli.commands.train import train
 from elastictok_cli.commands.train_predictor import train_predictor
+from elastictok_cli.files import named_stdout
 from elastictok_cli.version import __version__
 
 # \b keeps the lines of a paragraph as they are.
@@ -122,4 +123,5 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without the characters of a chart
+    sys.stdout = named_stdout()
     app(prog_name="elastictok")

@@ -86,8 +86,6 @@ def _explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, EtkError):
         return str(error), ExitCode.CORRUPT
     if isinstance(error, OSError):
-        if error.filename is None and _stdout_fails():
-            return str(Unwritable("standard output", error)), ExitCode.BAD_INPUT
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{reason_of(error)}", ExitCode.BAD_INPUT
     if isinstance(error, MemoryError):
@@ -111,15 +109,6 @@ def _first_cause(error: BaseException) -> BaseException:
 def stopped_code(error: KeyboardInterrupt) -> ExitCode:
     """The exit code of a program that a signal has ended."""
     return ExitCode(128 + signals.signal_of(error))
-
-
-def _stdout_fails() -> bool:
-    """Whether what is buffered for standard output cannot be written: an error does not say what it is about."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        return True
-    return False
 
 
 def _drop_stdout() -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from elastictok_cli.commands import signals
 from elastictok_cli.commands.failures import ExitCode, Failure
-from elastictok_cli.files import Unwritable, real_path, writing
+from elastictok_cli.files import Part, Unwritable, real_path, writing
 from elastictok_cli.video.streams import reads_once
 
 PIPE = "-"
@@ -104,21 +104,21 @@ def _is_stdin(source: Path) -> bool:
 
 
 def check_writable(target: Path) -> None:
-    """Raise Failure where the system will not let the file be written, or replaced."""
+    """Raise Failure where the system will not let a file or folder be written: tried out, with an empty file."""
     try:
         real = real_path(target)
         if not real.parent.is_dir():
             raise Failure(f"the folder {real.parent} does not exist", ExitCode.USAGE)
-        if not os.access(real if real.exists() else real.parent, os.W_OK):
-            raise Unwritable(target, _why_not(real if real.exists() else real.parent))
+        if real.exists() and not os.access(real, os.W_OK):
+            raise Unwritable(target, os.strerror(errno.EACCES))
+        if real.is_dir() or real.is_file() or not real.exists():
+            part = Part(target, inside=real.is_dir())
+            try:
+                part.create()
+            finally:
+                part.discard()
     except Unwritable as error:
         raise Failure(str(error), ExitCode.BAD_INPUT) from None
-
-
-def _why_not(path: Path) -> str:
-    """The system's reason not to write here."""
-    read_only = hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY
-    return os.strerror(errno.EROFS if read_only else errno.EACCES)
 
 
 @contextmanager

@@ -239,8 +239,7 @@ class VideoWriter:
         """What is written until it is complete. Raises UnwritableVideo where the system refuses."""
         try:
             if self._as_folder:
-                # Inside a folder that exists: it may be the only place on its file system that can be written.
-                return Part(self._path / "frames" if self._path.is_dir() else self._path)
+                return Part(self._path, inside=self._path.is_dir())
             return Part(self._path, self._path.suffix)
         except Unwritable as error:
             raise UnwritableVideo(str(error)) from error
