@@ -1,8 +1,8 @@
 """What stops the program from outside: Ctrl-C, a closed terminal (SIGHUP), and `kill` (SIGTERM).
 
-Such a signal raises Stopped, so that unfinished files are removed on the way out. Code that C calls, such as FFmpeg's
-reading of a pipe, cannot pass an exception on: Python drops it there, and the reader sees the end of the file. That a
-signal has come is therefore remembered, and asked before a file is given its name.
+Such a signal raises Stopped, so that unfinished files are removed on the way out. Code that C calls, such as what
+FFmpeg reads carried packets with, may not pass it on: Python drops it there, and FFmpeg sees the end of the data. That
+a signal has come is therefore remembered, and asked before a file is given its name.
 """
 
 import signal
