@@ -1,12 +1,11 @@
 """The command line: what verbs there are, and how the program starts and stops."""
 
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
 
+from elastictok_cli.commands import signals
 from elastictok_cli.commands.compare import compare
 from elastictok_cli.commands.convert import convert
 from elastictok_cli.commands.decode import decode
@@ -17,6 +16,7 @@ from elastictok_cli.commands.stats import stats
 from elastictok_cli.commands.thin import thin
 from elastictok_cli.commands.train import train
 from elastictok_cli.commands.train_predictor import train_predictor
+from elastictok_cli.files import named_stdout
 from elastictok_cli.version import __version__
 
 # \b keeps the lines of a paragraph as they are.
@@ -29,7 +29,7 @@ Examples:
 \b
 Exit codes:
   0 done               3 bad input           5 target missed, with --strict
-  2 wrong usage        4 damaged .etk file   130 interrupted"""
+  2 wrong usage        4 damaged .etk file   130 interrupted (SIGTERM 143, SIGHUP 129)"""
 
 _ENCODE_EXAMPLES = """\b
 Examples:
@@ -119,12 +119,9 @@ def _program(
 
 def run() -> None:
     """The console script."""
-    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: unfinished files are removed on the way out
+    signals.handle()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without the characters of a chart
+    sys.stdout = named_stdout()
     app(prog_name="elastictok")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -49,9 +49,13 @@ Model = Annotated[
     typer.Option("--model", metavar="FILE", help="Weights to use.", show_default="the shipped ones"),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="auto: cuda, else mps, else cpu.")]
+MAX_THREADS = 1024
+MAX_TOKENS = 8192  # in a cell of any model, by the file format
+MAX_SEED = 2**63 - 1  # what torch takes
+
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads of the network.", show_default="all cores"),
+    typer.Option(min=1, max=MAX_THREADS, help="CPU threads of the network.", show_default="all cores"),
 ]
 Force = Annotated[bool, typer.Option("-y", "--force", help="Overwrite what exists.")]
 Json = Annotated[

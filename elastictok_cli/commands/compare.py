@@ -1,7 +1,6 @@
 """`elastictok compare`: a source beside what .etk files made of it, and where their tokens went."""
 
 import math
-import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.commands import signals, units
 from elastictok_cli.commands.arguments import (
     Device,
     DeviceName,
@@ -27,7 +26,7 @@ from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.extras import DRAWING, STRUCTURE, need
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
-from elastictok_cli.commands.targets import PIPE, check_target
+from elastictok_cli.commands.targets import PIPE, check_read_twice, check_target
 
 if TYPE_CHECKING:
     from elastictok_cli.commands.comparison import Comparison, Measured
@@ -57,7 +56,9 @@ def compare(
     diff: Annotated[
         bool, typer.Option("--diff", help="Add the difference to the source, amplified.")
     ] = False,
-    gain: Annotated[float, typer.Option(metavar="N", min=1, help="With --diff: so many times.")] = 4.0,
+    gain: Annotated[
+        float, typer.Option(metavar="N", min=1, max=255, help="With --diff: so many times.")
+    ] = 4.0,
     width: Annotated[
         int,
         typer.Option(metavar="PIXELS", min=320, max=16384, help="Shrink pictures until all fits into this."),
@@ -124,6 +125,7 @@ def compare(
                 watch.see(item)
                 if one:
                     break
+            signals.check()
         for text in [*original.warnings, *writer.warnings, *_doubts(job)]:
             display.warn(text)
             lines.write("warning", {"message": text})
@@ -143,13 +145,14 @@ def _check(source: Path, files: list[Path], target: str, *, force: bool) -> None
         raise Failure("compare reads files, not standard input", ExitCode.USAGE)
     if target == PIPE:
         raise Failure("compare writes a file, not standard output", ExitCode.USAGE)
-    path = Path(target)
+    check_read_twice(source, "compare")
     for read in (source, *files):
-        check_target(path, force=force, source=read)
-    if not (target.endswith(("/", os.sep)) or path.is_dir()):
-        from elastictok_cli.video.writer import check_kind
+        check_target(Path(target), force=force, source=read)
 
-        check_kind(path)
+    from elastictok_cli.commands.result import codec_for
+    from elastictok_cli.video.writer import check_output
+
+    check_output(target, codec=codec_for(target))
 
 
 class _Watch:

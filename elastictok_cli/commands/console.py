@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +30,7 @@ class Display:
         self._quiet = quiet
         self._live: Live | None = None
         self._shown_at = time.monotonic()
+        self._has_shown = False
         self._fraction: float | None = None
         self._head = self._facts = ""
 
@@ -55,15 +57,21 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):  # a terminal that was closed: there is more to tidy up
+                self._live.stop()
             self._live = None
 
-    def show(self, fraction: float | None, head: str, facts: str) -> None:
-        """The state of the work: share done (None: not known), how far in words, and figures."""
+    def show(self, fraction: float | None, head: str, facts: str, *, last: bool = False) -> None:
+        """The state of the work: share done (None: not known), how far in words, and figures.
+
+        The `last` state follows in every case where earlier ones were shown.
+        """
         self._fraction, self._head, self._facts = fraction, head, facts
         now = time.monotonic()
-        if not self._quiet and self._live is None and now - self._shown_at >= _PLAIN_EVERY:
-            self._shown_at = now
+        if self._quiet or self._live is not None:
+            return
+        if now - self._shown_at >= _PLAIN_EVERY or (last and self._has_shown):
+            self._shown_at, self._has_shown = now, True
             typer.echo(f"{head}  {facts}", err=True)
 
     def note(self, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.commands import signals, units
 from elastictok_cli.commands.arguments import (
     Device,
     DeviceName,
@@ -30,7 +30,7 @@ from elastictok_cli.commands.arguments import (
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
-from elastictok_cli.commands.targets import PIPE, check_source, check_target
+from elastictok_cli.commands.targets import PIPE, check_source, check_target, name_beside
 
 if TYPE_CHECKING:
     from elastictok_cli.video import Frame, VideoWriter
@@ -56,8 +56,10 @@ def decode(
         typer.Argument(
             metavar="OUT",
             help=".mp4 .mkv .mov .webm .y4m, .png or .jpg for one frame, a folder/ for PNG files, - for Y4M on "
-            "standard output.",
-            show_default="IN with .mp4; .png if it is one frame, .mkv if lossless",
+            "standard output. A file that may be the video IN.etk was made from is not overwritten, -y or not: one of "
+            "that size, and without OUT also where the size is not known.",
+            show_default="IN with .mp4; .png if it is one frame without sound; .mkv if lossless, or if .mp4 cannot "
+            "hold all sound and subtitles",
         ),
     ] = None,
     codec: Annotated[
@@ -91,14 +93,28 @@ def decode(
         raise Failure("--raw needs - as OUT", ExitCode.USAGE)
     check_source(source)
 
+    from elastictok_cli.video.writer import check_output
     from formats import EtkReader
 
     lines = JsonLines(enabled=as_json)
     with ExitStack() as stack:
         reader = stack.enter_context(EtkReader(sys.stdin.buffer if str(source) == PIPE else source))
-        target = target or _default_target(source, reader, lossless=lossless or codec is Codec.ffv1)
+        named = target is not None
+        target = target or _default_target(
+            source, reader, lossless=lossless or codec is Codec.ffv1, audio=not no_audio
+        )
+        windowed = start is not None or duration is not None
+        codec = codec or (Codec.av1 if target.lower().endswith(".webm") else Codec.h264)
+        _spare_source(Path(target), source, reader, named=named)
         check_target(Path(target), force=force, source=source)
         _refuse_device(Path(target))
+        check_output(
+            target,
+            codec=codec.value,
+            lossless=lossless,
+            raw=raw,
+            frames=None if windowed else reader.frame_count,
+        )
         display = stack.enter_context(Display(quiet=quiet))
         where = find_device(device, threads)
         loaded = load_model(model, where)
@@ -107,7 +123,6 @@ def decode(
         from elastictok_cli.codec.decoder import ModelMismatch, window
         from elastictok_cli.codec.decoder import decode as decode_frames
 
-        windowed = start is not None or duration is not None
         first_pts, end_pts = window(reader.header, reader, start, duration)
         header = reader.header
         lines.write(
@@ -134,7 +149,7 @@ def decode(
             reader,
             first,
             end_pts,
-            codec=codec or (Codec.av1 if Path(target).suffix.lower() == ".webm" else Codec.h264),
+            codec=codec,
             lossless=lossless,
             raw=raw,
             audio=not no_audio,
@@ -146,6 +161,7 @@ def decode(
             for frame in chain([first], frames):
                 writer.write(_moved(frame, shift))
                 watch.see(frame)
+            signals.check()
     damage = describe_damage(reader)
     for text in damage:
         display.warn(text)
@@ -171,11 +187,41 @@ def decode(
         raise typer.Exit(ExitCode.CORRUPT)
 
 
-def _default_target(source: Path, reader: "EtkReader", *, lossless: bool) -> str:
-    if str(source) == PIPE:
-        raise Failure("name OUT when IN is standard input", ExitCode.USAGE)
-    still = reader.index is not None and reader.frame_count == 1
-    return str(source.with_suffix(".png" if still else ".mkv" if lossless else ".mp4"))
+def _default_target(source: Path, reader: "EtkReader", *, lossless: bool, audio: bool) -> str:
+    """The source's name with the first suffix that takes all that the file carries."""
+    carried = reader.header.aux if audio else None
+    if carried is None and reader.index is not None and reader.frame_count == 1:
+        return str(name_beside(source, ".png"))
+    if lossless or (carried is not None and _is_better_in_mkv(reader, carried["container"])):
+        return str(name_beside(source, ".mkv"))
+    return str(name_beside(source, ".mp4"))
+
+
+def _is_better_in_mkv(reader: "EtkReader", container: str) -> bool:
+    from elastictok_cli.video.holding import streams_not_held
+
+    lost = {suffix: streams_not_held(reader.aux(), container, suffix) for suffix in (".mp4", ".mkv")}
+    return len(lost[".mkv"]) < len(lost[".mp4"])
+
+
+def _spare_source(target: Path, source: Path, reader: "EtkReader", *, named: bool) -> None:
+    """Raise Failure where `target` may be the video that the file was made from: it would be gone for good.
+
+    All that is known of that video is its size, and not even that where it came from a pipe.
+    """
+    if not target.is_file():
+        return
+    size = reader.header.source_bytes
+    if size is not None and size == target.stat().st_size:
+        raise Failure(
+            f"{target} is as large as the video that {source} was made from, and may be it: "
+            f"name {'another OUT, or remove it first' if named else 'OUT'}",
+            ExitCode.USAGE,
+        )
+    if size is None and not named:
+        raise Failure(
+            f"{target} exists, and may be the video that {source} was made from: name OUT", ExitCode.USAGE
+        )
 
 
 def _refuse_device(target: Path) -> None:

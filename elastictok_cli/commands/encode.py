@@ -11,6 +11,7 @@ import typer
 
 from elastictok_cli.commands import units
 from elastictok_cli.commands.arguments import (
+    MAX_TOKENS,
     Device,
     DeviceName,
     Duration,
@@ -27,7 +28,14 @@ from elastictok_cli.commands.arguments import (
 )
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
-from elastictok_cli.commands.targets import PIPE, check_etk_name, check_source, check_target, publish
+from elastictok_cli.commands.targets import (
+    PIPE,
+    check_etk_name,
+    check_source,
+    check_target,
+    name_beside,
+    publish,
+)
 
 if TYPE_CHECKING:
     from elastictok_cli.codec.encoder import EncodeOptions
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     from elastictok_cli.tokenizer.base import TokenizerSpec
 
 DEFAULT_MSE = 0.007
+_MAX_SIDE = 65535  # pixels, by the file format
 _MOST_NAMED = 10  # missed blocks in the summary
 
 
@@ -75,7 +84,7 @@ def encode(
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Keep N tokens of every cell."),
+        typer.Option(metavar="N", min=0, max=MAX_TOKENS, help="Keep N tokens of every cell."),
     ] = None,
     allocation: Annotated[
         Allocation, typer.Option(help="Choose a length for each cell, or one for all cells of a block.")
@@ -104,7 +113,12 @@ def encode(
     ] = None,
     keyframe_interval: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0, help="Most time between seek points; 0: only scene cuts."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=units.MAX_SECONDS,
+            help="Most time between seek points; 0: only scene cuts.",
+        ),
     ] = 5.0,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 5 when a block missed the target.")
@@ -113,7 +127,7 @@ def encode(
     duration: Duration = None,
     max_height: Annotated[
         int | None,
-        typer.Option(metavar="PIXELS", min=1, help="Scale taller pictures down."),
+        typer.Option(metavar="PIXELS", min=1, max=_MAX_SIDE, help="Scale taller pictures down."),
     ] = None,
     no_audio: NoAudio = False,
     model: Model = None,
@@ -246,11 +260,9 @@ def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
 
 
 def _default_target(source: Path) -> Path:
-    if str(source) == PIPE:
-        raise Failure("name OUT when IN is standard input", ExitCode.USAGE)
     if source.is_dir():
         raise Failure(f"{source} is a folder, not a video file", ExitCode.BAD_INPUT)
-    return source.with_suffix(".etk")
+    return name_beside(source, ".etk")
 
 
 def _check_tokens(options: "EncodeOptions", most: int) -> None:
@@ -296,8 +308,12 @@ class _Watch:
                 self._written_tokens = self._tokens
             case events.Finished():
                 self.finished = event
+                self._frames = self._total = event.frames
+                self._seconds = event.duration
+                self._show(event.bytes)
 
-    def _show(self) -> None:
+    def _show(self, whole: int | None = None) -> None:
+        """`whole`: bytes of the file, once it is complete."""
         total = max(self._total, self._frames) if self._total else None
         spent = max(time.monotonic() - self._began, 1e-6)
         fraction = self._frames / total if total else None
@@ -306,7 +322,7 @@ class _Watch:
         )
         if fraction:
             head += f"  {fraction:.0%}  eta {units.clock(spent / fraction - spent)}"
-        size = self._size()
+        size = self._size() if whole is None else whole
         facts = [units.speed(self._frames, spent)]
         if self._rate and total != 1:
             facts.append(f"{size * 8 / 1000 * self._rate / self._frames:.0f} kbps")
@@ -315,7 +331,7 @@ class _Watch:
         facts.append(f"{self._tokens / self._blocks:.0f}/{self._started.tokens_per_block} tok")
         if self.missed:
             facts.append(f"{len(self.missed)} missed")
-        self._display.show(fraction, head, "  ".join(facts))
+        self._display.show(fraction, head, "  ".join(facts), last=whole is not None)
 
     def _size(self) -> float:
         """Bytes so far; tokens that wait for their segment count as those written did, or 2 bytes each.

@@ -2,17 +2,17 @@
 
 import functools
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from typing import ParamSpec
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.commands import signals, units
+from elastictok_cli.commands.numbers import OutOfRange, check_finite
+from elastictok_cli.files import Unwritable, reason_of
 from elastictok_cli.video import UnknownKind, VideoError
 
 P = ParamSpec("P")
@@ -27,8 +27,11 @@ class ExitCode(IntEnum):
     BAD_INPUT = 3
     CORRUPT = 4
     MISSED = 5
+    # 128 and a signal's number, as the shell says of any program that a signal has ended
+    HUNG_UP = 129
     INTERRUPTED = 130
-    BROKEN_PIPE = 141  # as the shell says of any program whose reader went away
+    BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 class Failure(Exception):
@@ -45,7 +48,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            check_finite(command, kwargs)
             command(*args, **kwargs)
+            signals.check()
             sys.stdout.flush()
         except typer.Exit:
             raise
@@ -53,36 +58,16 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             _drop_stdout()
             raise typer.Exit(ExitCode.BROKEN_PIPE) from None
         except (Exception, KeyboardInterrupt) as error:
-            message, code = _explain(error)
+            message, code = _explain(_first_cause(error))
             if code is ExitCode.UNEXPECTED and os.environ.get("ELASTICTOK_TRACEBACK"):
                 raise
-            typer.echo(f"elastictok: {units.printable(message)}", err=True)
+            with suppress(OSError):  # standard error may be a terminal that was closed
+                typer.echo(f"elastictok: {units.printable(message)}", err=True)
             if isinstance(error, OSError):
                 _drop_stdout()
             raise typer.Exit(code) from None
 
     return run
-
-
-@contextmanager
-def interrupt_flag() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C only turns the returned question true; a second one interrupts at once."""
-    pressed = False
-
-    def press(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield lambda: pressed
-        return
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _explain(error: BaseException) -> tuple[str, ExitCode]:
@@ -91,10 +76,10 @@ def _explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, Failure):
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", ExitCode.INTERRUPTED
-    if isinstance(error, UnknownKind):
+        return "interrupted", stopped_code(error)
+    if isinstance(error, UnknownKind | OutOfRange):
         return str(error), ExitCode.USAGE
-    if isinstance(error, VideoError):
+    if isinstance(error, VideoError | Unwritable):
         return str(error), ExitCode.BAD_INPUT
     if isinstance(error, NotAnEtkFile):
         return str(error), ExitCode.BAD_INPUT
@@ -102,12 +87,28 @@ def _explain(error: BaseException) -> tuple[str, ExitCode]:
         return str(error), ExitCode.CORRUPT
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", ExitCode.BAD_INPUT
+        return f"{where}{reason_of(error)}", ExitCode.BAD_INPUT
     if isinstance(error, MemoryError):
         return "out of memory", ExitCode.BAD_INPUT
     first_line = str(error).partition("\n")[0]
     hint = "ELASTICTOK_TRACEBACK=1 in the environment shows where"
     return f"unexpected {type(error).__name__}: {first_line} ({hint})", ExitCode.UNEXPECTED
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The signal that ends the program, where it has dropped an exception and the error follows from that."""
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, Failure) and error.code > 128):
+        return error
+    try:
+        signals.check()
+    except KeyboardInterrupt as stopped:
+        return stopped
+    return error
+
+
+def stopped_code(error: KeyboardInterrupt) -> ExitCode:
+    """The exit code of a program that a signal has ended."""
+    return ExitCode(128 + signals.signal_of(error))
 
 
 def _drop_stdout() -> None:

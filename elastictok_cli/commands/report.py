@@ -25,7 +25,15 @@ from elastictok_cli.commands.arguments import (
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
-from elastictok_cli.commands.targets import PIPE, check_source, check_target, publish
+from elastictok_cli.commands.targets import (
+    PIPE,
+    check_one_pipe,
+    check_page_name,
+    check_source,
+    check_target,
+    name_beside,
+    publish,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     from elastictok_cli.tokenizer.checkpoint import Loaded
     from formats import EtkReader, Segment
 
+_MAX_PICTURES = 1 << 18  # segments that a file can have
 _WIDE = 320  # pixels of a picture's longer side
 
 
@@ -57,7 +66,12 @@ def report(
     ] = None,
     pictures: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="Show at most N first frames of segments; 0 runs no model."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=_MAX_PICTURES,
+            help="Show at most N first frames of segments; 0 runs no model.",
+        ),
     ] = 48,
     model: Model = None,
     device: Device = DeviceName.auto,
@@ -71,11 +85,13 @@ def report(
     The page is one file that loads nothing from elsewhere. Of a damaged file, the intact part is shown; the exit code
     is then 4.
     """
-    target = target or _default_target(source)
+    target = target or name_beside(source, ".html")
     if as_json and str(target) == PIPE:
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
+    check_one_pipe(source, original)
     check_target(target, force=force, source=source)
+    check_page_name(target)
     if original is not None and str(target) != PIPE:
         check_target(target, force=True, source=original)
 
@@ -146,12 +162,6 @@ def report(
     )
     if damage:
         raise typer.Exit(ExitCode.CORRUPT)
-
-
-def _default_target(source: Path) -> Path:
-    if str(source) == PIPE:
-        raise Failure("name OUT when IN is standard input", ExitCode.USAGE)
-    return source.with_suffix(".html")
 
 
 def _nothing(reader: "EtkReader") -> Failure:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from elastictok_cli.video import VideoWriter
 
 
+def codec_for(target: str) -> str:
+    """The codec of the video: H.264 wherever it goes."""
+    return "av1" if target.lower().endswith(".webm") else "h264"
+
+
 def open_writer(
     target: str,
     layout: "Layout",
@@ -39,6 +44,7 @@ def open_writer(
         height=layout.height,
         time_base=info.time_base,
         average_rate=info.average_rate,
+        codec=codec_for(target),
         color=info.color,
         overwrite=force,
         crf=crf,

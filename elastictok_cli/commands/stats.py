@@ -22,7 +22,14 @@ from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.extras import STRUCTURE, need
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.stats_text import Table, report
-from elastictok_cli.commands.targets import PIPE, check_source, check_target, publish
+from elastictok_cli.commands.targets import (
+    PIPE,
+    check_read_twice,
+    check_source,
+    check_table_name,
+    check_target,
+    publish,
+)
 from elastictok_cli.commands.usage import MEASURED, FrameUsage, Totals, put_on_track, segments
 from elastictok_cli.drawing.tracks import Track
 
@@ -69,9 +76,14 @@ def stats(
     for target in (csv_target, plot_target):
         if target is not None and str(target) != PIPE:
             check_target(target, force=force, source=source)
+            if original is not None:
+                check_target(target, force=True, source=original)
+    if csv_target is not None:
+        check_table_name(csv_target)
     if plot_target is not None:
         plot.check_plot(plot_target.suffix)
     if original is not None:
+        check_read_twice(original, "stats --source")
         need("--source", STRUCTURE)
 
     from formats import EtkReader

@@ -14,6 +14,7 @@ import typer
 
 from elastictok_cli.commands import units
 from elastictok_cli.commands.arguments import (
+    MAX_TOKENS,
     Device,
     DeviceName,
     Force,
@@ -27,12 +28,21 @@ from elastictok_cli.commands.arguments import (
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
-from elastictok_cli.commands.targets import PIPE, check_etk_name, check_source, check_target, publish
+from elastictok_cli.commands.targets import (
+    PIPE,
+    check_etk_name,
+    check_one_pipe,
+    check_source,
+    check_target,
+    publish,
+)
 
 if TYPE_CHECKING:
     from elastictok_cli.codec.rewrite import Survey
     from elastictok_cli.codec.thinning import Cap, Level
     from formats import Block, EtkReader, Header
+
+_MAX_KBPS = 10**9  # a terabit a second
 
 
 @guarded
@@ -42,7 +52,10 @@ def thin(
     tokens: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="Keep at most N tokens of every cell, as encode --tokens does."
+            metavar="N",
+            min=0,
+            max=MAX_TOKENS,
+            help="Keep at most N tokens of every cell, as encode --tokens does.",
         ),
     ] = None,
     keep: Annotated[
@@ -80,6 +93,7 @@ def thin(
     if as_json and str(target) == PIPE:
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
+    check_one_pipe(source, original)
     check_target(target, force=force, source=source)
     check_etk_name(target)
     if original is not None and str(target) != PIPE:
@@ -141,8 +155,8 @@ def _wish(tokens: int | None, share: float | None, kbps: float | None) -> _Wish:
         raise Failure("say how much to keep: one of --tokens, --keep and --kbps", ExitCode.USAGE)
     if share is not None and not 0 <= share <= 1:
         raise Failure("--keep must be from 0 to 1", ExitCode.USAGE)
-    if kbps is not None and not (0 < kbps < math.inf):
-        raise Failure("--kbps must be more than 0", ExitCode.USAGE)
+    if kbps is not None and not (0 < kbps <= _MAX_KBPS):
+        raise Failure(f"--kbps must be more than 0 and at most {_MAX_KBPS}", ExitCode.USAGE)
     return _Wish(tokens, share, kbps)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from elastictok_cli.commands import units
 from elastictok_cli.commands.arguments import (
+    MAX_SEED,
     Device,
     DeviceName,
     Force,
@@ -20,11 +21,17 @@ from elastictok_cli.commands.arguments import (
     find_device,
 )
 from elastictok_cli.commands.console import Display, JsonLines
-from elastictok_cli.commands.failures import ExitCode, Failure, guarded, interrupt_flag
+from elastictok_cli.commands.failures import ExitCode, Failure, guarded, stopped_code
+from elastictok_cli.commands.signals import stop_flag
+from elastictok_cli.commands.targets import check_writable
 from elastictok_cli.commands.train_paper import Arch, PaperArguments, Parallel, check, follows
 
 if TYPE_CHECKING:
     from elastictok_cli.training.loop import Event, Tick
+
+# Far beyond what any machine can do: what is larger is a slip, and would fail in some less clear way.
+_MAX_STEPS, _MAX_CLIPS, _MAX_BLOCKS, _MAX_SIDE = 10**9, 1 << 16, 1 << 10, 1 << 14
+_MAX_LR, _MAX_CACHE_GB, _MAX_SHARD_MB = 100.0, 1e6, 10**6
 
 
 @guarded
@@ -35,7 +42,8 @@ def train(
     out: Annotated[Path, typer.Option(metavar="CKPT", help="The .safetensors file to write.")],
     span: Span = None,
     steps: Annotated[
-        int | None, typer.Option(min=0, help="Stop after this many steps; 0 writes the start.")
+        int | None,
+        typer.Option(min=0, max=_MAX_STEPS, help="Stop after this many steps; 0 writes the start."),
     ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Videos to measure on from time to time.")
@@ -44,22 +52,34 @@ def train(
         Path | None,
         typer.Option(metavar="CKPT", help="Weights to start from.", show_default="the KLT of the data"),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=_MAX_CLIPS, help="Clips in a step.")] = 8,
     blocks: Annotated[
         int | None,
-        typer.Option(min=1, help="Blocks in a clip; paper: in the longest.", show_default="3; paper: 4"),
+        typer.Option(
+            min=1,
+            max=_MAX_BLOCKS,
+            help="Blocks in a clip; paper: in the longest.",
+            show_default="3; paper: 4",
+        ),
     ] = None,
     crop: Annotated[
         int | None,
-        typer.Option(min=32, help="Side of a clip in pixels.", show_default="128; paper: a tile"),
+        typer.Option(
+            min=32, max=_MAX_SIDE, help="Side of a clip in pixels.", show_default="128; paper: a tile"
+        ),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="3e-4; paper: 1e-4")] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    cache_gb: Annotated[float, typer.Option(help="Memory for decoded pictures.")] = 6.0,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=0, max=_MAX_LR, help="Learning rate.", show_default="3e-4; paper: 1e-4"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of all that is random.")] = 0,
+    cache_gb: Annotated[
+        float, typer.Option(min=0, max=_MAX_CACHE_GB, help="Memory for decoded pictures.")
+    ] = 6.0,
     compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     shard_mb: Annotated[
         int | None,
-        typer.Option(min=1, help="Also save the state in pieces of this size."),
+        typer.Option(min=1, max=_MAX_SHARD_MB, help="Also save the state in pieces of this size."),
     ] = None,
     arch: Annotated[
         Arch, typer.Option(help="default: the model that ships. paper: ElasticTok's, see docs/paper.md.")
@@ -80,7 +100,10 @@ def train(
     micro_batch: Annotated[
         int | None,
         typer.Option(
-            min=1, help="paper: clips that a process works on at once.", show_default="all of its share"
+            min=1,
+            max=_MAX_CLIPS,
+            help="paper: clips that a process works on at once.",
+            show_default="all of its share",
         ),
     ] = None,
     recompute: Annotated[
@@ -89,7 +112,10 @@ def train(
     warmup: Annotated[
         int | None,
         typer.Option(
-            min=0, help="paper: steps in which the learning rate grows to its value.", show_default="2000"
+            min=0,
+            max=_MAX_STEPS,
+            help="paper: steps in which the learning rate grows to its value.",
+            show_default="2000",
         ),
     ] = None,
     lpips: Annotated[
@@ -116,8 +142,7 @@ def train(
             raise Failure(f"{folder} is not a folder", ExitCode.BAD_INPUT)
     if out.suffix != ".safetensors":
         raise Failure("--out must end in .safetensors", ExitCode.USAGE)
-    if not out.parent.is_dir():
-        raise Failure(f"the folder {out.parent} does not exist", ExitCode.USAGE)
+    check_writable(out)
     state = out.with_suffix(".state.pt")
     if out.exists() and not state.exists() and not force:
         raise Failure(
@@ -157,16 +182,17 @@ def train(
     try:
         with Display(quiet=quiet) as display:
             watch = _Watch(display)
-            with interrupt_flag() as interrupted:
-                for event in run(interrupted):
+            with stop_flag() as stopped:
+                for event in run(stopped):
                     watch.see(event)
                     lines.write(*_as_json(event))
-                if interrupted():
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
+                    if isinstance(event, loop.Loading | loop.Fitting):  # there is nothing to save
+                        stopped.check()
+                stopped.check()
+    except KeyboardInterrupt as error:
         if follows(arch):
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-        raise Failure(_interrupted(watch, out), ExitCode.INTERRUPTED) from None
+            raise typer.Exit(stopped_code(error)) from None
+        raise Failure(_interrupted(watch, out), stopped_code(error)) from None
     except (loop.TrainingError, CheckpointError) as error:
         if follows(arch):
             raise typer.Exit(ExitCode.BAD_INPUT) from None

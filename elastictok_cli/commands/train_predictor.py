@@ -8,6 +8,7 @@ import typer
 
 from elastictok_cli.commands import units
 from elastictok_cli.commands.arguments import (
+    MAX_SEED,
     Device,
     DeviceName,
     Force,
@@ -35,9 +36,9 @@ def train_predictor(
             help="Targets to learn; may be given several times.", show_default="0.015 0.007 0.003 0.001"
         ),
     ] = None,
-    clips: Annotated[int, typer.Option(min=2, help="Clips at most.")] = 200,
-    blocks: Annotated[int, typer.Option(min=1, help="Blocks in a clip.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    clips: Annotated[int, typer.Option(min=2, max=1 << 20, help="Clips at most.")] = 200,
+    blocks: Annotated[int, typer.Option(min=1, max=1 << 10, help="Blocks in a clip.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of all that is random.")] = 0,
     device: Device = DeviceName.auto,
     threads: Threads = None,
     force: Force = False,

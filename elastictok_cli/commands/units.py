@@ -4,12 +4,19 @@ import math
 import re
 
 _TIME = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
+MAX_SECONDS = 10**9  # of a time that a user may give: 31 years
 _SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds of "90", "1:30", "0:01:30.5", "1m30s" or "1.5h". Raises ValueError."""
-    text = text.strip()
+    """Seconds of "90", "1:30", "0:01:30.5", "1m30s" or "1.5h", at most MAX_SECONDS. Raises ValueError."""
+    seconds = _seconds(text.strip())
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{text:.20} is too long: the most is {MAX_SECONDS} seconds")
+    return seconds
+
+
+def _seconds(text: str) -> float:
     if match := _TIME.fullmatch(text):
         first, second, rest = match.groups()
         hours, minutes = (first, second) if second is not None else (None, first)

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from elastictok_cli.files import Unwritable, replacing
 from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer
 from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel, DefaultTokenizer
 from elastictok_cli.tokenizer.paper import PaperConfig, PaperModel
@@ -87,18 +88,17 @@ def write(
     config: dict[str, Any],
     training: dict[str, Any],
 ) -> None:
-    """Write a checkpoint of these very tensors; under its name only when it is complete."""
+    """Write a checkpoint of these very tensors; under its name only when it is complete. Raises Unwritable."""
     metadata = {
         "architecture": architecture,
         "config": json.dumps(config),
         "training": json.dumps(training),
     }
-    partial = path.with_name(path.name + ".part")
-    try:
-        save_file(tensors, partial, metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as part:
+        try:
+            save_file(tensors, part, metadata)
+        except SafetensorError as error:  # of the system too: a full disk
+            raise Unwritable(path, str(error)) from error
 
 
 def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from elastictok_cli.evaluation.tokens import summary_at
+from elastictok_cli.files import writing
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel, DefaultTokenizer
 from elastictok_cli.training import data, klt, optim
@@ -331,9 +332,8 @@ class _Run:
             "generator": self.generator.get_state(),
             "sampler": json.dumps(self.sampler.rng.getstate()),
         }
-        partial = self.state_path.with_name(self.state_path.name + ".part")
-        torch.save(state, partial)
-        partial.replace(self.state_path)
+        with writing(self.state_path) as stream:
+            torch.save(state, stream)
         if o.shard_bytes:
             _split(self.state_path, o.shard_bytes)
         return Saved(o.out, self.step)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from elastictok_cli.evaluation.tokens import summary_at
+from elastictok_cli.files import writing
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.paper import PaperConfig, PaperModel, patchify
 from elastictok_cli.tokenizer.tiles import PaperTokenizer
@@ -301,13 +302,8 @@ class _Run:
                 "model": model,
                 "optimizer": optimizer,
             }
-            path = state_path(o.out)
-            partial = path.with_name(path.name + ".part")
-            try:
-                torch.save(state, partial)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            with writing(state_path(o.out)) as stream:
+                torch.save(state, stream)
         self.world.wait()
         self.saved = self.step
         return Saved(o.out, self.step)

@@ -18,4 +18,4 @@ class UnwritableVideo(VideoError):
 
 
 class UnknownKind(UnwritableVideo):
-    """The target's name does not say how to write it."""
+    """The target's name does not say how to write it, or says a kind that cannot hold what was asked for."""

@@ -43,7 +43,7 @@ class _Outbox:
         return data
 
 
-class _Inbox:
+class Inbox:
     """A file to read from, fed by an iterator of chunks of any size."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -51,6 +51,7 @@ class _Inbox:
         self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
+        """At most `size` bytes, b"" at the end."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -230,7 +231,7 @@ class PacketCopier:
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         try:
-            self._source = av.open(_Inbox(chunks), format=container)
+            self._source = av.open(Inbox(chunks), format=container)
             self._packets = self._source.demux()
         except (av.FFmpegError, ValueError) as error:
             warnings.append(f"the audio and subtitles are lost: their copy cannot be read ({error})")

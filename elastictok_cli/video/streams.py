@@ -19,8 +19,18 @@ def reads_once(source: str | Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
+class ReadStopped(Exception):
+    """Ctrl-C, or another signal, has ended the wait for more of a stream.
+
+    FFmpeg's caller passes on exceptions of this kind only; a KeyboardInterrupt it drops, and then reads again.
+    """
+
+
 class Stream:
-    """An open stream without a way back; `head` is what has been read of its first megabyte. Raises OSError."""
+    """An open stream without a way back; `head` is what has been read of its first megabyte.
+
+    Raises OSError, ReadStopped.
+    """
 
     def __init__(self, source: str | Path) -> None:
         self._is_stdin = str(source) == "-"
@@ -29,7 +39,10 @@ class Stream:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, b"" at the end."""
-        data = self._file.read(size)
+        try:
+            data = self._file.read(size)
+        except KeyboardInterrupt as error:
+            raise ReadStopped from error
         if len(self.head) < _HEAD_BYTES:
             self.head += data[: _HEAD_BYTES - len(self.head)]
         return data

@@ -1,8 +1,7 @@
 """Writing a video: the target is chosen by its name, and appears under that name only when it is complete."""
 
+import io
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +13,9 @@ from typing import Protocol, Self
 import av
 import numpy as np
 
+from elastictok_cli.files import Part, Unwritable, reason_of, take_over
 from elastictok_cli.video.chapters import moved
-from elastictok_cli.video.encoder import CODECS, CONTAINERS, ContainerSink
+from elastictok_cli.video.encoder import _ENCODERS, CODECS, CONTAINERS, ContainerSink
 from elastictok_cli.video.errors import UnknownKind, UnwritableVideo
 from elastictok_cli.video.pictures import PICTURE_SUFFIXES, FolderSink, PictureSink, StreamSink
 from elastictok_cli.video.records import Chapter, Frame
@@ -33,6 +33,59 @@ def check_kind(path: Path) -> None:
     known = [*CONTAINERS, ".y4m", *PICTURE_SUFFIXES]
     if path.suffix.lower() not in known:
         raise UnknownKind(f"{path} has no suffix that says how to write it ({' '.join(known)}, or a folder/)")
+
+
+def check_output(
+    target: str,
+    *,
+    codec: str = "h264",
+    lossless: bool = False,
+    raw: bool = False,
+    frames: int | None = None,
+) -> None:
+    """Raise UnknownKind, before any work, where the kind of `target` does not fit the rest.
+
+    `frames` is the number of them, None where it is not known.
+    """
+    if codec not in CODECS:
+        raise UnknownKind(f"unknown codec {codec}: it must be one of {', '.join(CODECS)}")
+    if raw or (target != "-" and _names_folder(target)):
+        return
+    suffix = ".y4m" if target == "-" else Path(target).suffix.lower()
+    if target != "-":
+        check_kind(Path(target))
+    if suffix == ".y4m":
+        if lossless:
+            raise UnknownKind("Y4M is not lossless; use .mkv, a folder of PNG files, or raw RGB")
+    elif suffix in PICTURE_SUFFIXES:
+        if lossless and suffix != ".png":
+            raise UnknownKind(f"{suffix} is not lossless; use .png")
+        if frames is not None and frames > 1:
+            raise UnknownKind(
+                f"a picture file holds one frame and there are {frames}; give a folder, ending in /, or a shorter "
+                "--duration"
+            )
+    else:
+        _check_codec(CONTAINERS[suffix], "ffv1" if lossless else codec)
+
+
+def _check_codec(container: str, codec: str) -> None:
+    if (container, codec) == ("mov", "av1"):  # FFmpeg finds out only when it writes the file's head
+        raise UnknownKind("mov files cannot hold av1; use .mp4 or .mkv")
+    with av.open(io.BytesIO(), "w", format=container) as scratch:
+        for encoder, _ in _ENCODERS[codec]:
+            try:
+                scratch.add_stream(encoder, rate=25)
+            except av.codec.codec.UnknownCodecError:
+                continue
+            except ValueError:
+                raise UnknownKind(f"{container} files cannot hold {codec}; use .mkv") from None
+            return
+    raise UnknownKind(f"this build of FFmpeg has no {codec} encoder; use another --codec")
+
+
+def _names_folder(target: str) -> bool:
+    return target.endswith(("/", os.sep)) or Path(target).is_dir()
 
 
 class VideoWriter:
@@ -95,19 +148,19 @@ class VideoWriter:
         self._closed = False
         self._to_stdout = str(target) == "-"
         self._path = Path(target)
-        self._as_folder = str(target).endswith(("/", os.sep)) or self._path.is_dir()
-        self._temporary: Path | None = None
-        if codec not in CODECS:
-            raise UnwritableVideo(f"unknown codec {codec}: it must be one of {', '.join(CODECS)}")
+        self._as_folder = _names_folder(str(target))
+        self._part: Part | None = None
+        check_output(str(target), codec=codec, lossless=lossless, raw=raw)
         if not self._to_stdout:
             self._refuse_existing(overwrite)
-            self._temporary = self._path.parent / f".{secrets.token_hex(6)}.part{self._path.suffix}"
         try:
+            if not self._to_stdout:
+                self._part = self._make_part()
             if aux is not None and aux_container is not None:
                 self._copier = PacketCopier(
                     aux, aux_container, start=_exact(start), duration=_exact(duration), warnings=self.warnings
                 )
-            with _plain_errors(self._path):
+            with self._plain_errors():
                 self._sink = self._make_sink()
             if not isinstance(self._sink, ContainerSink):
                 if self._copier is not None:
@@ -144,7 +197,7 @@ class VideoWriter:
             )
         if self._last_pts is not None and frame.pts <= self._last_pts:
             raise UnwritableVideo(f"frame times must increase: {frame.pts} follows {self._last_pts}")
-        with _plain_errors(self._path):
+        with self._plain_errors():
             self._sink.write(frame)
         self._last_pts = frame.pts
 
@@ -155,7 +208,7 @@ class VideoWriter:
         try:
             if self._last_pts is None:
                 raise UnwritableVideo(f"{self._path} was not written: there is no frame")
-            with _plain_errors(self._path):
+            with self._plain_errors():
                 self._sink.finish()
                 if self._copier is not None:
                     self._copier.close()
@@ -176,11 +229,8 @@ class VideoWriter:
                 sink.abort()
         if self._copier is not None:
             self._copier.close()
-        if self._temporary is not None:
-            if self._temporary.is_dir():
-                shutil.rmtree(self._temporary, ignore_errors=True)
-            else:
-                self._temporary.unlink(missing_ok=True)
+        if self._part is not None:
+            self._part.discard()
 
     def _refuse_existing(self, overwrite: bool) -> None:
         if not self._path.parent.is_dir():
@@ -194,22 +244,28 @@ class VideoWriter:
         if taken and not overwrite:
             raise UnwritableVideo(f"{self._path} exists already; -y overwrites it")
 
+    def _make_part(self) -> Part:
+        """What is written until it is complete. Raises UnwritableVideo where the system refuses."""
+        try:
+            if self._as_folder:
+                return Part(self._path, inside=self._path.is_dir())
+            return Part(self._path, self._path.suffix)
+        except Unwritable as error:
+            raise UnwritableVideo(str(error)) from error
+
     def _make_sink(self) -> _Sink:
-        if self._temporary is None:
+        if self._part is None:
             return self._stream_sink()
         if self._as_folder:
-            self._temporary.mkdir()
-            return FolderSink(self._temporary, self._size, self._pixel_aspect)
+            return FolderSink(self._part.create_folder().path, self._size, self._pixel_aspect)
+        self._part.create()
         suffix = self._path.suffix.lower()
         if suffix == ".y4m" or self._raw:
             return self._stream_sink()
         if suffix in PICTURE_SUFFIXES:
-            if self._lossless and suffix != ".png":
-                raise UnwritableVideo(f"{suffix} is not lossless; use .png")
-            return PictureSink(self._temporary, self._size, self._pixel_aspect)
-        check_kind(self._path)
+            return PictureSink(self._part.path, self._size, self._pixel_aspect)
         return ContainerSink(
-            self._temporary,
+            self._part.path,
             CONTAINERS[suffix],
             size=self._size,
             time_base=self._time_base,
@@ -224,41 +280,47 @@ class VideoWriter:
         )
 
     def _stream_sink(self) -> StreamSink:
-        if self._lossless and not self._raw:
-            raise UnwritableVideo("Y4M is not lossless; use .mkv, a folder of PNG files, or raw RGB")
         self.warnings.append("this kind of output has no times: frames follow at a constant rate")
         return StreamSink(
-            sys.stdout.buffer if self._temporary is None else self._temporary.open("wb"),
+            sys.stdout.buffer if self._part is None else self._part.path.open("wb"),
             self._size,
             rate=self._rate or Fraction(25),
             pixel_aspect=self._pixel_aspect,
             raw=self._raw,
-            keep_open=self._temporary is None,
+            keep_open=self._part is None,
         )
 
     def _publish(self) -> None:
         """Move the finished work from its temporary name to its own."""
-        if self._temporary is None:
+        if self._part is None:
             return
         if self._as_folder and self._path.is_dir():
-            for old in self._path.glob("frame-*.png"):
-                old.unlink()
-            for picture in sorted(self._temporary.iterdir()):
+            old = {picture.name: picture.stat() for picture in self._path.glob("frame-*.png")}
+            for name in old:
+                (self._path / name).unlink()
+            for picture in sorted(self._part.path.iterdir()):
+                if picture.name in old:
+                    take_over(old[picture.name], picture)
                 picture.replace(self._path / picture.name)
-            self._temporary.rmdir()
+            self._part.discard()
         else:
-            self._temporary.replace(self._path)
+            self._part.publish()
 
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """Turn what the system or FFmpeg says of the target into one sentence that names it as the user did."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # whoever read standard output has gone: no fault of the target
+        except Unwritable as error:
+            raise UnwritableVideo(str(Unwritable(self._name, error))) from error
+        except (av.FFmpegError, OSError) as error:
+            raise UnwritableVideo(f"{self._name} cannot be written: {reason_of(error)}") from error
 
-@contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    """Turn what the system or FFmpeg says of a target into one sentence."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # whoever read standard output has gone: no fault of the target
-    except (av.FFmpegError, OSError) as error:
-        raise UnwritableVideo(f"{path} cannot be written: {error}") from error
+    @property
+    def _name(self) -> str:
+        return "standard output" if self._to_stdout else str(self._path)
 
 
 def _exact(seconds: float | Fraction | None) -> Fraction | None:
