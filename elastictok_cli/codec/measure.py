@@ -17,6 +17,12 @@ from elastictok_cli.video import Frame, VideoReader
 from formats import Block, Header
 
 
+def source_stream(header: Header) -> int | None:
+    """Which stream of its source a file was made from, None for the one that VideoReader takes by itself."""
+    number = header.options.get("stream")
+    return number if type(number) is int and number >= 0 else None
+
+
 class SourceMismatch(Exception):
     """The video is not what the file was made from; the message is one sentence for the user."""
 
@@ -30,7 +36,7 @@ class Source:
     def __init__(self, path: Path, header: Header) -> None:
         self._path = path
         self._tick = Fraction(*header.time_base)
-        self._reader = VideoReader(path, max_height=header.height, aux=False)
+        self._reader = VideoReader(path, max_height=header.height, aux=False, stream=source_stream(header))
         info = self._reader.info
         if (info.width, info.height) != (header.width, header.height):
             self._reader.close()

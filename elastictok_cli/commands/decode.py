@@ -192,16 +192,14 @@ def _default_target(source: Path, reader: "EtkReader", *, lossless: bool, audio:
     carried = reader.header.aux if audio else None
     if carried is None and reader.index is not None and reader.frame_count == 1:
         return str(name_beside(source, ".png"))
-    if lossless or (carried is not None and _is_better_in_mkv(reader, carried["container"])):
-        return str(name_beside(source, ".mkv"))
-    return str(name_beside(source, ".mp4"))
+    homes = (".mkv", ".nut") if lossless else (".mp4", ".mkv", ".mov", ".nut")
+    if carried is None:
+        return str(name_beside(source, homes[0]))
 
-
-def _is_better_in_mkv(reader: "EtkReader", container: str) -> bool:
     from elastictok_cli.video.holding import streams_not_held
 
-    lost = {suffix: streams_not_held(reader.aux(), container, suffix) for suffix in (".mp4", ".mkv")}
-    return len(lost[".mkv"]) < len(lost[".mp4"])
+    lost = {suffix: len(streams_not_held(reader.aux(), carried["container"], suffix)) for suffix in homes}
+    return str(name_beside(source, min(homes, key=lambda suffix: lost[suffix])))
 
 
 def _spare_source(target: Path, source: Path, reader: "EtkReader", *, named: bool) -> None:

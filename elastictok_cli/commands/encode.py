@@ -125,6 +125,16 @@ def encode(
     ] = False,
     start: Start = None,
     duration: Duration = None,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=_MAX_SIDE,
+            help="Which stream of IN holds the pictures, counted from 0.",
+            show_default="the first video that moves",
+        ),
+    ] = None,
     max_height: Annotated[
         int | None,
         typer.Option(metavar="PIXELS", min=1, max=_MAX_SIDE, help="Scale taller pictures down."),
@@ -157,9 +167,9 @@ def encode(
 
     lines = JsonLines(enabled=as_json)
     with (
-        publish(target) as stream,
+        publish(target) as file,
         VideoReader(
-            source, start=start, duration=duration, max_height=max_height, aux=not no_audio
+            source, start=start, duration=duration, max_height=max_height, aux=not no_audio, stream=stream
         ) as reader,
         Display(quiet=quiet) as display,
     ):
@@ -180,10 +190,10 @@ def encode(
         )
         _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
         header = make_header(reader.info, loaded, options)
-        for name, seconds in (("start", start), ("duration", duration)):
-            if seconds is not None:
-                header.options[name] = seconds
-        writer = EtkWriter(stream, header)
+        for name, value in (("start", start), ("duration", duration), ("stream", stream)):
+            if value is not None:
+                header.options[name] = value
+        writer = EtkWriter(file, header)
         watch = _Watch(display, lambda: reader.aux_rate)
         warned = 0
         for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):

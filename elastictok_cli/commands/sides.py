@@ -201,6 +201,7 @@ def open_original(
     `encode` records in a file which part of the source it took. Raises Failure if the files took different parts,
     or cannot be of this source because their pictures have another size; VideoError if it is no video.
     """
+    from elastictok_cli.codec.measure import source_stream
     from elastictok_cli.video import VideoReader
 
     base = _base(sides)
@@ -210,6 +211,7 @@ def open_original(
         "duration": duration,
         "max_height": sides[0].reader.header.height,
         "aux": False,
+        "stream": source_stream(sides[0].reader.header),
     }
     with VideoReader(path, **options) as reader:
         info = reader.info
@@ -218,7 +220,7 @@ def open_original(
     elif start is None:
         shift = 0
     else:
-        with VideoReader(path, start=base, aux=False) as whole:
+        with VideoReader(path, start=base, aux=False, stream=options["stream"]) as whole:
             shift = info.clock_offset - whole.info.clock_offset
     for side in sides:
         _check_source(side, path, info)
