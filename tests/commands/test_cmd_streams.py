@@ -51,7 +51,7 @@ def test_the_stream_asked_for(tmp_path: Path) -> None:
         assert thinned.exit_code == 0, thinned.stderr
         with EtkReader(tmp_path / f"thin{number}.etk") as reader:
             # the other stream is 180 levels away at first: an error of 2
-            assert next(reader.blocks()).frame_mse[0] < 0.5
+            assert next(reader.blocks()).frame_mse[0] < 1
 
 
 def test_a_stream_that_is_not_there(tmp_path: Path) -> None:
