@@ -17,6 +17,7 @@ from elastictok_cli.codec import events, lengths, lookahead, search
 from elastictok_cli.codec.blocks import Group, Planner
 from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer, Tokenizer, TokenizerSpec
 from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.tokenizer.precision import from_bytes
 from elastictok_cli.version import __version__
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import (
@@ -380,7 +381,7 @@ def make_job(rgb: np.ndarray, tokenizer: Tokenizer, device: torch.device) -> sea
     spec = tokenizer.spec
     source = torch.from_numpy(rgb).to(device)
     count, height, width, _ = source.shape
-    x = source.permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = from_bytes(source.permute(0, 3, 1, 2))
     x = F.pad(x, (0, -width % spec.cell[1], 0, -height % spec.cell[0]), mode="replicate")
     if count < spec.frames:
         x = torch.cat([x, x[-1:].expand(spec.frames - count, -1, -1, -1)])
