@@ -422,7 +422,8 @@ class _Totals:
         self.frames = self.blocks = self.segments = self.tokens = self.most = 0
         self.fewest: int | None = None
         self.error = self.worst = 0.0
-        self.missed: list[int] = []
+        self.missed_blocks = 0
+        self.missed: list[int] = []  # the first of them
         self.first_pts: int | None = None
         self.end_pts = 0
 
@@ -435,7 +436,9 @@ class _Totals:
         self.error += sum(done.frame_mse)
         self.worst = max(self.worst, done.mse)
         if done.missed:
-            self.missed.append(done.index)
+            self.missed_blocks += 1
+            if len(self.missed) < events.MOST_MISSED:
+                self.missed.append(done.index)
         if self.first_pts is None:
             self.first_pts = block.frames[0].pts
         last = block.frames[-1]
@@ -456,6 +459,7 @@ class _Totals:
             max_block_tokens=self.most,
             mse=self.error / max(1, self.frames),
             worst_mse=self.worst,
+            missed_blocks=self.missed_blocks,
             missed=tuple(self.missed),
             source_bytes=info.size_bytes,
         )

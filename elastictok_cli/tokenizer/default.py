@@ -321,6 +321,7 @@ class NestedQuantizer(nn.Module):
         self.register_buffer("index", torch.zeros(2, classes, tokens, digits, dtype=torch.int64))
         self.register_buffer("scale", torch.ones(2, k))
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
+        self.sizes = config.levels  # the same as plain numbers, which no device has to be asked for
         refining = torch.ones(tokens, digits)  # 0 where a digit names the class instead
         refining[0, list(CLASS_DIGITS)] = 0
         self.register_buffer("refining", refining, persistent=False)
@@ -411,7 +412,7 @@ class NestedQuantizer(nn.Module):
         number = torch.zeros_like(digits[:, 0, 0], dtype=torch.int64)
         radix = 1
         for d in CLASS_DIGITS:
-            levels = int(self.levels[d])
+            levels = self.sizes[d]
             number += radix * (digits[:, 0, d].round().to(torch.int64) + levels // 2)
             radix *= levels
         return number
@@ -420,7 +421,7 @@ class NestedQuantizer(nn.Module):
         """The first token's digits (B, 1, D, h, w) with the class written in."""
         first, rest = first.clone(), cell_class
         for d in CLASS_DIGITS:
-            levels = int(self.levels[d])
+            levels = self.sizes[d]
             first[:, 0, d] = (rest % levels - levels // 2).to(first.dtype)
             rest = rest // levels
         return first
