@@ -385,10 +385,11 @@ def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]
     missed = facts["missed_blocks"]
     if missed:
         lines.append(f"  missed   {_missed(missed, target)}:")
-        for block in facts["missed"][:_MOST_NAMED]:
+        named = facts["missed"][:_MOST_NAMED]
+        for block in named:
             lines.append(
                 f"           block {block['index']} at {units.clock(block['time'], 2)}, {units.quality(block['mse'])}"
             )
-        if missed > _MOST_NAMED:
-            lines.append(f"           and {missed - _MOST_NAMED} more; elastictok stats lists them all")
+        if missed > len(named):
+            lines.append(f"           and {missed - len(named)} more; elastictok stats lists them all")
     return lines
