@@ -79,7 +79,9 @@ class DefaultConfig:
         False  # cells that stand still and keep no token are copied, whatever the networks make of them
     )
     fill: bool = False  # in keyframe blocks, cells without a token from the others rather than grey
-    # the next block sees the last frame as it is shown, in 8 bits, so that rounding errors of a device end there
+    # The next block sees the last frame in 8 bits, as it is shown. Measured, and not used: where devices differ by
+    # little next to the edge of a level, they then differ by all of it, which grows from block to block, while the
+    # little itself does not (`tests/codec/test_codec_devices.py`).
     rounded_reference: bool = False
 
     def __post_init__(self) -> None:

@@ -67,7 +67,6 @@ class TrainOptions:
             leaders=True,
             global_motion=True,
             still=True,
-            rounded_reference=True,
         )
     )
     shard_bytes: int | None = None  # also write the state in pieces of this size

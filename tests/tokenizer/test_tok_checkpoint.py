@@ -33,7 +33,7 @@ def test_the_shipped_one_is_small_enough_and_says_how_it_was_trained() -> None:
     loaded = checkpoint.load()
     assert loaded.tokenizer.spec.name == "elastictok-default"
     assert loaded.training["steps"] > 0
-    assert loaded.tokenizer.model.config.rounded_reference
+    assert not loaded.tokenizer.model.config.rounded_reference  # see tests/codec/test_codec_devices.py
 
 
 def test_weights_that_say_nothing_of_it_go_on_with_a_reference_as_it_was() -> None:
