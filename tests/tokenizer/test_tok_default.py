@@ -244,8 +244,8 @@ def test_the_next_block_sees_the_last_frame_as_it_is_shown(loaded: Loaded) -> No
         assert torch.equal(context.frame, seen if rounded else decoded[:, -1])
 
 
-def test_rounding_errors_of_a_device_end_with_a_block(loaded: Loaded) -> None:
-    """What makes no difference to a picture that is shown makes none to the frame that the next block sees."""
+def test_a_rounded_reference_forgets_what_is_less_than_half_a_level(loaded: Loaded) -> None:
+    """While it does not cross the edge of one: see tests/codec/test_codec_devices.py for what that does."""
     model = configured(loaded, rounded_reference=True).model
     levels = torch.randint(0, 256, (1, 4, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     decoded = levels / 127.5 - 1
