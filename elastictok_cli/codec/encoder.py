@@ -17,6 +17,7 @@ from elastictok_cli.codec import events, lengths, lookahead, search
 from elastictok_cli.codec.blocks import Group, Planner
 from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer, Tokenizer, TokenizerSpec
 from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.tokenizer.precision import from_bytes
 from elastictok_cli.version import __version__
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import (
@@ -382,7 +383,7 @@ def make_job(rgb: np.ndarray, tokenizer: Tokenizer, device: torch.device) -> sea
     spec = tokenizer.spec
     source = torch.from_numpy(rgb).to(device)
     count, height, width, _ = source.shape
-    x = source.permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = from_bytes(source.permute(0, 3, 1, 2))
     x = F.pad(x, (0, -width % spec.cell[1], 0, -height % spec.cell[0]), mode="replicate")
     if count < spec.frames:
         x = torch.cat([x, x[-1:].expand(spec.frames - count, -1, -1, -1)])
@@ -423,7 +424,8 @@ class _Totals:
         self.frames = self.blocks = self.segments = self.tokens = self.most = 0
         self.fewest: int | None = None
         self.error = self.worst = 0.0
-        self.missed: list[int] = []
+        self.missed_blocks = 0
+        self.missed: list[int] = []  # the first of them
         self.first_pts: int | None = None
         self.end_pts = 0
 
@@ -436,7 +438,9 @@ class _Totals:
         self.error += sum(done.frame_mse)
         self.worst = max(self.worst, done.mse)
         if done.missed:
-            self.missed.append(done.index)
+            self.missed_blocks += 1
+            if len(self.missed) < events.MOST_MISSED:
+                self.missed.append(done.index)
         if self.first_pts is None:
             self.first_pts = block.frames[0].pts
         last = block.frames[-1]
@@ -457,6 +461,7 @@ class _Totals:
             max_block_tokens=self.most,
             mse=self.error / max(1, self.frames),
             worst_mse=self.worst,
+            missed_blocks=self.missed_blocks,
             missed=tuple(self.missed),
             source_bytes=info.size_bytes,
         )

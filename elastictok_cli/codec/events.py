@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_MISSED = 100  # blocks that are named; of a long video all of them would be more than memory should hold
+
 
 @dataclass(frozen=True)
 class Started:
@@ -67,7 +69,8 @@ class Finished:
     max_block_tokens: int
     mse: float  # mean over frames
     worst_mse: float  # of a block
-    missed: tuple[int, ...]  # indices of the blocks that did not meet the target
+    missed_blocks: int  # how many did not meet the target
+    missed: tuple[int, ...]  # indices of those, of the first MOST_MISSED at most
     source_bytes: int | None
 
 

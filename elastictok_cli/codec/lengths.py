@@ -152,7 +152,7 @@ class LengthSearch:
         tokens = torch.stack([trial.tokens for trial in trials], 1)  # (G, h * w) or (G, h * w, D)
         return Coded(
             tokens=tokens.unflatten(1, grid)[None],  # type: ignore[no-untyped-call]
-            keep=torch.tensor(lengths).view(1, *grid),
+            keep=torch.tensor(lengths, device=tokens.device).view(1, *grid),
             pixels=pixels,
             frame_mse=tuple(errors.tolist()),
             mse=mse,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from elastictok_cli.codec.forecast import Forecast
 from elastictok_cli.tokenizer.base import Encoding, NestedTokenizer
+from elastictok_cli.tokenizer.precision import to_bytes
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Job:
 def to_pixels(frames: torch.Tensor, height: int, width: int, count: int) -> torch.Tensor:
     """Model output (1, T, 3, H, W) in [-1, 1] to what is shown: (count, height, width, 3) uint8."""
     shown = frames[0, :count, :, :height, :width].permute(0, 2, 3, 1)
-    return ((shown + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return to_bytes(shown)
 
 
 def frame_errors(source: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

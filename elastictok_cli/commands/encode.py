@@ -207,12 +207,12 @@ def encode(
     assert watch.finished is not None
     whole = start is None and duration is None
     facts = _summary(watch.finished, watch.missed, whole=whole)
-    if quiet and facts["missed"]:  # the summary would have said it
-        display.warn(_missed(facts["missed"], error))
+    if quiet and facts["missed_blocks"]:  # the summary would have said it
+        display.warn(_missed(facts["missed_blocks"], error))
     for line in _report(str(target), facts, error):
         display.note(line)
     lines.write("summary", {"output": str(target), **facts})
-    if strict and facts["missed"]:
+    if strict and facts["missed_blocks"]:
         raise typer.Exit(ExitCode.MISSED)
 
 
@@ -285,7 +285,8 @@ class _Watch:
 
     def __init__(self, display: Display, side_rate: Callable[[], float]) -> None:
         self.finished: Finished | None = None
-        self.missed: list[BlockDone] = []
+        self.missed_blocks = 0
+        self.missed: list[BlockDone] = []  # the first of them
         self._display, self._side_rate = display, side_rate
         self._began = time.monotonic()
         self._blocks = self._frames = self._tokens = 0
@@ -311,7 +312,9 @@ class _Watch:
                 self._first = event.time if self._first is None else self._first
                 self._seconds = event.time - self._first + (event.frames / self._rate if self._rate else 0)
                 if event.missed:
-                    self.missed.append(event)
+                    self.missed_blocks += 1
+                    if len(self.missed) < events.MOST_MISSED:
+                        self.missed.append(event)
                 self._show()
             case events.SegmentWritten():
                 self._written += event.bytes
@@ -339,8 +342,8 @@ class _Watch:
         facts.append(f"est {units.size(size / fraction)}" if fraction else units.size(size))
         facts.append(units.quality(self._error / self._frames))
         facts.append(f"{self._tokens / self._blocks:.0f}/{self._started.tokens_per_block} tok")
-        if self.missed:
-            facts.append(f"{len(self.missed)} missed")
+        if self.missed_blocks:
+            facts.append(f"{self.missed_blocks} missed")
         self._display.show(fraction, head, "  ".join(facts), last=whole is not None)
 
     def _size(self) -> float:
@@ -385,8 +388,8 @@ def _summary(finished: "Finished", missed: "list[BlockDone]", *, whole: bool) ->
     }
 
 
-def _missed(blocks: list[dict[str, Any]], target: float | None) -> str:
-    return f"{units.count(len(blocks), 'block')} did not reach {units.quality(target or 0)}"
+def _missed(blocks: int, target: float | None) -> str:
+    return f"{units.count(blocks, 'block')} did not reach {units.quality(target or 0)}"
 
 
 def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]:
@@ -405,13 +408,14 @@ def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]
         f"  quality  {units.quality(facts['mse'])} on average; worst block {units.quality(facts['worst_mse'])}",
         f"  speed    {facts['seconds']:.1f} s, {units.speed(facts['frames'], facts['seconds'])}",
     ]
-    missed = facts["missed"]
+    missed = facts["missed_blocks"]
     if missed:
         lines.append(f"  missed   {_missed(missed, target)}:")
-        for block in missed[:_MOST_NAMED]:
+        named = facts["missed"][:_MOST_NAMED]
+        for block in named:
             lines.append(
                 f"           block {block['index']} at {units.clock(block['time'], 2)}, {units.quality(block['mse'])}"
             )
-        if len(missed) > _MOST_NAMED:
-            lines.append(f"           and {len(missed) - _MOST_NAMED} more; elastictok stats lists them all")
+        if missed > len(named):
+            lines.append(f"           and {missed - len(named)} more; elastictok stats lists them all")
     return lines

@@ -66,7 +66,7 @@ def measure(
         target=target,
         frames=last.frames,
         blocks=last.blocks,
-        missed=len(last.missed),
+        missed=last.missed_blocks,
         tokens=last.tokens,
         bytes=last.bytes,
         encode_seconds=last.seconds,

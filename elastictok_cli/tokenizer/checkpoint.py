@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from elastictok_cli.files import Unwritable, replacing
+from elastictok_cli.tokenizer import precision
 from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer
 from elastictok_cli.tokenizer.default import DefaultConfig, DefaultModel, DefaultTokenizer
 from elastictok_cli.tokenizer.paper import PaperConfig, PaperModel
@@ -102,7 +103,11 @@ def write(
 
 
 def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded:
-    """Read a checkpoint (the shipped one by default) and build its tokenizer. Raises CheckpointError."""
+    """Read a checkpoint (the shipped one by default) and build its tokenizer. Raises CheckpointError.
+
+    Whoever loads one means to code with it, so TF32 is off from here on: see `precision`.
+    """
+    precision.forbid_tf32()
     path = path or shipped()
     if not path.is_file():
         raise CheckpointError(f"no model file at {path}")

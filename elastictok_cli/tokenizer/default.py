@@ -36,6 +36,7 @@ from torch import nn
 from elastictok_cli.tokenizer import classes, fill, fsq, global_motion, leaders, motion, winograd
 from elastictok_cli.tokenizer.allocation import Filled
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
+from elastictok_cli.tokenizer.precision import from_bytes, full_precision, to_bytes
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
@@ -78,6 +79,10 @@ class DefaultConfig:
         False  # cells that stand still and keep no token are copied, whatever the networks make of them
     )
     fill: bool = False  # in keyframe blocks, cells without a token from the others rather than grey
+    # The next block sees the last frame in 8 bits, as it is shown. Measured, and not used: where devices differ by
+    # little next to the edge of a level, they then differ by all of it, which grows from block to block, while the
+    # little itself does not (`tests/codec/test_codec_devices.py`).
+    rounded_reference: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
@@ -112,7 +117,7 @@ class DefaultConfig:
 class Context(NamedTuple):
     """What one block leaves behind for the next. `None` in its place means: a keyframe block comes."""
 
-    frame: torch.Tensor  # (B, 3, H, W) last decoded frame, clamped
+    frame: torch.Tensor  # (B, 3, H, W) last decoded frame, as `DefaultModel.reference` gives it
     features: torch.Tensor  # (B, width, H/8, W/8)
     velocity: torch.Tensor  # (B, 2, h, w) pixels per frame
 
@@ -243,6 +248,12 @@ class DefaultModel(nn.Module):
         x = self.synthesis_trunk(x)
         return rough + from_eighth(pointwise(self.synthesis_out, x), c.frames), x
 
+    def reference(self, decoded: torch.Tensor) -> torch.Tensor:
+        """The last of decoded frames (B, 4, 3, H, W), not clamped or clamped, as the next block sees it:
+        (B, 3, H, W) in [-1, 1], rounded to 8 bits where the model says so. No gradient."""
+        last = decoded[:, -1].detach().clamp(-1, 1)
+        return from_bytes(to_bytes(last)) if self.config.rounded_reference else last
+
     def stand_still(
         self,
         decoded: torch.Tensor,  # (B, 4, 3, H, W)
@@ -261,19 +272,21 @@ class DefaultModel(nn.Module):
     def _fill_in(
         self, prediction: torch.Tensor, residual: torch.Tensor, coefficients: torch.Tensor, keep: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Residual, coefficients and keep map as if cells without a token had told, with one, what fills them in."""
+        """Residual, coefficients and keep map as if cells without a token had told, with one, what fills them in.
+        Pictures without any token have nothing to fill them in from, and stay as they are."""
         told = keep > 0
-        if bool(told.all()) or not bool(told.any()):
+        filled = ~told & told.flatten(1).any(1).view(-1, 1, 1)
+        if not bool(filled.any()):
             return residual, coefficients, keep
         side = self.config.cell
         rough = prediction + residual
         smooth = fill.smooth(fill.means(rough.flatten(1, 2)), told).view_as(rough)
-        wide = told.repeat_interleave(side, -2).repeat_interleave(side, -1)[:, None, None]
-        residual = torch.where(wide, residual, smooth - prediction)
+        wide = filled.repeat_interleave(side, -2).repeat_interleave(side, -1)[:, None, None]
+        residual = torch.where(wide, smooth - prediction, residual)
         rows = coefficients.permute(0, 2, 3, 1).clone()  # (B, h, w, K)
         patches = to_cells(residual, side).permute(0, 2, 3, 1)
-        rows[~told] = (patches[~told] @ self.basis[KEY].t()).to(rows.dtype)
-        return residual, rows.permute(0, 3, 1, 2), keep.clamp_min(1)
+        rows[filled] = project_rows(patches[filled], self.basis[KEY])
+        return residual, rows.permute(0, 3, 1, 2), torch.where(filled, 1, keep)
 
     def _residual(self, coefficients: torch.Tensor, keep: torch.Tensor, kind: int) -> torch.Tensor:
         """Frames (B, 4, 3, H, W) of coefficients (B, K, h, w), which are zero where `keep` (B, h, w) is."""
@@ -282,7 +295,7 @@ class DefaultModel(nn.Module):
             return from_cells(project(coefficients, self.basis[kind].t()), self.config)
         rows = coefficients.permute(0, 2, 3, 1)  # (B, h, w, K)
         patches = rows.new_zeros(*told.shape, self.basis.shape[2])
-        patches[told] = rows[told] @ self.basis[kind]
+        patches[told] = project_rows(rows[told], self.basis[kind].t())
         return from_cells(patches.permute(0, 3, 1, 2), self.config)
 
 
@@ -310,6 +323,7 @@ class NestedQuantizer(nn.Module):
         self.register_buffer("index", torch.zeros(2, classes, tokens, digits, dtype=torch.int64))
         self.register_buffer("scale", torch.ones(2, k))
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
+        self.sizes = config.levels  # the same as plain numbers, which no device has to be asked for
         refining = torch.ones(tokens, digits)  # 0 where a digit names the class instead
         refining[0, list(CLASS_DIGITS)] = 0
         self.register_buffer("refining", refining, persistent=False)
@@ -317,6 +331,7 @@ class NestedQuantizer(nn.Module):
         self.class_bias = nn.Parameter(torch.zeros(2, classes, len(self.stages) * hidden))
         self.outof = nn.ModuleList(zero(nn.Conv2d(hidden, 2 * k, 1)) for _ in self.stages)
 
+    @full_precision
     def forward(
         self,
         prior: torch.Tensor,  # (B, prior_width, h, w)
@@ -384,6 +399,7 @@ class NestedQuantizer(nn.Module):
         """Which coefficient each digit refines: classes (B, h, w) to (B, R * D, h, w)."""
         return self.index[kind].flatten(1)[cell_class].permute(0, 3, 1, 2)
 
+    @full_precision
     def assemble(
         self, changes: torch.Tensor, keep: torch.Tensor, kind: int, cell_class: torch.Tensor
     ) -> torch.Tensor:
@@ -398,7 +414,7 @@ class NestedQuantizer(nn.Module):
         number = torch.zeros_like(digits[:, 0, 0], dtype=torch.int64)
         radix = 1
         for d in CLASS_DIGITS:
-            levels = int(self.levels[d])
+            levels = self.sizes[d]
             number += radix * (digits[:, 0, d].round().to(torch.int64) + levels // 2)
             radix *= levels
         return number
@@ -407,7 +423,7 @@ class NestedQuantizer(nn.Module):
         """The first token's digits (B, 1, D, h, w) with the class written in."""
         first, rest = first.clone(), cell_class
         for d in CLASS_DIGITS:
-            levels = int(self.levels[d])
+            levels = self.sizes[d]
             first[:, 0, d] = (rest % levels - levels // 2).to(first.dtype)
             rest = rest // levels
         return first
@@ -543,9 +559,16 @@ def _from_patches(x: torch.Tensor, frames: int, size: int) -> torch.Tensor:
 
 def project(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """A matrix (out, in) applied at every cell of x (B, in, h, w)."""
-    return F.linear(x.permute(0, 2, 3, 1), matrix).permute(0, 3, 1, 2)
+    return project_rows(x.permute(0, 2, 3, 1), matrix).permute(0, 3, 1, 2)
 
 
+@full_precision
+def project_rows(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix (out, in) applied to rows (..., in): (..., out) float32."""
+    return F.linear(x, matrix)
+
+
+@full_precision
 def cell_energy(residual: torch.Tensor, cell: int) -> torch.Tensor:
     """Sum of squares in each cell. residual: (B, T, 3, H, W). Returns (B, h, w)."""
     return F.avg_pool2d(residual.square().sum((1, 2)).unsqueeze(1), cell).squeeze(1) * cell**2
@@ -611,14 +634,14 @@ def choose_motion(
     1)) and by a tenth.
     """
     search = _MotionSearch(model, frames, context, threshold, count, lead)
-    most = int(search.wanting.flatten(1).sum(1).max())
-    if not (lead and model.config.global_motion) or most <= count + 1:  # that many tokens it takes
+    enough = search.wanting.flatten(1).sum(1) > count + 1  # that many tokens it takes
+    if not (lead and model.config.global_motion and bool(enough.any())):
         return search.find()
     path, gain = global_motion.estimate(
         context.frame, frames[:, :count], context.velocity, model.config.cell, threshold
     )
     codes, path = global_motion.to_codes(path)
-    gain = gain.masked_fill((path == 0).all(2).all(1), 0.0)
+    gain = gain.masked_fill((path == 0).all(2).all(1) | ~enough, 0.0)
     if bool((gain < _DOUBTFUL).all()):
         return search.find()
     shaken = search.find(path, codes)
@@ -1054,7 +1077,7 @@ class DefaultTokenizer:
         if context is not None:
             decoded = m.stand_still(decoded, context.frame, stands_still(velocity, path), keep)
         decoded = decoded.clamp(-1, 1)
-        return decoded, Context(decoded[:, -1], left, lasting)
+        return decoded, Context(m.reference(decoded), left, lasting)
 
     def _tell(
         self,

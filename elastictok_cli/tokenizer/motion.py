@@ -73,18 +73,22 @@ def warp(
 
 
 class Cells(NamedTuple):
-    """Some cells of each picture of a batch: as many of each, so that they make a tensor."""
+    """Some cells of each picture of a batch, as a tensor: pictures with fewer of them than others are filled up."""
 
     row: torch.Tensor  # (B, M) int64
     col: torch.Tensor  # (B, M) int64
+    fill: (
+        torch.Tensor | None
+    )  # (B, M) bool: what only fills a picture up, and is never written; None: nothing does
 
     @classmethod
     def of(cls, wanted: torch.Tensor) -> Cells:
-        """At least those of wanted (B, h, w) bool: M is the most there are in any picture."""
+        """Those of wanted (B, h, w) bool. M is the most there are in any picture."""
         flat = wanted.flatten(1)
         most = int(flat.sum(1).max())
         number = flat.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        return cls(number // wanted.shape[2], number % wanted.shape[2])
+        fill = ~flat.gather(1, number) if len(flat) > 1 else None
+        return cls(number // wanted.shape[2], number % wanted.shape[2], fill)
 
     def __len__(self) -> int:
         return self.row.shape[1]
@@ -97,6 +101,8 @@ class Cells(NamedTuple):
     def put(self, into: torch.Tensor, x: torch.Tensor) -> None:
         """Write x (B, M, N) to these cells of (B, N, h, w)."""
         each = torch.arange(len(x), device=x.device).view(-1, 1)
+        if self.fill is not None:
+            x = torch.where(self.fill.unsqueeze(2), self.take(into), x)
         into[each, :, self.row, self.col] = x
 
     def patches(self, frames: torch.Tensor, cell: int) -> torch.Tensor:
@@ -107,6 +113,9 @@ class Cells(NamedTuple):
     def put_patches(self, into: torch.Tensor, patches: torch.Tensor) -> None:
         """Write patches (B, M, T, C, cell, cell) to these cells of (B, T, C, H, W)."""
         each = torch.arange(len(into), device=into.device).view(-1, 1)
+        if self.fill is not None:
+            before = self.patches(into, patches.shape[-1])
+            patches = torch.where(self.fill.view(*self.fill.shape, 1, 1, 1, 1), before, patches)
         _by_cell(into, patches.shape[-1])[each, self.row, self.col] = patches
 
 

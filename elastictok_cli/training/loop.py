@@ -27,6 +27,7 @@ _TARGETS = (0.001, 0.02)  # log-uniform range of the MSE a clip is trained at
 _LINEAR_SHARE = 0.3  # weight of the error before the last network
 _DIVERGED = 1.0  # rise of the mean log error above its lowest from which on a run is given up
 _SETTLED = 100  # steps before which it is not judged
+_VERSIONS = 16  # of a compiled function
 _FLOOR = 5e-4  # added to the MSE inside the logarithm: below it nothing more is asked
 
 
@@ -62,7 +63,11 @@ class TrainOptions:
     # of a new model; what DefaultConfig says by itself is what checkpoints mean that do not say it
     config: DefaultConfig = field(
         default_factory=lambda: DefaultConfig(
-            interpolation="bicubic", fill=True, leaders=True, global_motion=True, still=True
+            interpolation="bicubic",
+            fill=True,
+            leaders=True,
+            global_motion=True,
+            still=True,
         )
     )
     shard_bytes: int | None = None  # also write the state in pieces of this size
@@ -166,6 +171,16 @@ def _loss(step: Step) -> torch.Tensor:
     return final + _LINEAR_SHARE * torch.log(step.linear_mse.float() + _FLOOR).mean()
 
 
+def _compile(model: DefaultModel) -> None:
+    """Compile what `rollout` calls of a model, in place. Names and values of its parameters stay as they are."""
+    # blocks of one to four frames, with global motion or without: a version for each
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VERSIONS)
+    model.predict = torch.compile(model.predict, dynamic=False)  # type: ignore[method-assign]
+    model.refine = torch.compile(model.refine, dynamic=False)  # type: ignore[method-assign]
+    model.quantizer.compile(dynamic=False)
+    model.prior.compile(dynamic=False)
+
+
 class _Run:
     """Everything that changes from step to step, and how it is saved and restored."""
 
@@ -200,7 +215,8 @@ class _Run:
 
     def steps(self, stop: Stop) -> Iterator[Event]:
         o = self.options
-        model: Any = torch.compile(self.model, dynamic=False) if o.compile else self.model
+        if o.compile:
+            _compile(self.model)
         saved_at = validated_at = self.elapsed
         if self.step == 0:
             yield self._save()
@@ -208,7 +224,7 @@ class _Run:
             began = time.monotonic()
             rate = self._rate()
             batch = self.sampler.batch(o.batch).to(self.device)
-            tick = self._one_step(model, batch, rate)
+            tick = self._one_step(batch, rate)
             self.step += 1
             spent = time.monotonic() - began
             self.elapsed += spent
@@ -259,9 +275,8 @@ class _Run:
         warm = min(1.0, (self.step + 1) / self.options.warmup)
         return warm * min(1.0, (1 - self.progress()) / self.options.cooldown)
 
-    def _one_step(
-        self, model: DefaultModel, batch: torch.Tensor, rate: float
-    ) -> tuple[float, dict[str, float], float]:
+    def _one_step(self, batch: torch.Tensor, rate: float) -> tuple[float, dict[str, float], float]:
+        model = self.model
         low, high = (math.log(t) for t in _TARGETS)
         target = (
             torch.rand(len(batch), generator=self.generator).mul_(high - low).add_(low).exp().to(self.device)

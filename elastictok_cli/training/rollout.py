@@ -19,6 +19,7 @@ from elastictok_cli.tokenizer.default import (
     project,
     to_cells,
 )
+from elastictok_cli.tokenizer.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,27 @@ def rollout(
         decoded, left = model.refine(prediction, features, coefficients, keep, kind)
         if context is not None:
             decoded = model.stand_still(decoded, context.frame, found.still, keep + sent)
-        mse = (decoded - block).square().mean((1, 2, 3, 4))
+        mse = _mse(decoded, block)
         # the basis is orthonormal: what the coefficients miss, and what lies outside them
-        linear = cell_energy(residual, c.cell) - wanted.square().sum(1)  # with a gradient, unlike `energy`
-        linear = linear + (wanted - coefficients).square().sum(1)  # (B, h, w)
+        linear = cell_energy(residual, c.cell) - _squares(wanted)  # with a gradient, unlike `energy`
+        linear = linear + _squares(wanted - coefficients)  # (B, h, w)
         if kind == KEY and c.fill:
             linear = torch.where(keep > 0, linear, curve[:, 0])
         linear = linear.sum((1, 2)) / block[0].numel()
         yield Step(kind, residual, decoded, keep, sent, mse, linear.clamp_min(0), curve)
-        context = Context(decoded[:, -1].detach().clamp(-1, 1), left, lasting)
+        context = Context(model.reference(decoded), left, lasting)
+
+
+@full_precision
+def _mse(decoded: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    """(B,) of frames (B, 4, 3, H, W)."""
+    return (decoded - block).square().mean((1, 2, 3, 4))
+
+
+@full_precision
+def _squares(coefficients: torch.Tensor) -> torch.Tensor:
+    """(B, K, h, w) to the sum of squares of each cell, (B, h, w)."""
+    return coefficients.square().sum(1)
 
 
 def short_block(frames: torch.Tensor, size: int) -> torch.Tensor:

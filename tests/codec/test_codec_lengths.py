@@ -294,3 +294,16 @@ def test_a_fixed_number_of_tokens_is_one_probe() -> None:
 def test_predict_needs_a_guess() -> None:
     with pytest.raises(ValueError, match="guess"):
         LengthSearch(Fake(falling(0, 1)), method="predict")
+
+
+def test_lengths_are_where_the_tokens_are() -> None:
+    """On a device of their own: one without any memory will do."""
+
+    class Elsewhere(Fake):
+        def trials(self, *asked: Any) -> Iterator[Trial]:
+            for trial in super().trials(*asked):
+                yield trial._replace(tokens=trial.tokens.to("meta"))
+
+    coded = LengthSearch(Elsewhere(falling(0, 2))).code(job(1, 2, 16, 32), (), target=0.007)
+    assert coded.tokens.device == torch.device("meta")
+    assert coded.keep.device == coded.tokens.device

@@ -15,7 +15,15 @@ def two_films(path: Path) -> Path:
     with av.open(str(path), "w") as out:
         streams = [out.add_stream("libx264", rate=30, options={"crf": "10", "bf": "0"}) for _ in range(2)]
         out.set_chapters(
-            [{"id": 0, "start": 0, "end": 100, "time_base": Fraction(1, 1000), "metadata": {"title": "Only one"}}]
+            [
+                {
+                    "id": 0,
+                    "start": 0,
+                    "end": 100,
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": "Only one"},
+                }
+            ]
         )
         for stream in streams:
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"

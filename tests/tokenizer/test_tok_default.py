@@ -4,6 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from elastictok_cli.codec.search import to_pixels
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.checkpoint import Loaded
 from elastictok_cli.tokenizer.default import (
@@ -230,3 +231,61 @@ def test_curves_know_what_is_copied(loaded: Loaded) -> None:
     block = (decoded[:, -1:] + 0.02 * video(4)).clamp(-1, 1)
     encoding = shown.encode(block, context, count=4, price=1e9)  # no velocity is worth that
     torch.testing.assert_close(encoding.curve[:, 0], cell_energy(block - decoded[:, -1:], 16))
+
+
+def test_the_next_block_sees_the_last_frame_as_it_is_shown(loaded: Loaded) -> None:
+    clip = video()
+    for rounded in (False, True):
+        tokenizer = configured(loaded, rounded_reference=rounded)
+        encoding = tokenizer.encode(clip[:, :4], None, count=4)
+        decoded, context = tokenizer.decode(encoding.tokens, encoding.length, None, count=4)
+        shown = to_pixels(decoded, 48, 64, 4)[-1]
+        seen = shown.permute(2, 0, 1)[None].float() / 127.5 - 1
+        assert torch.equal(context.frame, seen if rounded else decoded[:, -1])
+
+
+def test_a_rounded_reference_forgets_what_is_less_than_half_a_level(loaded: Loaded) -> None:
+    """While it does not cross the edge of one: see tests/codec/test_codec_devices.py for what that does."""
+    model = configured(loaded, rounded_reference=True).model
+    levels = torch.randint(0, 256, (1, 4, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    decoded = levels / 127.5 - 1
+    noise = 0.003 * (2 * torch.rand(decoded.shape, generator=torch.Generator().manual_seed(1)) - 1)
+    assert torch.equal(model.reference(decoded + noise), model.reference(decoded))
+    assert torch.equal(model.reference(torch.full_like(decoded, 1.2)), torch.ones(1, 3, 16, 16))
+    assert torch.equal(model.reference(torch.full_like(decoded, -1.2)), -torch.ones(1, 3, 16, 16))
+
+
+def test_autocast_leaves_projection_quantizer_and_energies_in_float32(loaded: Loaded) -> None:
+    """Half precision would move coefficients by more than fine targets allow in all."""
+    tokenizer = loaded.tokenizer
+    assert isinstance(tokenizer, DefaultTokenizer)
+    model = tokenizer.model
+    clip = video(4)
+
+    def made() -> list[torch.Tensor]:
+        wanted = project(to_cells(clip, 16), model.basis[KEY])
+        energy = cell_energy(clip, 16)
+        prior = model.prior(None, (3, 4), 1)
+        cell_class = model.quantizer.classify(wanted, energy, torch.full_like(energy, 20.0), KEY)
+        coded = model.quantizer(prior, KEY, cell_class, target=wanted)
+        told = model.quantizer.assemble(coded.changes, torch.full((1, 3, 4), 30), KEY, cell_class)
+        again = model.quantizer(prior, KEY, cell_class, digits=coded.digits)
+        few = torch.zeros(1, 3, 4, dtype=torch.int64)
+        few[:, ::2] = 30
+        # the networks after them may be narrow: what is put into them is looked at
+        filled = model._fill_in(clip, torch.zeros_like(clip), told * (few > 0).unsqueeze(1), few)[1]
+        residual = [model._residual(told, keep, KEY) for keep in (few, torch.full_like(few, 30))]
+        return [wanted, energy, cell_class, *coded, told, again.changes, filled, *residual]
+
+    plain = made()
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = made()
+    for one, other in zip(plain, narrow, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    prior = torch.randn(1, model.config.prior_width, 3, 4).bfloat16()  # as convolutions leave it there
+    with torch.autocast("cpu", torch.bfloat16):
+        coded = model.quantizer(prior, KEY, plain[2], target=plain[0])
+    expected = model.quantizer(prior.float(), KEY, plain[2], target=plain[0])
+    assert torch.equal(coded.digits, expected.digits)
+    assert torch.equal(coded.told, expected.told)

@@ -1,13 +1,17 @@
 import itertools
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.tokenizer.default import INTER, KEY, DefaultConfig, DefaultModel
+from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.tokenizer.default import INTER, KEY, Context, DefaultConfig, DefaultModel, Motion
 from elastictok_cli.training import data, klt, loop, optim, rollout
 
 CPU = torch.device("cpu")
@@ -250,3 +254,86 @@ def test_every_parameter_has_one_optimizer() -> None:
     groups = [g for o in optim.build(model, lr=1e-3) for g in o.param_groups]
     held = [id(p) for g in groups for p in g["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_training_under_autocast_measures_in_float32(folder: Path) -> None:
+    """A keyframe block's tokens come before any network: they and the errors they leave are the same to the bit."""
+    sampler, model = start(folder)
+    batch = sampler.batch(4)
+
+    def steps() -> list[rollout.Step]:
+        rule = rollout.random_keep(
+            torch.full((4,), 0.007), batch[0, :1].numel(), torch.Generator().manual_seed(0)
+        )
+        return list(rollout.rollout(model, batch, (1, 1), torch.full((4,), 0.007), rule))
+
+    plain = steps()
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = steps()
+        losses = [loop._loss(step) for step in narrow]
+    assert torch.equal(plain[0].curve, narrow[0].curve)
+    assert torch.equal(plain[0].keep, narrow[0].keep)
+    assert torch.equal(plain[0].linear_mse, narrow[0].linear_mse)
+    for step, loss in zip(narrow, losses, strict=True):
+        floats = (step.residual, step.decoded, step.mse, step.linear_mse, step.curve, loss)
+        assert {x.dtype for x in floats} == {torch.float32}
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_training_sees_the_reference_that_a_decoder_will(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rounded: bool
+) -> None:
+    sampler, model = start(folder)
+    model.config = replace(model.config, rounded_reference=rounded)
+    seen: list[torch.Tensor] = []
+    choose = rollout.choose_motion
+
+    def spy(model: DefaultModel, block: torch.Tensor, context: Context, *rest: Any) -> Motion:
+        seen.append(context.frame)
+        return choose(model, block, context, *rest)
+
+    monkeypatch.setattr(rollout, "choose_motion", spy)
+    target = torch.full((4,), 0.007)
+    rule = rollout.random_keep(target, 32 * 32 * 3, torch.Generator().manual_seed(0))
+    first, second = rollout.rollout(model, sampler.batch(4), (1, 1), target, rule)
+    (frame,) = seen
+    shown = first.decoded[:, -1].detach().clamp(-1, 1)
+    eight_bits = ((shown + 1) * 127.5).round() / 127.5 - 1
+    assert torch.equal(frame, eight_bits if rounded else shown)
+    assert not torch.equal(eight_bits, shown)
+    second.mse.mean().backward()
+    assert model.key_mean.grad is None or not model.key_mean.grad.any()  # decoded frames pass none on
+
+
+def test_compile_compiles_what_training_calls(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a compiler: what would be compiled is counted as it is called."""
+    calls: Counter[str] = Counter()
+
+    def stub(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        owner = type(getattr(function, "__self__", function)).__name__
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[f"{owner}.{getattr(function, '__name__', 'forward')}"] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    monkeypatch.setattr(torch, "compile", stub)
+    losses = []
+    for compiled in (False, True):
+        out = tmp_path / f"{compiled}.safetensors"
+        seen = list(loop.train(options(folder, out, steps=3, compile=compiled), CPU))
+        losses.append([e.loss for e in seen if isinstance(e, loop.Tick)])
+        if not compiled:
+            assert not calls
+    blocks, predicted = 3 * 2, 3
+    assert calls == {
+        "DefaultModel.predict": predicted,
+        "DefaultModel.refine": blocks,
+        "NestedQuantizer._call_impl": blocks,
+        "Prior._call_impl": blocks,
+    }
+    assert losses[0] == losses[1]
+    assert checkpoint.load(out).training["steps"] == 3

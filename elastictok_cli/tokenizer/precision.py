@@ -1,0 +1,52 @@
+"""Where float32 has to be float32.
+
+Tokens and errors come from roundings of projected residuals, so what makes them may be computed neither in half
+precision, as autocast would have it in training, nor in TF32 (10 bits of mantissa), which cuDNN uses unless told not
+to.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def full_precision(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Under autocast the function runs without it, and its half-precision tensors come as float32."""
+
+    @functools.wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        given = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)]
+        kind = given[0].device.type
+        if not torch.is_autocast_enabled(kind):
+            return function(*args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return function(*map(_wide, args), **{name: _wide(x) for name, x in kwargs.items()})
+
+    return run
+
+
+def _wide(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def forbid_tf32() -> None:
+    """From now on convolutions and matrix products of this process are in whole float32 on CUDA devices too."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def to_bytes(frames: torch.Tensor) -> torch.Tensor:
+    """Pictures in [-1, 1] as they are shown: uint8, of the same shape."""
+    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_bytes(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 pictures as the model sees them: float32 in [-1, 1], of the same shape."""
+    return pictures.float() / 127.5 - 1
