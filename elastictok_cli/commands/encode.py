@@ -24,7 +24,13 @@ from elastictok_cli.commands.arguments import (
     load_model,
 )
 from elastictok_cli.commands.console import Display, JsonLines
-from elastictok_cli.commands.encode_progress import EncodeProgress, missed_sentence, summary_lines, summary_of
+from elastictok_cli.commands.encode_progress import (
+    EncodeProgress,
+    event_line,
+    missed_sentence,
+    summary_lines,
+    summary_of,
+)
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.targets import (
     PIPE,
