@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from cli_samples import COUNT, SIZE, flip, frame_count, json_lines, packets, pictures, run, start
 
+from elastictok_cli.commands import units
+from elastictok_cli.commands.console import Display
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.video.pictures import PictureEncoder
 from formats import EtkReader
@@ -308,6 +310,44 @@ def test_the_size_estimate_counts_the_audio(
     assert len(estimates) == len(plain) > 2
     for one, other in zip(estimates, plain, strict=True):
         assert one - other == pytest.approx(audio, rel=0.35)
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_the_last_state_shows_the_real_size(
+    piped: bool, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where progress is lines, and where it is a bar; also of a pipe, whose length is not known."""
+    monkeypatch.setattr("elastictok_cli.commands.console._PLAIN_EVERY", 0.0)
+    out = tmp_path / "a.etk"
+    source: Path | str = clip
+    if piped:
+        source = tmp_path / "pipe.mkv"
+        with av.open(str(clip)) as old, av.open(str(source), "w") as new:
+            copies = {s.index: new.add_stream_from_template(s) for s in old.streams}
+            for packet in old.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    new.mux(packet)
+        monkeypatch.setattr("elastictok_cli.video.reader.VideoReader._declared_duration", lambda _: None)
+    done = run("encode", source, out, "--tokens", 12)
+    assert done.exit_code == 0, done.stderr
+    shown = [line for line in done.stderr.splitlines() if line.startswith("block ")]
+    size = out.stat().st_size
+    assert f"est {units.size(size)} " in shown[-1]
+    assert f"{size * 8 / 1000 / (COUNT / 30):.0f} kbps" in shown[-1]
+    assert "100%" in shown[-1]
+    assert units.size(size) in done.stderr.splitlines()[len(shown) + 1]
+
+
+def test_the_last_state_follows_only_what_was_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in (False, True):
+        display = Display(quiet=False)
+        if shown:
+            display._shown_at -= 60
+        with display:
+            display.show(0.5, "half", "est 2 kB")
+            display.show(1.0, "all", "3 kB", last=True)
+        assert capsys.readouterr().err == ("half  est 2 kB\nall  3 kB\n" if shown else "")
 
 
 def test_a_still_picture_has_no_rate(clip: Path, tmp_path: Path) -> None:
