@@ -36,7 +36,7 @@ from torch import nn
 from elastictok_cli.tokenizer import classes, fill, fsq, global_motion, leaders, motion, winograd
 from elastictok_cli.tokenizer.allocation import Filled
 from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
-from elastictok_cli.tokenizer.precision import from_bytes, full_precision, to_bytes
+from elastictok_cli.tokenizer.precision import full_precision
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
@@ -79,10 +79,6 @@ class DefaultConfig:
         False  # cells that stand still and keep no token are copied, whatever the networks make of them
     )
     fill: bool = False  # in keyframe blocks, cells without a token from the others rather than grey
-    # The next block sees the last frame in 8 bits, as it is shown. Measured, and not used: where devices differ by
-    # little next to the edge of a level, they then differ by all of it, which grows from block to block, while the
-    # little itself does not (`tests/codec/test_codec_devices.py`).
-    rounded_reference: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
@@ -249,10 +245,12 @@ class DefaultModel(nn.Module):
         return rough + from_eighth(pointwise(self.synthesis_out, x), c.frames), x
 
     def reference(self, decoded: torch.Tensor) -> torch.Tensor:
-        """The last of decoded frames (B, 4, 3, H, W), not clamped or clamped, as the next block sees it:
-        (B, 3, H, W) in [-1, 1], rounded to 8 bits where the model says so. No gradient."""
-        last = decoded[:, -1].detach().clamp(-1, 1)
-        return from_bytes(to_bytes(last)) if self.config.rounded_reference else last
+        """The last of decoded frames (B, 4, 3, H, W) as the next block sees it: (B, 3, H, W) in [-1, 1], no gradient.
+
+        It is not rounded to 8 bits. Where devices differ by little next to the edge of a level, they would then
+        differ by all of it, and that grows from block to block (tests/codec/test_codec_devices.py).
+        """
+        return decoded[:, -1].detach().clamp(-1, 1)
 
     def stand_still(
         self,

@@ -33,12 +33,6 @@ def test_the_shipped_one_is_small_enough_and_says_how_it_was_trained() -> None:
     loaded = checkpoint.load()
     assert loaded.tokenizer.spec.name == "elastictok-default"
     assert loaded.training["steps"] > 0
-    assert not loaded.tokenizer.model.config.rounded_reference  # see tests/codec/test_codec_devices.py
-
-
-def test_weights_that_say_nothing_of_it_go_on_with_a_reference_as_it_was() -> None:
-    """Files made with them were: a decoder has to do what the encoder did."""
-    assert not DefaultConfig.from_dict({"leaders": True}).rounded_reference
 
 
 def test_whoever_loads_weights_codes_without_tf32() -> None:

@@ -4,7 +4,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from elastictok_cli.codec.search import to_pixels
 from elastictok_cli.tokenizer import checkpoint
 from elastictok_cli.tokenizer.checkpoint import Loaded
 from elastictok_cli.tokenizer.default import (
@@ -231,28 +230,6 @@ def test_curves_know_what_is_copied(loaded: Loaded) -> None:
     block = (decoded[:, -1:] + 0.02 * video(4)).clamp(-1, 1)
     encoding = shown.encode(block, context, count=4, price=1e9)  # no velocity is worth that
     torch.testing.assert_close(encoding.curve[:, 0], cell_energy(block - decoded[:, -1:], 16))
-
-
-def test_the_next_block_sees_the_last_frame_as_it_is_shown(loaded: Loaded) -> None:
-    clip = video()
-    for rounded in (False, True):
-        tokenizer = configured(loaded, rounded_reference=rounded)
-        encoding = tokenizer.encode(clip[:, :4], None, count=4)
-        decoded, context = tokenizer.decode(encoding.tokens, encoding.length, None, count=4)
-        shown = to_pixels(decoded, 48, 64, 4)[-1]
-        seen = shown.permute(2, 0, 1)[None].float() / 127.5 - 1
-        assert torch.equal(context.frame, seen if rounded else decoded[:, -1])
-
-
-def test_a_rounded_reference_forgets_what_is_less_than_half_a_level(loaded: Loaded) -> None:
-    """While it does not cross the edge of one: see tests/codec/test_codec_devices.py for what that does."""
-    model = configured(loaded, rounded_reference=True).model
-    levels = torch.randint(0, 256, (1, 4, 3, 16, 16), generator=torch.Generator().manual_seed(0))
-    decoded = levels / 127.5 - 1
-    noise = 0.003 * (2 * torch.rand(decoded.shape, generator=torch.Generator().manual_seed(1)) - 1)
-    assert torch.equal(model.reference(decoded + noise), model.reference(decoded))
-    assert torch.equal(model.reference(torch.full_like(decoded, 1.2)), torch.ones(1, 3, 16, 16))
-    assert torch.equal(model.reference(torch.full_like(decoded, -1.2)), -torch.ones(1, 3, 16, 16))
 
 
 def test_autocast_leaves_projection_quantizer_and_energies_in_float32(loaded: Loaded) -> None:
