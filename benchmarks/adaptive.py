@@ -40,8 +40,8 @@ from elastictok_cli.evaluation.adaptive import (
     gain,
     uncapped_gain,
 )
-from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.tokenizer.base import NestedTokenizer
+from elastictok_cli.models import checkpoint
+from elastictok_cli.models.interface import NestedTokenizer
 
 TARGETS = (0.001, 0.003, 0.007, 0.015)
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 44, 58)

@@ -27,16 +27,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from elastictok_cli.codec import bracket, decoder, events
+from elastictok_cli.codec import bracketing as bracket
+from elastictok_cli.codec import decoder, events
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
-from elastictok_cli.codec.lengths import LengthSearch
-from elastictok_cli.codec.search import Job
+from elastictok_cli.codec.length_search import LengthSearch
+from elastictok_cli.codec.rate_control import Job
 from elastictok_cli.evaluation import clips
-from elastictok_cli.tokenizer.base import Trial
-from elastictok_cli.tokenizer.checkpoint import Loaded
-from elastictok_cli.tokenizer.paper import PRESETS, PaperModel
-from elastictok_cli.tokenizer.shelf import cache_bytes
-from elastictok_cli.tokenizer.tiles import PaperTokenizer
+from elastictok_cli.models.checkpoint import Loaded
+from elastictok_cli.models.interface import Trial
+from elastictok_cli.models.paper.cache import cache_bytes
+from elastictok_cli.models.paper.tiles import PaperTokenizer
+from elastictok_cli.models.paper.transformer import PRESETS, PaperModel
 from formats import EtkReader, EtkWriter
 
 # CPU seconds of one encode + decode of a 256x256x4 block (the better of what was seen), plain and as published

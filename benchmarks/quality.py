@@ -24,7 +24,7 @@ from elastictok_cli.evaluation import clips
 from elastictok_cli.evaluation.bd_rate import bd_rate
 from elastictok_cli.evaluation.quality import psnr
 from elastictok_cli.evaluation.tokens import Measured, geometric_mean, measure
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.models import checkpoint
 
 TARGETS = (0.015, 0.007, 0.003, 0.001)
 MARKS = ("<!-- quality: begin -->", "<!-- quality: end -->")

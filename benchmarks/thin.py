@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from elastictok_cli.codec import decoder, measure, rewrite, thinning
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.codec import decoder, rewrite, thinning
+from elastictok_cli.codec import measurement as measure
+from elastictok_cli.models import checkpoint
 from formats import Block, EtkReader, EtkWriter, Header, pack_tokens, unpack_tokens
 
 ROOT = Path(__file__).parents[1]

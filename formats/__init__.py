@@ -1,5 +1,6 @@
 """The .etk file: reading and writing. Bytes only; needs no model and no torch. SPEC.md is the format."""
 
+from formats.coding.tokens import pack_tokens, unpack_tokens
 from formats.errors import (
     Corrupt,
     EtkError,
@@ -23,7 +24,6 @@ from formats.records import (
     SegmentInfo,
     max_segment_tokens,
 )
-from formats.tokens import pack_tokens, unpack_tokens
 from formats.writer import EtkWriter
 
 __all__ = [

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats import predicted, rice
+from formats.coding import predicted, rice
+from formats.coding.rans import Reader, Writer, lanes_for
+from formats.coding.tokens import decode_tokens, encode_tokens
+from formats.coding.vectors import decode_vectors, encode_vectors
 from formats.errors import Corrupt, InvalidRecord, LimitExceeded, UnsupportedVersion
-from formats.lanes import Reader, Writer, lanes_for
 from formats.records import (
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
@@ -23,8 +25,6 @@ from formats.records import (
     check_segment,
     check_token_count,
 )
-from formats.tokens import decode_tokens, encode_tokens
-from formats.vectors import decode_vectors, encode_vectors
 from formats.wire import Cursor, pack_blob, pack_column, pack_svarint, pack_uvarint
 
 _NAN = 0x7E00  # the one float16 pattern for "unknown"

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from formats import EtkReader, predicted, unpack_tokens
+from formats import EtkReader, unpack_tokens
+from formats.coding import predicted
 
 HIDDEN_KEEP, HIDDEN_PATTERN = 32, 16
 ONE_LOGIT = 64  # fixed point of logits: predicted._EXP

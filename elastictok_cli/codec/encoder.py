@@ -13,11 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec import events, lengths, lookahead, search
-from elastictok_cli.codec.blocks import Group, Planner
-from elastictok_cli.tokenizer.base import LengthTokenizer, NestedTokenizer, Tokenizer, TokenizerSpec
-from elastictok_cli.tokenizer.checkpoint import Loaded
-from elastictok_cli.tokenizer.precision import from_bytes
+from elastictok_cli.codec import events, lookahead
+from elastictok_cli.codec import length_search as lengths
+from elastictok_cli.codec import rate_control as search
+from elastictok_cli.codec.scenes import Group, Planner
+from elastictok_cli.models.checkpoint import Loaded
+from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer, Tokenizer, TokenizerSpec
+from elastictok_cli.models.precision import from_bytes
 from elastictok_cli.version import __version__
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import (

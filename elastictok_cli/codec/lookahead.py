@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.blocks import Group
-from elastictok_cli.tokenizer import motion
+from elastictok_cli.codec.scenes import Group
+from elastictok_cli.models.cell.motion import block_matching as motion
 from elastictok_cli.video.records import Frame
 
 FRAMES = 12  # that are looked at beyond a block

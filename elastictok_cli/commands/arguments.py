@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastictok_cli.analysis.units import parse_seconds
 from elastictok_cli.commands.failures import ExitCode, Failure
-from elastictok_cli.commands.units import parse_seconds
 
 if TYPE_CHECKING:
     import torch
 
-    from elastictok_cli.tokenizer.checkpoint import Loaded
+    from elastictok_cli.models.checkpoint import Loaded
 
 
 class DeviceName(StrEnum):
@@ -91,7 +91,7 @@ def find_device(name: DeviceName, threads: int | None = None) -> "torch.device":
 
 def load_model(path: Path | None, device: "torch.device") -> "Loaded":
     """The model to use. Raises Failure where the file is none."""
-    from elastictok_cli.tokenizer import checkpoint
+    from elastictok_cli.models import checkpoint
 
     try:
         return checkpoint.load(path, device)

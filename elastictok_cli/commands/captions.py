@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elastictok_cli.commands import units
-from elastictok_cli.commands.usage import FrameUsage
+from elastictok_cli.analysis import units
+from elastictok_cli.analysis.usage import FrameUsage
 
 if TYPE_CHECKING:
     from elastictok_cli.commands.sides import Spent

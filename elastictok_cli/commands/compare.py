@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastictok_cli.commands import signals, units
+from elastictok_cli.analysis import units
+from elastictok_cli.commands import signals
 from elastictok_cli.commands.arguments import (
     Device,
     DeviceName,

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from elastictok_cli.commands import captions, units
+from elastictok_cli.analysis import units
+from elastictok_cli.analysis.usage import FrameUsage
+from elastictok_cli.commands import captions
 from elastictok_cli.commands.failures import ExitCode, Failure
 from elastictok_cli.commands.sides import Original, Shown, Side
-from elastictok_cli.commands.usage import FrameUsage
 from elastictok_cli.drawing import heat, style
 from elastictok_cli.drawing.board import Board, Heading, Moment, amplified
 from elastictok_cli.drawing.layout import Layout, arrange

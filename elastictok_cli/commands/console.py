@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import Force, Json
 from elastictok_cli.commands.console import JsonLines
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.targets import check_target
 
 if TYPE_CHECKING:
-    from elastictok_cli.tokenizer.official import Array
-    from elastictok_cli.tokenizer.paper import PaperConfig
+    from elastictok_cli.models.paper.conversion import Array
+    from elastictok_cli.models.paper.transformer import PaperConfig
 
 
 @guarded
@@ -43,8 +43,9 @@ def convert(
         raise Failure(f"no file at {source}", ExitCode.BAD_INPUT)
     check_target(target, force=force, source=source)
 
-    from elastictok_cli.tokenizer import checkpoint, official
-    from elastictok_cli.tokenizer.paper import PaperConfig
+    from elastictok_cli.models import checkpoint
+    from elastictok_cli.models.paper import conversion as official
+    from elastictok_cli.models.paper.transformer import PaperConfig
 
     try:
         asked = PaperConfig.named(config) if config is not None else None
@@ -79,7 +80,7 @@ def convert(
 
 def _facts(arrays: "dict[str, Array]", config: "PaperConfig") -> dict[str, Any]:
     """What was found in the official file."""
-    from elastictok_cli.tokenizer import official
+    from elastictok_cli.models.paper import conversion as official
 
     return {
         "config": config.to_dict(),

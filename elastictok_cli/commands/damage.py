@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 
 if TYPE_CHECKING:
     from formats import Damage, EtkReader

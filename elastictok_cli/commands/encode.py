@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import (
     MAX_TOKENS,
     Device,
@@ -43,8 +43,8 @@ from elastictok_cli.commands.targets import (
 
 if TYPE_CHECKING:
     from elastictok_cli.codec.encoder import EncodeOptions
-    from elastictok_cli.codec.lengths import Guess
-    from elastictok_cli.tokenizer.base import TokenizerSpec
+    from elastictok_cli.codec.length_search import Guess
+    from elastictok_cli.models.interface import TokenizerSpec
 
 DEFAULT_MSE = 0.007
 _MAX_SIDE = 65535  # pixels, by the file format
@@ -249,7 +249,7 @@ def _search_for(search: Search | None, spec: "TokenizerSpec") -> Search:
 
 
 def _effort_for(effort: int | None, spec: "TokenizerSpec") -> int:
-    from elastictok_cli.codec.search import DEFAULT_EFFORT
+    from elastictok_cli.codec.rate_control import DEFAULT_EFFORT
 
     if effort is not None and not spec.nested:
         raise Failure(f"--effort: for {spec.name} there is --search", ExitCode.USAGE)
@@ -257,8 +257,8 @@ def _effort_for(effort: int | None, spec: "TokenizerSpec") -> int:
 
 
 def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
-    from elastictok_cli.codec.predictor import load
-    from elastictok_cli.tokenizer.checkpoint import CheckpointError
+    from elastictok_cli.codec.length_predictor import load
+    from elastictok_cli.models.checkpoint import CheckpointError
 
     try:
         predictor = load(path)

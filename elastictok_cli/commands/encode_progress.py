@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.console import Display
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import ParamSpec
 
 import typer
 
-from elastictok_cli.commands import signals, units
+from elastictok_cli.analysis import units
+from elastictok_cli.commands import signals
 from elastictok_cli.commands.numbers import OutOfRange, check_finite
 from elastictok_cli.files import Unwritable, reason_of
 from elastictok_cli.video import UnknownKind, VideoError

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import Json
 from elastictok_cli.commands.console import JsonLines
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded

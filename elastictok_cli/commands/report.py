@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import (
     Device,
     DeviceName,
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from elastictok_cli.codec.measure import Source
-    from elastictok_cli.tokenizer.checkpoint import Loaded
+    from elastictok_cli.codec.measurement import Source
+    from elastictok_cli.models.checkpoint import Loaded
     from formats import EtkReader, Segment
 
 _MAX_PICTURES = 1 << 18  # segments that a file can have
@@ -195,7 +195,7 @@ class _Decoder:
 
     def errors(self, stack: ExitStack, original: Path) -> Iterator[float]:
         """The MSE of each frame that can be read, in order."""
-        from elastictok_cli.codec.measure import Source, SourceMismatch
+        from elastictok_cli.codec.measurement import Source, SourceMismatch
 
         try:
             frames = stack.enter_context(Source(original, self._reader.header))
@@ -205,7 +205,7 @@ class _Decoder:
 
     def _errors(self, frames: "Source") -> Iterator[float]:
         from elastictok_cli.codec.decoder import pictures
-        from elastictok_cli.codec.measure import SourceMismatch
+        from elastictok_cli.codec.measurement import SourceMismatch
 
         for segment in self._reader.segments():
             shown = pictures(segment.blocks, self._reader.header, self._loaded, self._device)

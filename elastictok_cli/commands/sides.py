@@ -8,11 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
+from elastictok_cli.analysis.usage import FrameUsage, coded_frames, put_on_track
 from elastictok_cli.commands.arguments import load_model
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure
-from elastictok_cli.commands.usage import FrameUsage, coded_frames, put_on_track
 from elastictok_cli.drawing.tracks import Track
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from elastictok_cli.tokenizer.checkpoint import Loaded
+    from elastictok_cli.models.checkpoint import Loaded
     from elastictok_cli.video import Frame, VideoInfo
     from formats import EtkReader
 
@@ -201,7 +201,7 @@ def open_original(
     `encode` records in a file which part of the source it took. Raises Failure if the files took different parts,
     or cannot be of this source because their pictures have another size; VideoError if it is no video.
     """
-    from elastictok_cli.codec.measure import source_stream
+    from elastictok_cli.codec.measurement import source_stream
     from elastictok_cli.video import VideoReader
 
     base = _base(sides)

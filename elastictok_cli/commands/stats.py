@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from elastictok_cli.commands import plot, units
+from elastictok_cli.analysis import units
+from elastictok_cli.analysis.usage import MEASURED, FrameUsage, Totals, put_on_track, segments
+from elastictok_cli.commands import plot
 from elastictok_cli.commands.arguments import Device, DeviceName, Force, Json, Model, Threads, find_device
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.damage import describe_damage
@@ -30,7 +32,6 @@ from elastictok_cli.commands.targets import (
     check_target,
     publish,
 )
-from elastictok_cli.commands.usage import MEASURED, FrameUsage, Totals, put_on_track, segments
 from elastictok_cli.drawing.tracks import Track
 
 if TYPE_CHECKING:

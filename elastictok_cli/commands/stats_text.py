@@ -8,8 +8,9 @@ from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from elastictok_cli.commands import chart, units
-from elastictok_cli.commands.usage import FrameUsage, SegmentUsage, Totals
+from elastictok_cli.analysis import units
+from elastictok_cli.analysis.usage import FrameUsage, SegmentUsage, Totals
+from elastictok_cli.commands import chart
 
 if TYPE_CHECKING:
     from formats import EtkReader

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import (
     MAX_TOKENS,
     Device,
@@ -224,7 +224,8 @@ def _measure(
     threads: int | None,
 ) -> "Callable[[Sequence[Block]], list[Block]]":
     """What puts the errors against the source into the blocks of a segment."""
-    from elastictok_cli.codec import decoder, measure
+    from elastictok_cli.codec import decoder
+    from elastictok_cli.codec import measurement as measure
 
     where = find_device(device, threads)
     loaded = load_model(model, where)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import (
     MAX_SEED,
     Device,
@@ -27,7 +27,7 @@ from elastictok_cli.commands.targets import check_writable
 from elastictok_cli.commands.train_paper import Arch, PaperArguments, Parallel, check, follows
 
 if TYPE_CHECKING:
-    from elastictok_cli.training.loop import Event, Tick
+    from elastictok_cli.training.cell.loop import Event, Tick
 
 # Far beyond what any machine can do: what is larger is a slip, and would fail in some less clear way.
 _MAX_STEPS, _MAX_CLIPS, _MAX_BLOCKS, _MAX_SIDE = 10**9, 1 << 16, 1 << 10, 1 << 14
@@ -152,8 +152,8 @@ def train(
     paper = PaperArguments(config, parallel, micro_batch, recompute, warmup, lpips, lr)
     check(arch, paper, init=init, crop=crop, shard_mb=shard_mb)
     where = find_device(device, threads)
-    from elastictok_cli.tokenizer.checkpoint import CheckpointError
-    from elastictok_cli.training import loop
+    from elastictok_cli.models.checkpoint import CheckpointError
+    from elastictok_cli.training.cell import loop
 
     options = loop.TrainOptions(
         data=tuple(data),
@@ -223,7 +223,7 @@ class _Watch:
         display.show(None, "loading clips", "")
 
     def see(self, event: "Event") -> None:
-        from elastictok_cli.training import loop
+        from elastictok_cli.training.cell import loop
 
         match event:
             case loop.Loading():
@@ -256,7 +256,7 @@ def _short(value: Any) -> str:
 
 
 def _as_json(event: "Event") -> tuple[str, dict[str, Any]]:
-    from elastictok_cli.training import loop
+    from elastictok_cli.training.cell import loop
 
     names = {
         loop.Loading: "loading",

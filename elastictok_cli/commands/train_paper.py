@@ -13,7 +13,7 @@ from elastictok_cli.commands.failures import ExitCode, Failure
 if TYPE_CHECKING:
     import torch
 
-    from elastictok_cli.training.loop import Event, TrainOptions
+    from elastictok_cli.training.cell.loop import Event, TrainOptions
 
 
 class Arch(StrEnum):
@@ -46,9 +46,9 @@ class PaperArguments:
         self, common: "TrainOptions", blocks: int | None, device: "torch.device"
     ) -> "Callable[[Callable[[], bool]], Iterator[Event]]":
         """What trains, when it is given the question whether to stop."""
-        from elastictok_cli.tokenizer.paper import PaperConfig
-        from elastictok_cli.training import paper
-        from elastictok_cli.training.recipe import Recipe
+        from elastictok_cli.models.paper.transformer import PaperConfig
+        from elastictok_cli.training.paper import loop as paper
+        from elastictok_cli.training.paper.recipe import Recipe
 
         try:
             config = PaperConfig.named(self.config) if self.config is not None else None

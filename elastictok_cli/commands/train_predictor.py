@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import (
     MAX_SEED,
     Device,
@@ -62,9 +62,9 @@ def train_predictor(
     where = find_device(device, threads)
     from typing import cast
 
-    from elastictok_cli.codec import predictor
-    from elastictok_cli.tokenizer.base import LengthTokenizer
-    from elastictok_cli.training import predictor as training
+    from elastictok_cli.codec import length_predictor as predictor
+    from elastictok_cli.models.interface import LengthTokenizer
+    from elastictok_cli.training import length_predictor as training
 
     loaded = load_model(model, where)
     if loaded.tokenizer.spec.nested:

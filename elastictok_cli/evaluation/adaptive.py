@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from elastictok_cli.codec import search
-from elastictok_cli.codec.blocks import Planner
+from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.encoder import make_job
+from elastictok_cli.codec.scenes import Planner
 from elastictok_cli.evaluation.clips import Clip
-from elastictok_cli.tokenizer.base import NestedTokenizer
+from elastictok_cli.models.interface import NestedTokenizer
 
 Shares = npt.NDArray[np.float64]
 

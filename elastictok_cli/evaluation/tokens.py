@@ -15,9 +15,9 @@ import torch
 from elastictok_cli.codec import events
 from elastictok_cli.codec.decoder import decode
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
-from elastictok_cli.codec.search import DEFAULT_EFFORT
+from elastictok_cli.codec.rate_control import DEFAULT_EFFORT
 from elastictok_cli.evaluation import clips
-from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.models.checkpoint import Loaded
 from formats import EtkReader, EtkWriter
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from elastictok_cli.commands import units
-from elastictok_cli.commands.usage import FrameUsage, frames
+from elastictok_cli.analysis import units
+from elastictok_cli.analysis.usage import FrameUsage, frames
 from elastictok_cli.report.series import Chosen, Series, Strip, numbers, pack
 from formats import EtkReader, Segment
 

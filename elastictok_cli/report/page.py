@@ -9,7 +9,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.report.gather import Gathered, charts
 from elastictok_cli.version import __version__
 from formats import Header

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 
-from elastictok_cli.tokenizer.paper import PaperConfig
+from elastictok_cli.models.paper.transformer import PaperConfig
 from elastictok_cli.training import data
-from elastictok_cli.training.recipe import kept_lengths
+from elastictok_cli.training.paper.recipe import kept_lengths
 
 
 class Batch(NamedTuple):

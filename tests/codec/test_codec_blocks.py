@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from elastictok_cli.codec.blocks import Group, Planner
+from elastictok_cli.codec.scenes import Group, Planner
 from elastictok_cli.video.records import Frame
 
 

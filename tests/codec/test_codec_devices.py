@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.search import to_pixels
-from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.tokenizer.default import Context, DefaultTokenizer, ResBlock
-from elastictok_cli.tokenizer.precision import from_bytes, to_bytes
+from elastictok_cli.codec.rate_control import to_pixels
+from elastictok_cli.models import checkpoint
+from elastictok_cli.models.cell.model import Context, DefaultTokenizer, ResBlock
+from elastictok_cli.models.precision import from_bytes, to_bytes
 
 _BLOCKS = 8
 

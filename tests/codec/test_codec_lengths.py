@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastictok_cli.codec import bracket, search
-from elastictok_cli.codec.lengths import LengthSearch
-from elastictok_cli.tokenizer.base import TokenizerSpec, Trial
+from elastictok_cli.codec import bracketing as bracket
+from elastictok_cli.codec import rate_control as search
+from elastictok_cli.codec.length_search import LengthSearch
+from elastictok_cli.models.interface import TokenizerSpec, Trial
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.codec.blocks import Group
 from elastictok_cli.codec.lookahead import FRAMES, Lookahead
+from elastictok_cli.codec.scenes import Group
 from elastictok_cli.video.records import Frame
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 
 from elastictok_cli.codec import events
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.models import checkpoint
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import EtkWriter
 

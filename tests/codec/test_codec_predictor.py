@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.codec import predictor
-from elastictok_cli.codec.predictor import FEATURES, Predictor, PredictorConfig, features
-from elastictok_cli.tokenizer.base import TokenizerSpec, Trial
-from elastictok_cli.tokenizer.checkpoint import CheckpointError
+from elastictok_cli.codec import length_predictor as predictor
+from elastictok_cli.codec.length_predictor import FEATURES, Predictor, PredictorConfig, features
+from elastictok_cli.models.checkpoint import CheckpointError
+from elastictok_cli.models.interface import TokenizerSpec, Trial
 from elastictok_cli.training import data
-from elastictok_cli.training import predictor as training
+from elastictok_cli.training import length_predictor as training
 
 
 def picture(seed: int, contrast: float, count: int = 4, side: int = 32) -> torch.Tensor:

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.codec import decoder, encoder, events, search
-from elastictok_cli.codec.blocks import Group
+from elastictok_cli.codec import decoder, encoder, events
+from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.encoder import KEYFRAME_INTERVAL, EncodeOptions, encode, make_header
-from elastictok_cli.codec.search import DEFAULT_EFFORT, EFFORTS
+from elastictok_cli.codec.rate_control import DEFAULT_EFFORT, EFFORTS
+from elastictok_cli.codec.scenes import Group
 from elastictok_cli.commands import encode as encode_command
-from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.tokenizer.base import NestedTokenizer
-from elastictok_cli.tokenizer.checkpoint import Loaded
+from elastictok_cli.models import checkpoint
+from elastictok_cli.models.checkpoint import Loaded
+from elastictok_cli.models.interface import NestedTokenizer
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import EtkReader, EtkWriter
 
@@ -271,7 +272,7 @@ def test_motion_that_turns_within_a_block_is_coded_in_shorter_ones(
 
     chosen = blocks()
     never = replace(EFFORTS[DEFAULT_EFFORT], costly=1e9)
-    monkeypatch.setattr("elastictok_cli.codec.search.EFFORTS", (never,) * 10)
+    monkeypatch.setattr("elastictok_cli.codec.rate_control.EFFORTS", (never,) * 10)
     whole = blocks()
     assert sum(b.frames for b in chosen) == sum(b.frames for b in whole) == len(shaken)
     assert len(chosen) > len(whole)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastictok_cli.codec import search
-from elastictok_cli.codec.forecast import Forecast
-from elastictok_cli.tokenizer.base import Encoding, TokenizerSpec
+from elastictok_cli.codec import rate_control as search
+from elastictok_cli.codec.error_model import Forecast
+from elastictok_cli.models.interface import Encoding, TokenizerSpec
 
 LENGTH = 6
 

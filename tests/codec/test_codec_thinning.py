@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elastictok_cli.codec.thinning import _GLOBAL_MOTION, TOP, Cap, Level, Levels, level_for, thinned
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.models import checkpoint
 from formats import Block, Header, ModelRef, pack_tokens, unpack_tokens
 
 _MODEL = ModelRef(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cli_samples import SIZE, flip, json_lines, make_film, packets, pictures, run
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.drawing import board, layout, panel, style
 from formats import EtkReader, EtkWriter
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from cli_samples import COUNT, SIZE, flip, frame_count, json_lines, packets, pictures, run, start
 
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 from elastictok_cli.commands.console import Display
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.models import checkpoint
 from elastictok_cli.video.pictures import PictureEncoder
 from formats import EtkReader
 

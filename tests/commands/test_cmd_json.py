@@ -141,5 +141,5 @@ def test_a_failure_has_no_summary(clip: Path, tmp_path: Path) -> None:
 
 
 def test_numbers_that_json_lacks_are_null(etk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elastictok_cli.commands.units.psnr", lambda _: math.inf)
+    monkeypatch.setattr("elastictok_cli.analysis.units.psnr", lambda _: math.inf)
     assert all(line["psnr"] is None for line in _of(json_lines(run("stats", etk, "--json").stdout), "frame"))

@@ -201,7 +201,7 @@ def test_a_name_that_does_not_fit_is_refused_before_any_work(
         raise AssertionError("work was begun")
 
     for what in (
-        "elastictok_cli.tokenizer.checkpoint.load",
+        "elastictok_cli.models.checkpoint.load",
         "elastictok_cli.video.reader.VideoReader.__init__",
         "elastictok_cli.commands.arguments.find_device",
         "formats.EtkReader.segments",

@@ -8,8 +8,8 @@ import torch
 from cli_samples import json_lines, pictures, run
 from test_cmd_json import _check as documented
 
-from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.tokenizer.paper import PaperConfig, PaperModel
+from elastictok_cli.models import checkpoint
+from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 SETTINGS = {
@@ -184,7 +184,7 @@ def test_search_options_that_make_no_sense(
 
 
 def test_predictors_of_other_models_are_refused(model: Path, clip: Path, tmp_path: Path) -> None:
-    from elastictok_cli.codec import predictor as predictors
+    from elastictok_cli.codec import length_predictor as predictors
 
     other = tmp_path / "p.safetensors"
     predictors.save(predictors.Predictor(predictors.PredictorConfig("other", 4, 99)), other, {})

@@ -13,8 +13,8 @@ import pytest
 from cli_samples import make_clip, run, start
 
 from elastictok_cli.commands.signals import Stopped, stop_flag
-from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.training import loop
+from elastictok_cli.models import checkpoint
+from elastictok_cli.training.cell import loop
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 _LONG = 60  # frames

@@ -7,7 +7,7 @@ import pytest
 from cli_samples import run
 
 from elastictok_cli import __version__
-from elastictok_cli.commands import units
+from elastictok_cli.analysis import units
 
 _PROBE = """
 import sys

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from cli_samples import COUNT, flip, json_lines, run
 
+from elastictok_cli.analysis.usage import SegmentUsage, Totals, frames, segments
 from elastictok_cli.commands.chart import chart
 from elastictok_cli.commands.stats_text import Table
-from elastictok_cli.commands.usage import SegmentUsage, Totals, frames, segments
 from formats import Block, EtkReader, EtkWriter
 
 

@@ -12,7 +12,7 @@ import pytest
 from cli_samples import frame_count, make_clip, run, start
 
 from elastictok_cli.files import Part, Unwritable, replacing, writing
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.models import checkpoint
 
 # Every command that writes, with the name of what it writes.
 _WRITERS = {
@@ -106,7 +106,7 @@ def test_a_folder_that_is_read_only_is_told_before_any_work(
     def work(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("elastictok_cli.tokenizer.checkpoint.load", work)
+    monkeypatch.setattr("elastictok_cli.models.checkpoint.load", work)
     monkeypatch.setattr("elastictok_cli.video.reader.VideoReader.__init__", work)
     for folder in ("/proc", "/sys"):  # where root cannot write either
         target = Path(folder) / name

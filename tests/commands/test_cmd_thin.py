@@ -12,8 +12,8 @@ import torch
 from cli_samples import COUNT, flip, json_lines, make_clip, packets, run, start
 
 from elastictok_cli.codec import decoder, encoder
-from elastictok_cli.codec.measure import Source
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.codec.measurement import Source
+from elastictok_cli.models import checkpoint
 from elastictok_cli.video import VideoReader
 from formats import Block, EtkReader, EtkWriter, pack_tokens
 

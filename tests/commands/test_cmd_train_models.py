@@ -7,7 +7,7 @@ import torch
 from cli_samples import json_lines, make_clip, run
 from test_cmd_json import _check
 
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.models import checkpoint
 
 _SMALL = ("--batch", 1, "--blocks", 2, "--crop", 32, "--cache-gb", 0.1)
 
@@ -38,7 +38,7 @@ def test_train_then_go_on_then_use(data: Path, tmp_path: Path) -> None:
 def test_train_interrupted_says_where_it_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from elastictok_cli.training import loop
+    from elastictok_cli.training.cell import loop
 
     def interrupted(*_: object) -> object:
         yield loop.Saved(tmp_path / "my.safetensors", 40)
@@ -54,7 +54,7 @@ def test_train_interrupted_says_where_it_goes_on(
 def test_train_saves_before_it_gives_way_to_an_interrupt(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from elastictok_cli.training import loop
+    from elastictok_cli.training.cell import loop
 
     one_step = loop._Run._one_step
 

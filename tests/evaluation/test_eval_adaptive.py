@@ -17,7 +17,7 @@ from elastictok_cli.evaluation.adaptive import (
     tokens_for,
     uncapped_gain,
 )
-from elastictok_cli.tokenizer import checkpoint
+from elastictok_cli.models import checkpoint
 
 TARGET = 0.01
 CPU = torch.device("cpu")

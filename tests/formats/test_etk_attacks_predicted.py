@@ -13,8 +13,10 @@ from etk_samples import read as samples_read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import Corrupt, EtkError, LimitExceeded, ModelRef, UnsupportedVersion, predicted, ranged
-from formats.lanes import ONE, Reader, Writer, lanes_for
+from formats import Corrupt, EtkError, LimitExceeded, ModelRef, UnsupportedVersion
+from formats.coding import adaptive as ranged
+from formats.coding import predicted
+from formats.coding.rans import ONE, Reader, Writer, lanes_for
 from formats.segment import _pack_keep_predicted
 from formats.wire import pack_blob, pack_uvarint
 

@@ -21,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_etk_spec import GENERATE, GOLDEN, drop_later_keys, facts
 
-from formats import Block, Corrupt, EtkReader, ModelRef, Segment, predicted, ranged, rice, segment, tokens
+from formats import Block, Corrupt, EtkReader, ModelRef, Segment, segment
+from formats.coding import adaptive as ranged
+from formats.coding import predicted, rice, tokens
 from formats.wire import HEAD_SIZE, Cursor
 
 SPEC = resources.files("formats").joinpath("SPEC.md").read_text(encoding="utf-8")

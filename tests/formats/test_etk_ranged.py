@@ -14,7 +14,9 @@ from etk_samples import MODEL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import Corrupt, ModelRef, ranged, tokens
+from formats import Corrupt, ModelRef
+from formats.coding import adaptive as ranged
+from formats.coding import tokens
 
 SHIPPED = replace(MODEL, levels=(8, 8, 8, 5, 5, 5), vocabulary=65524, tokens_per_cell=58)
 

@@ -16,15 +16,7 @@ from hypothesis import strategies as st
 from test_etk_spec import check_golden
 
 import formats
-from formats import (
-    Block,
-    Header,
-    InvalidRecord,
-    LimitExceeded,
-    ModelRef,
-    pack_tokens,
-    unpack_tokens,
-)
+from formats import Block, Header, InvalidRecord, LimitExceeded, ModelRef, pack_tokens, unpack_tokens
 from formats.wire import pack_blob
 
 MODEL = ModelRef("tiny-vae", bytes(range(32)), (), 0, tokens_per_cell=6, vector=3)

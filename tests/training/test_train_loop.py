@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.tokenizer.default import INTER, KEY, Context, DefaultConfig, DefaultModel, Motion
-from elastictok_cli.training import data, klt, loop, optim, rollout
+from elastictok_cli.models import checkpoint
+from elastictok_cli.models.cell.model import INTER, KEY, Context, DefaultConfig, DefaultModel, Motion
+from elastictok_cli.training import data, optim
+from elastictok_cli.training.cell import klt, loop, rollout
 
 CPU = torch.device("cpu")
 # one frame per block keeps the KLT of a test small (768 dimensions)

@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import save_file
 from test_train_paper import CPU, folder, options, ticks
 
-from elastictok_cli.training import loop, lpips, paper
+from elastictok_cli.training.cell import loop
+from elastictok_cli.training.paper import loop as paper
+from elastictok_cli.training.paper import lpips
 
 __all__ = ["folder"]
 

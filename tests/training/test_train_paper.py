@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.tokenizer import checkpoint
-from elastictok_cli.tokenizer.paper import Output, PaperConfig, PaperModel
-from elastictok_cli.training import loop, paper, recipe
+from elastictok_cli.models import checkpoint
+from elastictok_cli.models.paper.transformer import Output, PaperConfig, PaperModel
+from elastictok_cli.training.cell import loop
+from elastictok_cli.training.paper import loop as paper
+from elastictok_cli.training.paper import recipe
 from elastictok_cli.training.shards import Shards
 
 CPU = torch.device("cpu")
@@ -295,7 +297,7 @@ import sys
 from pathlib import Path
 import pytest, torch
 from test_train_paper import CPU, VAE, loop, options, paper, replace, ticks
-from elastictok_cli.training import distributed
+from elastictok_cli.training.paper import distributed
 
 folder, out = map(Path, sys.argv[1:])
 with distributed.started(CPU) as world:

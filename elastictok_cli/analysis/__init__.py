@@ -1,0 +1,1 @@
+"""What a file spends where, and how to say it."""

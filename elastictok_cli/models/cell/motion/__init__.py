@@ -1,0 +1,1 @@
+"""Motion of the default model: vectors, block matching, camera pan, camera shake."""

@@ -1,0 +1,156 @@
+"""Checkpoints: safetensors with the configuration as JSON in the metadata. Never a pickle.
+
+The sha256 of the file is the model's identity: `.etk` files record it and the decoder compares it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from elastictok_cli.files import Unwritable, replacing
+from elastictok_cli.models import precision
+from elastictok_cli.models.cell.model import DefaultConfig, DefaultModel, DefaultTokenizer
+from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer
+from elastictok_cli.models.paper.tiles import PaperTokenizer
+from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel
+
+ARCHITECTURE = "elastictok-default-2"
+PAPER = "elastictok-paper-1"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for the codec, and the facts of the file it came from."""
+
+    tokenizer: NestedTokenizer | LengthTokenizer
+    path: Path
+    sha256: bytes
+    training: dict[str, Any]  # how it was trained, as `elastictok train` wrote it
+
+
+def shipped() -> Path:
+    """The checkpoint inside the package."""
+    return Path(str(resources.files("elastictok_cli") / "weights" / "default.safetensors"))
+
+
+def where_to_get(sha256: bytes) -> str | None:
+    """How to come by weights that shipped before those of this version, as the end of a sentence; None if unknown."""
+    place = resources.files("elastictok_cli") / "weights" / "earlier.json"
+    found = next((e for e in json.loads(place.read_text()) if e["sha256"] == sha256.hex()), None)
+    if found is None:
+        return None
+    revision = found["revision"][:12]
+    if found["architecture"] != ARCHITECTURE:
+        return f"they need an older program too: git checkout {revision} in a clone of elastictok, and install that"
+    weights = "elastictok_cli/weights/default.safetensors"
+    return f"in a clone of elastictok, git show {revision}:{weights} > FILE gets them, then --model FILE"
+
+
+def digest(path: Path) -> bytes:
+    """sha256 of a file's bytes, 32 bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def save(
+    model: DefaultModel | PaperModel, path: Path, training: dict[str, Any], *, half: bool = True
+) -> None:
+    """Write a checkpoint. `half` stores matrices in 16 bits (they are used as float32).
+
+    Those are float16 for the default model and bfloat16, as published, for the paper's.
+    """
+    narrow = torch.bfloat16 if isinstance(model, PaperModel) else torch.float16
+    tensors = {}
+    for name, value in model.state_dict().items():
+        shrink = half and value.is_floating_point() and value.ndim > 1 and "log_step" not in name
+        tensors[name] = value.detach().cpu().to(narrow if shrink else value.dtype).contiguous()
+    architecture = PAPER if isinstance(model, PaperModel) else ARCHITECTURE
+    write(tensors, path, architecture, model.config.to_dict(), training)
+
+
+def write(
+    tensors: dict[str, torch.Tensor],
+    path: Path,
+    architecture: str,
+    config: dict[str, Any],
+    training: dict[str, Any],
+) -> None:
+    """Write a checkpoint of these very tensors; under its name only when it is complete. Raises Unwritable."""
+    metadata = {
+        "architecture": architecture,
+        "config": json.dumps(config),
+        "training": json.dumps(training),
+    }
+    with replacing(path) as part:
+        try:
+            save_file(tensors, part, metadata)
+        except SafetensorError as error:  # of the system too: a full disk
+            raise Unwritable(path, str(error)) from error
+
+
+def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded:
+    """Read a checkpoint (the shipped one by default) and build its tokenizer. Raises CheckpointError.
+
+    Whoever loads one means to code with it, so TF32 is off from here on: see `precision`.
+    """
+    precision.forbid_tf32()
+    path = path or shipped()
+    if not path.is_file():
+        raise CheckpointError(f"no model file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file ({error})") from None
+    architecture = metadata.get("architecture")
+    builders: dict[str, Callable[..., NestedTokenizer | LengthTokenizer]]
+    builders = {ARCHITECTURE: _default_tokenizer, PAPER: _paper_tokenizer}
+    if architecture not in builders:
+        raise CheckpointError(
+            f"{path} holds {architecture or 'no elastictok model'}; this version reads {' and '.join(builders)}"
+        )
+    try:
+        config = json.loads(metadata["config"])
+        training = json.loads(metadata.get("training", "{}"))
+        tokenizer = builders[architecture](config, tensors, device)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit its own configuration ({str(error).splitlines()[0]})"
+        ) from None
+    return Loaded(tokenizer, path, digest(path), training)
+
+
+def _default_tokenizer(
+    config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str
+) -> DefaultTokenizer:
+    model = DefaultModel(DefaultConfig.from_dict(config))
+    own = model.state_dict()
+    model.load_state_dict({n: t.to(own[n].dtype) if n in own else t for n, t in tensors.items()})
+    model.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return DefaultTokenizer(model)
+
+
+def _paper_tokenizer(
+    config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str
+) -> PaperTokenizer:
+    with torch.device("meta"):  # hundreds of millions of numbers need not be drawn first
+        model = PaperModel(PaperConfig.from_dict(config))
+    model.load_state_dict(
+        {name: tensors[name].to(device, torch.float32) for name in list(tensors)}, assign=True
+    )
+    return PaperTokenizer(model.requires_grad_(False))

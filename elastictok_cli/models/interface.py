@@ -1,0 +1,111 @@
+"""The one interface every tokenizer model serves, so that search, container and CLI are written once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from elastictok_cli.codec.allocation import Filled
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """What the codec and the container need to know about a model."""
+
+    name: str
+    frames: int  # per block
+    cell: tuple[int, int]  # pixels, (height, width)
+    tokens_per_cell: int  # longest sequence one cell can own
+    levels: tuple[int, ...]  # FSQ levels of one token's digits; none where tokens are vectors
+    vocabulary: int  # token values are 0 .. vocabulary - 1; 0 where tokens are vectors
+    nested: bool  # the first k tokens are the same whatever length is kept
+    vector: int = 0  # numbers of a token that is a float16 vector; 0: tokens are integers
+    shortest: int = 0  # length that a search begins at
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of cells that cover a picture of `height` x `width` pixels."""
+        return -(-height // self.cell[0]), -(-width // self.cell[1])
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All tokens of one block, with what an allocator wants to know before it decodes anything.
+
+    tokens: (B, G, h, w) int64, coarse to fine; -1 where a cell has no more tokens to offer.
+    length: (B, h, w) int64, how many of the G slots each cell can use.
+    curve: (B, G + 1, h, w) float32, predicted sum of squared errors over the cell's pixels ([-1, 1] scale)
+        when its first k tokens are kept.
+    filled: for blocks whose cells, without a token, are filled in from the others: what each would then err by.
+    """
+
+    tokens: torch.Tensor
+    length: torch.Tensor
+    curve: torch.Tensor
+    filled: Filled | None = None
+
+
+class Trial(NamedTuple):
+    """One cell encoded and decoded at one length.
+
+    tokens: (G,) int64, or (G, D) float16 vectors, zero past the length. frames: (T, 3, cell height, cell width) in
+    [-1, 1], as a decoder of the file will have them. state: what the next block needs of this one.
+    """
+
+    tokens: torch.Tensor
+    frames: torch.Tensor
+    state: Any
+
+
+class Tokenizer(Protocol):
+    """A model as the codec sees it. Frames are (B, T, 3, H, W) float32 in [-1, 1], H and W cell multiples."""
+
+    spec: TokenizerSpec
+
+    def start(self, height: int, width: int) -> Any:
+        """Context of a keyframe block: nothing is known yet."""
+
+    def decode(
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+    ) -> tuple[torch.Tensor, Any]:
+        """Frames in [-1, 1] and the next block's context, from the first `keep` (B, h, w) tokens of each cell.
+
+        Tokens are (B, G, h, w) int64, or (B, G, h, w, D) float16 vectors.
+        """
+
+
+class NestedTokenizer(Tokenizer, Protocol):
+    """A model whose encoder does not see how much is kept: one encode serves every length of every cell."""
+
+    def encode(
+        self,
+        frames: torch.Tensor,
+        context: Any,
+        *,
+        count: int,
+        target: float = 0.007,
+        complete: bool = False,
+        price: float | None = None,
+    ) -> Encoding:
+        """Tokens of one block given the blocks before it. The first `count` frames are real, the rest repeat the
+        last of them; `target` (MSE) steers side decisions, and cells far below it need not offer all their tokens,
+        or any, unless `complete`. `price`: the squared error that a token will have to save, if that is foreseen."""
+
+
+class LengthTokenizer(Tokenizer, Protocol):
+    """A model whose encoder sees how much is kept: each length of each cell is an encode and a decode of its own.
+
+    Cells know nothing of each other and are numbered row by row. B is 1.
+    """
+
+    batch: int  # trials that are worked out at once
+
+    def trials(
+        self, frames: torch.Tensor, context: Any, wanted: Sequence[tuple[int, int]]
+    ) -> Iterator[Trial]:
+        """One trial for each wanted (cell, length), in this order; `batch` of them are held at a time."""
+
+    def commit(self, context: Any, chosen: Sequence[Trial]) -> Any:
+        """The next block's context, when each cell goes on with its chosen trial."""

@@ -1,0 +1,1 @@
+"""The published model: transformer, tiles, caches, conversion of official checkpoints."""

@@ -1,0 +1,140 @@
+"""Token order and token coding (SPEC.md, 6). All integers, all exact."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.coding import adaptive as ranged
+from formats.errors import UnsupportedVersion
+from formats.records import ModelRef, UInt16Array
+from formats.wire import Cursor, pack_blob, quick_size
+
+RANGED, PREDICTED = 3, 4
+_LARGE = 1 << 15  # bytes above which zstd is tried in haste first ...
+_HOPE = 1.25  # ... and in earnest only where that comes this close to the other codings
+
+
+def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
+    """Pick the kept tokens of a block in file order: by index in the sequence, then row, then column.
+
+    grid: (G, h, w) ints, values 0 to 65535, or (G, h, w, D) float16. keep: (h, w), values 0 to G. Returns
+    (keep.sum(),) uint16, or (keep.sum(), D) float16.
+    """
+    return grid[_kept(keep, grid.shape[0])].astype(np.uint16 if grid.ndim == 3 else np.float16)
+
+
+def unpack_tokens(
+    flat: npt.NDArray[Any], keep: npt.NDArray[np.integer], tokens_per_cell: int
+) -> npt.NDArray[Any]:
+    """Undo pack_tokens: (keep.sum(), ...) to (G, h, w, ...), with 0 where a token was dropped."""
+    grid = np.zeros((tokens_per_cell, *keep.shape, *flat.shape[1:]), flat.dtype)
+    grid[_kept(keep, tokens_per_cell)] = flat
+    return grid
+
+
+def _kept(keep: npt.NDArray[np.integer], tokens_per_cell: int) -> npt.NDArray[np.bool_]:
+    return np.arange(tokens_per_cell)[:, None, None] < keep  # (G, h, w)
+
+
+def segment_slots(keeps: UInt16Array) -> Iterator[npt.NDArray[np.int32]]:
+    """Find where each block's tokens go in the order of the segment: equal sequence indices together.
+
+    keeps: (blocks, h, w). Yields for each block the positions of its tokens, (keep.sum(),).
+    """
+    longest = int(keeps.max())
+    # counts[b, g]: tokens of index g in block b = cells that keep more than g
+    histograms = (np.bincount(keep.ravel(), minlength=longest + 1) for keep in keeps)
+    counts = np.array([histogram[::-1].cumsum(dtype=np.int32)[::-1][1:] for histogram in histograms])
+    # ends[b, g]: where this run ends in the order of the segment, which is by g, then block
+    ends = counts.T.cumsum(dtype=np.int32).reshape(longest, len(keeps)).T
+    for count, end in zip(counts, ends, strict=True):
+        # position in the block + how far the run of index g has to move
+        shift = end - count.cumsum(dtype=np.int32)
+        slot = np.repeat(shift, count)
+        slot += np.arange(len(slot), dtype=np.int32)
+        yield slot
+
+
+def encode_tokens(
+    blocks: Sequence[UInt16Array], keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+) -> bytes:
+    """Encode the tokens of a segment by the smallest of the codings that are worth trying.
+
+    keeps: (blocks, h, w). frames: how many real ones each block has.
+    """
+    ordered = np.empty(sum(map(len, blocks)), np.uint16)
+    for tokens, slots in zip(blocks, segment_slots(keeps), strict=True):
+        ordered[slots] = tokens
+    candidates = []
+    if ranged.allows(model):
+        coded = None
+        if ranged.allows_predicted(keeps, model):
+            coded = ranged.encode_predicted(ordered, keeps, np.array(frames, np.int64), model)
+        if coded is not None:
+            candidates.append(bytes([PREDICTED]) + coded)
+        else:
+            candidates.append(bytes([RANGED]) + ranged.encode(ordered, keeps, model))
+    best = min(map(len, candidates), default=2 * len(ordered) + 1)
+    for coding, planes in _plain(ordered, model):
+        if all(len(plane) <= _LARGE for plane in planes) or sum(map(quick_size, planes)) < _HOPE * best:
+            candidates.append(bytes([coding]) + b"".join(map(pack_blob, planes)))
+    return min(candidates, key=len)
+
+
+def _plain(ordered: UInt16Array, model: ModelRef) -> Iterator[tuple[int, list[bytes]]]:
+    """The codings that zstd packs, and the bytes that it is given."""
+    yield 0, [ordered.astype("<u2").tobytes()]
+    for coding, radices in _planes(model).items():
+        yield coding, [plane.tobytes() for plane in _split(ordered, radices)]
+
+
+def decode_tokens(
+    cursor: Cursor, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+) -> list[UInt16Array]:
+    """Decode the tokens of a segment, for each block (keep.sum(),). Raises EtkError."""
+    total = int(keeps.sum(dtype=np.int64))
+    ordered = _decode_values(cursor, total, keeps, frames, model)
+    return [ordered[slots] for slots in segment_slots(keeps)]
+
+
+def _decode_values(
+    cursor: Cursor, total: int, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+) -> UInt16Array:
+    coding = cursor.byte()
+    if coding == 0:
+        return np.frombuffer(cursor.blob_of(2 * total), "<u2").astype(np.uint16)
+    if coding == RANGED and ranged.allows(model):
+        return ranged.decode(cursor.rest(), keeps, model)
+    if coding == PREDICTED and ranged.allows_predicted(keeps, model):
+        return ranged.decode_predicted(cursor.rest(), keeps, np.array(frames, np.int64), model)
+    radices = _planes(model).get(coding)
+    if radices is None:
+        raise UnsupportedVersion(f"token coding {coding} is unknown: a newer program is needed")
+    ordered = np.zeros(total, np.uint16)
+    weight = 1
+    for radix in [*radices, 1]:
+        # modulo 2^16 by design: planes of hostile files may add up to more, the vocabulary check comes after
+        ordered += np.frombuffer(cursor.blob_of(total), np.uint8).astype(np.uint16) * np.uint16(weight)
+        weight = weight * radix & 0xFFFF
+    return ordered
+
+
+def _planes(model: ModelRef) -> dict[int, list[int]]:
+    """Give the codings by planes that this model allows: the radix of each plane but the last."""
+    pairs = [math.prod(model.levels[i : i + 2]) for i in range(0, len(model.levels), 2)]
+    closed = pairs[:-1]
+    codings = {1: [256]}
+    if max(closed, default=0) <= 256 and (model.vocabulary - 1) // math.prod(closed) <= 255:
+        codings[2] = closed
+    return codings
+
+
+def _split(values: UInt16Array, radices: list[int]) -> list[npt.NDArray[np.uint8]]:
+    planes = []
+    for radix in radices:
+        values, digit = np.divmod(values, np.uint16(radix))
+        planes.append(digit.astype(np.uint8))
+    return [*planes, values.astype(np.uint8)]

@@ -1,0 +1,200 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from elastictok_cli.codec import rate_control as search
+from elastictok_cli.codec.encoder import make_job
+from elastictok_cli.models import checkpoint
+from elastictok_cli.models.cell.model import Context, DefaultTokenizer
+from elastictok_cli.models.cell.motion import block_matching as motion
+from elastictok_cli.models.cell.motion import camera_pan as leaders
+from elastictok_cli.models.cell.motion.camera_pan import EVERYTHING, MOVING, Tried, choose, follow
+
+
+def field(height: int = 6, width: int = 8) -> torch.Tensor:
+    """Velocities (1, 2, h, w): the left half stands still, the right one moves by (1, -2.25)."""
+    inherited = torch.zeros(1, 2, height, width)
+    inherited[0, :, :, width // 2 :] = torch.tensor([1.0, -2.25]).view(2, 1, 1)
+    return inherited
+
+
+def led(inherited: torch.Tensor, *cells: tuple[int, int, float, float, int]) -> leaders.Followed:
+    """Cells (row, column) send what they inherited, changed by so much, and lead in a scope."""
+    velocity, leading = inherited.clone(), torch.zeros_like(inherited[:, 0], dtype=torch.int64)
+    for row, column, down, right, scope in cells:
+        velocity[0, :, row, column] += torch.tensor([down, right])
+        leading[0, row, column] = 1 + scope
+    return follow(inherited, velocity, leading)
+
+
+def test_without_a_leader_all_goes_on() -> None:
+    inherited = field()
+    followed = led(inherited)
+    assert torch.equal(followed.velocity, inherited)
+    assert torch.equal(followed.lasting, inherited)
+
+
+def test_one_leader_changes_every_cell_alike() -> None:
+    inherited = field()
+    followed = led(inherited, (1, 6, -3.0, 0.5, EVERYTHING))
+    assert torch.equal(
+        followed.velocity - inherited, torch.tensor([-3.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 6, 8)
+    )
+    assert torch.equal(followed.lasting, followed.velocity)
+
+
+def test_what_stands_still_can_be_left_out() -> None:
+    inherited = field()
+    followed = led(inherited, (1, 6, -3.0, 0.5, MOVING))
+    assert torch.equal(followed.velocity[..., :4], inherited[..., :4])
+    assert torch.equal((followed.velocity - inherited)[0, 0, :, 4:], torch.full((6, 4), -3.0))
+
+
+def test_sway_does_not_last() -> None:
+    inherited = field()
+    followed = led(inherited, (0, 0, 0.25, -1.0, EVERYTHING))
+    assert bool((followed.velocity[:, 1] == inherited[:, 1] - 1).all())
+    assert torch.equal(followed.lasting, inherited)
+
+
+def test_near_leaders_count_more() -> None:
+    inherited = torch.zeros(1, 2, 1, 5)
+    followed = led(inherited, (0, 0, 0.0, 8.0, EVERYTHING), (0, 4, 0.0, 4.0, EVERYTHING)).velocity[0, 1, 0]
+    assert followed[2] == 6
+    assert bool((followed.diff() < 0).all())
+    assert float(followed[0]) > 7.5
+    assert torch.equal(followed * 16, (followed * 16).round())
+
+
+def test_no_velocity_leaves_the_table() -> None:
+    followed = led(field(), (0, 0, 24.0, -24.0, EVERYTHING))
+    assert float(followed.velocity.abs().max()) == 24
+
+
+def test_pictures_of_a_batch_follow_their_own_leaders() -> None:
+    inherited = torch.cat([field(), field() + 0.5])
+    velocity, leading = inherited + 2, torch.zeros(2, 6, 8, dtype=torch.int64)
+    leading[1, 3, 3] = 1 + EVERYTHING
+    followed = follow(inherited, velocity, leading).velocity
+    assert torch.equal(followed[0], inherited[0])
+    assert torch.equal(followed[1], inherited[1] + 2)
+
+
+@pytest.mark.parametrize("still", [0, 3])
+def test_who_leads(still: int) -> None:
+    """Cells whose change is alike get one leader; a caption that stands still is left out of its scope."""
+    inherited = torch.full((2, 6, 8), 2.0)
+    inherited[:, :still] = 0
+    wanted = torch.where(
+        (inherited != 0).any(0), inherited + torch.tensor([0.0, 4.0]).view(2, 1, 1), inherited
+    )
+
+    def estimate(velocity: torch.Tensor) -> torch.Tensor:
+        return (velocity - wanted).abs().sum(1)
+
+    errors = Tried(estimate(inherited[None])[0], torch.zeros(6, 8))
+    leading = choose(inherited, wanted, errors, 1.0, 0.9, estimate)
+    assert int((leading > 0).sum()) == 1
+    assert torch.equal(follow(inherited[None], wanted[None], leading[None]).velocity[0], wanted)
+    if still:
+        assert int(leading.max()) == 1 + MOVING
+
+
+def test_nobody_leads_where_changes_differ() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inherited = torch.zeros(2, 6, 8)
+    wanted = torch.randint(-20, 21, (2, 6, 8), generator=generator).float()
+
+    def estimate(velocity: torch.Tensor) -> torch.Tensor:
+        return (velocity - wanted).abs().sum(1)
+
+    errors = Tried(estimate(inherited[None])[0], torch.zeros(6, 8))
+    assert not choose(inherited, wanted, errors, 1.0, 0.9, estimate).any()
+
+
+def texture(height: int, width: int) -> torch.Tensor:
+    """(1, 3, height, width): smooth grey noise with detail in every cell."""
+    small = torch.rand(1, 1, height // 4, width // 4, generator=torch.Generator().manual_seed(3)) * 1.6 - 0.8
+    return F.interpolate(small, (height, width), mode="bicubic").clamp(-1, 1).expand(-1, 3, -1, -1)
+
+
+def shaken() -> tuple[Context, torch.Tensor]:
+    """What came before, and a block (1, 4, 3, 96, 128) that goes on with an own velocity in every cell, save that a
+    camera has begun to move."""
+    last = texture(96, 128)
+    inherited = torch.zeros(1, 2, 6, 8)
+    inherited[:, 1, :, 4:] = 2.0
+    times = torch.arange(1, 5)
+    moved = motion.warp(last, inherited + torch.tensor([-2.0, 3.0]).view(1, 2, 1, 1), times, "bicubic")
+    return Context(last, torch.zeros(1, 128, 12, 16), inherited), moved.clamp(-1, 1)
+
+
+def tokenizer(lead: bool) -> DefaultTokenizer:
+    model = checkpoint.load().tokenizer.model
+    assert model.config.interpolation == "bicubic"
+    model.config = replace(model.config, leaders=lead, global_motion=False)
+    return DefaultTokenizer(model)
+
+
+def coded(lead: bool) -> tuple[DefaultTokenizer, Context, torch.Tensor, search.Coded]:
+    shown = tokenizer(lead)
+    context, block = shaken()
+    pixels = search.to_pixels(block, 96, 128, 4).numpy()
+    job = make_job(pixels, shown, torch.device("cpu"))
+    draft = search.draft(shown, job, context, 0.007)
+    return shown, context, block, search.meet_target(shown, draft, 0.007)
+
+
+def test_a_camera_that_moves_is_told_once() -> None:
+    (alone, *_, each), (shown, context, _, one) = coded(False), coded(True)
+    assert not each.missed
+    assert not one.missed
+
+    def velocities(tokens: search.Coded) -> int:
+        first = tokens.tokens[:, 0]
+        return int(((first >= alone.codes) & (first < alone.first_gain) & (tokens.keep > 0)).sum())
+
+    assert velocities(each) > 20
+    assert velocities(one) < 8
+    assert int(one.keep.sum()) < int(each.keep.sum()) / 2
+    leads = (one.tokens[:, 1] >= shown.first_scope) & (one.keep > 1)
+    assert bool(leads.any())
+    assert int(one.tokens.max()) < shown.spec.vocabulary <= 65536
+
+    # the next block goes on with what lasts of it, which a decoder knows as well
+    decoded, after = shown.decode(one.tokens, one.keep, context, count=4)
+    change = (after.velocity - context.velocity)[0].flatten(1)
+    assert change.median(1).values.tolist() == [-2.0, 3.0]
+    assert torch.equal(search.to_pixels(decoded, 96, 128, 4), one.pixels)
+
+
+def test_a_leader_begins_with_two_values_that_are_no_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never three, with a gain: the range coder's patterns have no place for that."""
+    shown = tokenizer(True)
+    context, _ = shaken()
+    stripes = torch.where(torch.arange(128) % 6 < 3, 1.0, -1.0).expand(1, 4, 3, 96, 128)
+    leading = torch.zeros(6, 8, dtype=torch.int64)
+    leading[2, 3] = 1 + EVERYTHING
+    monkeypatch.setattr(leaders, "choose", lambda *_: leading)
+    encoding = shown.encode(stripes, context, count=4)
+    special = (encoding.tokens >= shown.codes).sum(1)[0]
+    gains = (encoding.tokens >= shown.first_gain) & (encoding.tokens < shown.first_scope)
+    assert int(gains.sum()) > 24  # most others need one
+    assert int(encoding.tokens[0, 1, 2, 3]) == shown.first_scope + EVERYTHING
+    assert int(special[2, 3]) == 2
+    assert int(special.max()) == 2
+
+
+def test_models_that_know_no_leaders_have_none() -> None:
+    shown, *_, found = coded(False)
+    assert shown.spec.vocabulary == shown.first_scope
+    assert int(found.tokens.max()) < shown.first_scope
+
+
+def test_lengths_that_are_all_alike_know_no_leaders() -> None:
+    shown = tokenizer(True)
+    context, block = shaken()
+    encoding = shown.encode(block, context, count=4, complete=True)
+    assert not bool((encoding.tokens >= shown.first_scope).any())
