@@ -1,12 +1,13 @@
 """What goes wrong before a command begins: signals while it starts, help that standard output has no room for."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
+import typer
 from cli_samples import start
 
 from elastictok_cli.commands.failures import run_to_exit
@@ -37,12 +38,12 @@ def test_a_signal_while_arguments_are_parsed(
         try:
             raise Stopped(number)
         except KeyboardInterrupt as error:
-            raise click.exceptions.Exit(130) from error
+            raise typer.Exit(130) from error
 
     def program() -> None:
         try:
             parse()
-        except click.exceptions.Exit as error:
+        except typer.Exit as error:
             sys.exit(error.exit_code)
 
     with pytest.raises(SystemExit) as ended:
@@ -55,3 +56,30 @@ def test_an_end_without_a_signal_keeps_its_code() -> None:
     with pytest.raises(SystemExit) as ended:
         run_to_exit(lambda: sys.exit(5))
     assert ended.value.code == 5
+
+
+def test_a_signal_waits_until_a_module_is_loaded(tmp_path: Path) -> None:
+    """An exception in the middle of loading torch would abort the process."""
+    (tmp_path / "slow_module.py").write_text(
+        "import os, signal, time\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(0.1)\n"
+        "print('loaded', flush=True)\n"
+    )
+    program = (
+        "import time\n"
+        "from elastictok_cli.commands import failures, signals\n"
+        "signals.handle()\n"
+        "def work():\n"
+        "    import slow_module\n"
+        "    time.sleep(30)\n"
+        "failures.run_to_exit(work)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "loaded\n", "elastictok: interrupted\n")
