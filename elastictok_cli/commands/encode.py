@@ -210,7 +210,7 @@ def encode(
     whole = start is None and duration is None
     facts = summary_of(watch.finished, watch.missed, whole=whole)
     if quiet and facts["missed_blocks"]:  # the summary would have said it
-        display.warn(missed_sentence(facts["missed_blocks"], error))
+        display.warn(missed_sentence(facts["missed_blocks"], error, facts["worst_mse"]))
     for line in summary_lines(str(target), facts, error):
         display.note(line)
     lines.write("summary", {"output": str(target), **facts})

@@ -124,13 +124,14 @@ class StreamCopy:
         """What was lost, in sentences."""
         lost = []
         if self._refused:
+            verb = "is" if self._refused == 1 else "are"
             count = f"{self._refused} of {self._refused + self._taken} packets"
             lost.append(
-                f"{count} of the {self._name} are left out: {self._container} refuses them ({self._reason})"
+                f"{count} of the {self._name} {verb} left out: {self._container} refuses them ({self._reason})"
             )
         if self._shortened:
             lost.append(
-                f"{self._shortened} subtitles of the {self._name} end when the next one begins: "
+                f"of the {self._name}, {self._shortened} cut where the next subtitle begins: "
                 f"{self._container} shows one at a time"
             )
         return lost

@@ -19,7 +19,7 @@ from elastictok_cli.video.clock import JUMPING_FORMATS, ProgramClock
 from elastictok_cli.video.colour import merged, tags_of, to_rgb
 from elastictok_cli.video.completeness import Completeness
 from elastictok_cli.video.errors import UnreadableVideo
-from elastictok_cli.video.losses import lost_in_pixels
+from elastictok_cli.video.losses import TRANSPARENCY, lost_in_pixels
 from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
 from elastictok_cli.video.seeking import MIN_SKIP, skip_pictures
@@ -130,7 +130,7 @@ class VideoReader:
         if self._clock.jumps:
             where = float((self._clock.first_jump or 0) - self._source_begin)
             self.warnings.append(
-                f"the clock of the source jumps {where:.2f} s after its first frame"
+                f"the clock of the source jumps, {where:.2f} s into the video"
                 + (f" and {self._clock.jumps - 1} times more" if self._clock.jumps > 1 else "")
                 + ": what follows was moved on, sound and pictures alike"
             )
@@ -174,6 +174,8 @@ class VideoReader:
         )
         for stream in selection.unused_streams(self._container, [self._stream, *collector.streams]):
             self.warnings.append(f"{describe(stream)} is not carried")
+            if stream.type == "video" and stream.metadata.get("title") == "Alpha":  # as AVIF calls it
+                self.warnings.append(TRANSPARENCY)
         return collector if collector.streams else None
 
     def _restart(self) -> None:
