@@ -6,9 +6,10 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from formats.coding.keep_maps import unpack_totals
 from formats.errors import InvalidRecord
 from formats.records import MAX_TIME, Header, Segment
-from formats.segment import MISSED, SCENE_CUT, begin_segment, unpack_totals
+from formats.segment import MISSED, SCENE_CUT, begin_segment
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from formats import EtkReader, unpack_tokens
-from formats.coding import predicted
+from formats.coding import control_tokens, keep_maps, networks, wavefront
 
 HIDDEN_KEEP, HIDDEN_PATTERN = 32, 16
-ONE_LOGIT = 64  # fixed point of logits: predicted._EXP
+ONE_LOGIT = 64  # fixed point of logits: networks._EXP
 KEEP_UNIT = 16  # features of keep maps: 16 * log2
 
 
@@ -40,13 +40,13 @@ def main() -> None:
         seen.file(path)
     data = seen.arrays()
     tables = {
-        **network("keep", data["keep"], HIDDEN_KEEP, KEEP_UNIT, len(predicted.EDGES), options.steps),
-        **network("pattern", data["pattern"], HIDDEN_PATTERN, 1, predicted.PATTERNS, options.steps),
+        **network("keep", data["keep"], HIDDEN_KEEP, KEEP_UNIT, len(networks.EDGES), options.steps),
+        **network("pattern", data["pattern"], HIDDEN_PATTERN, 1, networks.PATTERNS, options.steps),
         **vectors(data["row"], data["column"], options.steps),
         "digits": first_counts(seen.digits),
     }
     np.savez_compressed(options.out, **tables)
-    known = predicted.Tables(*(tables[name].astype(np.int64) for name in predicted.Tables._fields))
+    known = networks.Tables(*(tables[name].astype(np.int64) for name in networks.Tables._fields))
     for path in options.held_out:
         cost = Cost()
         walk(path, known, cost)
@@ -73,8 +73,8 @@ class Record:
         return self.note("keep", np.concatenate(inputs, 1))
 
     def pattern(self, near, keep, block, frames):
-        parts = [one_hot(near[:, i], 6) for i in range(predicted.NEAREST)]
-        parts += [one_hot(np.minimum(predicted.bins(keep), 12), 13)]
+        parts = [one_hot(near[:, i], 6) for i in range(wavefront.NEAREST)]
+        parts += [one_hot(np.minimum(networks.bins(keep), 12), 13)]
         parts += [one_hot(np.minimum(block, 2), 3), one_hot(np.clip(frames, 1, 4) - 1, 4)]
         return self.note("pattern", np.concatenate(parts, 1))
 
@@ -134,13 +134,13 @@ def walk(path: Path, known, coder) -> None:
             keeps = np.stack([b.keep for b in segment.blocks])
             frames = np.array([len(b.pts) for b in segment.blocks])
             totals = keeps.reshape(len(keeps), -1).sum(1).astype(np.int64)
-            predicted.code_keeps(keeps, totals, frames, coder, known)
+            keep_maps.code_keeps(keeps, totals, frames, coder, known)
             grid = np.stack(
                 [unpack_tokens(b.tokens, b.keep, model.tokens_per_cell)[:2] for b in segment.blocks]
             ).astype(np.int64)
             first, second = (np.where(keeps.ravel() > i, grid[:, i].ravel(), -1) for i in range(2))
-            pattern = predicted.leading(first, second, regular, model.vocabulary)
-            predicted.code_leading(
+            pattern = control_tokens.leading(first, second, regular, model.vocabulary)
+            control_tokens.code_leading(
                 first, second, pattern, keeps, frames, regular, model.vocabulary, coder, known
             )
 
@@ -177,7 +177,7 @@ def network(name: str, data, hidden: int, unit: float, symbols: int, steps: int)
     inputs, told = data
     scale = torch.ones(inputs.shape[1])
     if name == "keep":
-        scale[: len(predicted.NEIGHBOURS) + 1] = 1 / unit
+        scale[: len(wavefront.NEIGHBOURS) + 1] = 1 / unit
     model = torch.nn.Sequential(
         torch.nn.Linear(inputs.shape[1], hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, symbols)
     )
@@ -187,7 +187,7 @@ def network(name: str, data, hidden: int, unit: float, symbols: int, steps: int)
 
     fit(name, model.parameters(), loss, len(told), steps, 1e-2)
     into, outof = model[0], model[2]
-    one_in, one_out = 1 << 2 * predicted._HIDDEN_SHIFT, 1 << predicted._LOGIT_SHIFT
+    one_in, one_out = 1 << 2 * networks._HIDDEN_SHIFT, 1 << networks._LOGIT_SHIFT
     weight = (into.weight * scale).t() * one_in
     bias = into.bias * one_in
     # hidden values have _HIDDEN_SHIFT binary places, as logits have
@@ -200,8 +200,8 @@ def network(name: str, data, hidden: int, unit: float, symbols: int, steps: int)
 
 def vectors(rows, columns, steps: int) -> dict[str, np.ndarray]:
     """Fit the tables that are summed up for vectors."""
-    reach, near = 2 * predicted._REACH + 1, predicted.NEAREST + 1
-    slope = -0.15 * (torch.arange(reach) - predicted._REACH).abs().clamp_max(6).float()
+    reach, near = 2 * networks._REACH + 1, wavefront.NEAREST + 1
+    slope = -0.15 * (torch.arange(reach) - networks._REACH).abs().clamp_max(6).float()
     tables = [
         torch.nn.Parameter(slope.repeat(near, 3, 1)),
         torch.nn.Parameter(slope.repeat(near, 3, 3, 1)),
@@ -209,7 +209,7 @@ def vectors(rows, columns, steps: int) -> dict[str, np.ndarray]:
     number, radix = torch.arange(near), torch.arange(39)
 
     def logits(table, status, value, off=None):
-        away = (radix - value[..., None]).clamp(-predicted._REACH, predicted._REACH) + predicted._REACH
+        away = (radix - value[..., None]).clamp(-networks._REACH, networks._REACH) + networks._REACH
         chosen = table[number, status] if off is None else table[number, status, off]  # (n, 8, 77)
         return chosen.gather(2, away.long()).sum(1)
 

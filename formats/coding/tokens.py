@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding import adaptive as ranged
+from formats.coding import range_coding as ranged
 from formats.errors import UnsupportedVersion
 from formats.records import ModelRef, UInt16Array
 from formats.wire import Cursor, pack_blob, quick_size

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats import Corrupt, EtkError, LimitExceeded, ModelRef, UnsupportedVersion
-from formats.coding import adaptive as ranged
-from formats.coding import predicted
+from formats.coding import keep_maps, networks
+from formats.coding import range_coding as ranged
 from formats.coding.rans import ONE, Reader, Writer, lanes_for
 from formats.segment import _pack_keep_predicted
 from formats.wire import pack_blob, pack_uvarint
@@ -34,7 +34,7 @@ def stream_of(keeps: np.ndarray = KEEPS) -> bytes:
     """What is in the blob."""
     totals = keeps.reshape(len(keeps), -1).sum(1, dtype=np.int64)
     writer = Writer(lanes_for(keeps[0].size * int((totals > 0).sum()), 4096))
-    predicted.code_keeps(keeps, totals, np.full(len(keeps), 4), writer)
+    keep_maps.code_keeps(keeps, totals, np.full(len(keeps), 4), writer)
     return writer.bytes()
 
 
@@ -90,7 +90,7 @@ def test_sums_that_are_never_reached_or_passed() -> None:
     for keeps, message in ((KEEPS, "fewer"), (KEEPS + np.uint16(1), "more")):
         totals = np.array([15 if message == "fewer" else 17])
         with pytest.raises(Corrupt, match=message):
-            predicted.code_keeps(keeps, totals, np.array([4]), Writer(1))
+            keep_maps.code_keeps(keeps, totals, np.array([4]), Writer(1))
 
 
 @pytest.mark.parametrize("total", [(1 << 24) + 1, 1 << 40, (1 << 64) - 1])
@@ -125,12 +125,12 @@ def test_keep_map_with_a_flipped_bit(place: int, bit: int, large: bool) -> None:
     frames = np.full(len(keeps), 4)
     for lanes in (1, 64):
         writer = Writer(lanes)
-        predicted.code_keeps(keeps, totals, frames, writer)
+        keep_maps.code_keeps(keeps, totals, frames, writer)
         data = bytearray(writer.bytes())
         data[place % len(data)] ^= 1 << bit
         with suppress(Corrupt):
             reader = Reader(bytes(data), lanes)
-            found = predicted.code_keeps(np.zeros_like(keeps), totals, frames, reader)
+            found = keep_maps.code_keeps(np.zeros_like(keeps), totals, frames, reader)
             reader.finish()
             assert np.array_equal(found.reshape(len(keeps), -1).sum(1), totals)
 
@@ -206,7 +206,7 @@ def test_values_outside_the_vocabulary() -> None:
 def test_more_special_tokens_than_kept() -> None:
     writer = Writer(1)
     one = np.array([1])
-    starts = predicted.tables().pattern(np.full((1, 7), predicted.NO_CELL), one, 0 * one, 4 * one)
+    starts = networks.tables().pattern(np.full((1, 7), networks.NO_CELL), one, 0 * one, 4 * one)
     writer.code(starts, np.array([3]))
     refused(plain_segment([1, 0, 0, 0], b"\4" + writer.bytes()), Corrupt, "special tokens")
 

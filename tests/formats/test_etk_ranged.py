@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats import Corrupt, ModelRef
-from formats.coding import adaptive as ranged
+from formats.coding import range_coding as ranged
 from formats.coding import tokens
 
 SHIPPED = replace(MODEL, levels=(8, 8, 8, 5, 5, 5), vocabulary=65524, tokens_per_cell=58)

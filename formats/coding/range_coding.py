@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from formats.coding import predicted
+from formats.coding import control_tokens, networks, wavefront
 from formats.coding.rans import Coder, Reader, Symbols, Writer, cumulative_of
 from formats.coding.rans import lanes_for as _lanes_for
 from formats.errors import Corrupt
@@ -49,7 +49,7 @@ def decode(data: bytes | memoryview, keeps: UInt16Array, model: ModelRef) -> UIn
 
 def allows_predicted(keeps: UInt16Array, model: ModelRef) -> bool:
     """Whether tokens may be coded by coding 4."""
-    return allows(model) and keeps.size <= predicted.MOST_CELLS
+    return allows(model) and keeps.size <= wavefront.MOST_CELLS
 
 
 def encode_predicted(
@@ -62,13 +62,13 @@ def encode_predicted(
     first, second = np.full((2, len(flat)), -1, np.int64)
     first[flat > 0] = ordered[: counts[0]]
     second[flat > 1] = ordered[counts[0] : sum(counts)]
-    pattern = predicted.leading(first, second, regular, model.vocabulary)
+    pattern = control_tokens.leading(first, second, regular, model.vocabulary)
     lead = _LEAD[pattern]
     if (ordered >= regular).sum() != lead.sum():
         return None
     writer = Writer(lanes_for(len(ordered)))
     if model.vocabulary > regular:
-        predicted.code_leading(first, second, pattern, keeps, frames, regular, model.vocabulary, writer)
+        control_tokens.code_leading(first, second, pattern, keeps, frames, regular, model.vocabulary, writer)
     for _ in _walk(ordered, keeps, model, writer, lead):
         pass
     return writer.bytes()
@@ -85,7 +85,7 @@ def decode_predicted(
     lead = np.zeros(len(flat), np.int64)
     if model.vocabulary > regular:
         blank = np.zeros(len(flat), np.int64)
-        pattern, (first, second) = predicted.code_leading(
+        pattern, (first, second) = control_tokens.code_leading(
             blank, blank, blank, keeps, frames, regular, model.vocabulary, reader
         )
         lead = _LEAD[pattern]
@@ -231,7 +231,7 @@ def _peaked(levels: int) -> Symbols:
 
 def _learned(levels: tuple[int, ...], number: int, context: int) -> Symbols:
     """What a digit's counts begin as in coding 4."""
-    known = predicted.tables().digits
-    if levels != predicted.LEVELS:
+    known = networks.tables().digits
+    if levels != networks.LEVELS:
         return _peaked(levels[number])
     return known[number, context, : levels[number]]

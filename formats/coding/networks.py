@@ -1,0 +1,126 @@
+"""The small fixed networks that predict keep maps and control tokens (SPEC.md, 6.3). All arithmetic is on integers."""
+
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from formats.coding.rans import Symbols, cumulative
+from formats.coding.wavefront import NEAREST
+from formats.records import MAX_BLOCK_FRAMES
+
+LEVELS = (8, 8, 8, 5, 5, 5)  # of digits whose first counts are known
+
+# Numbers of tokens fall in bins, with plain bits for the place inside the bin.
+# fmt: off
+EDGES = np.array([
+    0, 1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257,
+    385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145,
+])
+# fmt: on
+SIZES = np.diff(np.append(EDGES, 8193))  # powers of two
+LOG_FEATURE = np.rint(16 * np.log2(1 + np.arange(8193))).astype(np.int64)  # feature of a number of tokens
+
+NOTHING_KEPT, NO_CELL = 4, 5  # besides the four patterns of leading special tokens
+PATTERNS = 4  # 0 none; 1 a vector; 2 another value; 3 a vector, then another value
+_MOST_BIN = 12  # of a keep length, as an input of patterns
+_CELLS = PATTERNS + 2  # what a neighbour may be: a pattern, NOTHING_KEPT, NO_CELL
+_REACH = 38  # differences of vectors beyond this count as this
+
+_HIDDEN_SHIFT, _LOGIT_SHIFT = 6, 8
+_EXP = np.rint(65536 * np.exp(-np.arange(768) / 64)).astype(np.int64)  # of logits in 64ths, below the largest
+
+_FEW_FRAMES = (
+    np.minimum(np.maximum(np.arange(MAX_BLOCK_FRAMES + 1), 1), 4) - 1
+)  # as an input: 1, 2, 3, 4 or more
+
+Numbers = npt.NDArray[np.float64] | Symbols
+
+
+class Tables(NamedTuple):
+    """The numbers of the networks: integers of few bits, those that are multiplied best as float64, which is faster."""
+
+    keep_in: Numbers  # (13 + 3 + 4 + 1, hidden): features, block number, frames, bias
+    keep_out: Numbers  # (hidden + 1, bins)
+    pattern_in: Numbers  # (7 * 6 + 13 + 3 + 4 + 1, hidden)
+    pattern_out: Numbers  # (hidden + 1, 4)
+    rows: Symbols  # (8, 3, 77): neighbour, its status, difference
+    columns: Symbols  # (8, 3, 3, 77): and how far off its row was
+    digits: Symbols  # (6, 8, 8): counts that digits of levels (8, 8, 8, 5, 5, 5) begin with, by context
+
+    def keep(self, near: Symbols, block: Symbols, frames: Symbols) -> Symbols:
+        """Frequencies of bins (n, bins + 1). near: (n, 13) features; block: its number; frames: its real frames."""
+        weights, number = self.keep_in, near.shape[1]
+        hidden = near.astype(np.float64) @ weights[:number]
+        hidden += weights[np.minimum(block, 2) + number]
+        hidden += weights[_FEW_FRAMES[frames] + (number + 3)]
+        return _network(hidden, weights[-1], self.keep_out)
+
+    def pattern(self, near: Symbols, keep: Symbols, block: Symbols, frames: Symbols) -> Symbols:
+        """Frequencies of patterns (n, 5). near: (n, 7) patterns, NOTHING_KEPT or NO_CELL; keep: (n,) lengths."""
+        chosen = np.empty((len(near), NEAREST + 3), np.int64)
+        chosen[:, :NEAREST] = near
+        chosen[:, NEAREST] = np.minimum(bins(keep), _MOST_BIN)
+        chosen[:, NEAREST + 1] = np.minimum(block, 2)
+        chosen[:, NEAREST + 2] = _FEW_FRAMES[frames]
+        chosen += _PATTERN_INPUTS
+        return _network(self.pattern_in[chosen].sum(1), self.pattern_in[-1], self.pattern_out)
+
+    def row(self, status: Symbols, rows: Symbols, radix: int) -> Symbols:
+        """Frequencies of the first part of vectors (n, radix + 1). status, rows: (n, 8) of the neighbours."""
+        return _frequencies(_summed(self.rows, _ROW_TABLES + status, rows, radix))
+
+    def column(self, status: Symbols, rows: Symbols, columns: Symbols, row: Symbols, radix: int) -> Symbols:
+        """Frequencies of the second part (n, radix + 1), the first being `row` (n,)."""
+        off = np.abs(rows - row[:, None])
+        distance = (off > 0).astype(np.int64) + (off > 2)
+        return _frequencies(_summed(self.columns, 3 * (_ROW_TABLES + status) + distance, columns, radix))
+
+
+_PATTERN_INPUTS = np.array(
+    [*range(0, _CELLS * NEAREST, _CELLS), *(_CELLS * NEAREST + n for n in (0, _MOST_BIN + 1, _MOST_BIN + 4))]
+)
+_ROW_TABLES = 3 * np.arange(NEAREST + 1)  # three statuses of each neighbour
+_MULTIPLIED = ("keep_in", "keep_out", "pattern_in", "pattern_out")
+
+
+@cache
+def tables() -> Tables:
+    """The tables of this version of the format; they never change."""
+    with resources.files("formats").joinpath("tables.npz").open("rb") as file:
+        stored = np.load(file, allow_pickle=False)
+        types = {name: np.float64 if name in _MULTIPLIED else np.int64 for name in Tables._fields}
+        return Tables(*(stored[name].astype(kind) for name, kind in types.items()))
+
+
+def bins(lengths: Symbols) -> Symbols:
+    """The bin of each number of tokens."""
+    return np.asarray(np.searchsorted(EDGES, lengths, side="right") - 1, np.int64)
+
+
+def _summed(table: Symbols, which: Symbols, near: Symbols, radix: int) -> Symbols:
+    """Sums over neighbours (n, radix) of what rows `which` (n, 8) of a table say of each distance to theirs (n, 8)."""
+    away = np.arange(radix) - near[..., None]  # (n, 8, radix)
+    if radix > _REACH + 1:
+        away = np.minimum(np.maximum(away, -_REACH), _REACH)
+    away += (which * table.shape[-1] + _REACH)[..., None]
+    sums: Symbols = table.ravel().take(away).sum(1)
+    return sums
+
+
+def _network(hidden: Numbers, bias: Numbers, outof: Numbers) -> Symbols:
+    """What follows the first sums (n, hidden) of two layers with a ReLU between, as frequencies (n, k + 1).
+
+    In float64 all of this is exact: the sums are integers far below 2^53, the shifts are by powers of two.
+    """
+    hidden = np.maximum(np.floor((hidden + bias) * 2.0**-_HIDDEN_SHIFT), 0)
+    logits = np.floor((hidden @ outof[:-1] + outof[-1]) * 2.0**-_LOGIT_SHIFT)
+    return _frequencies(logits.astype(np.int64))
+
+
+def _frequencies(logits: Symbols) -> Symbols:
+    """Logits (n, k) in 64ths to cumulative frequencies (n, k + 1)."""
+    below = logits.max(1)[:, None] - logits
+    return cumulative(_EXP[np.minimum(below, len(_EXP) - 1)])
