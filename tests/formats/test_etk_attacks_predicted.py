@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from formats import Corrupt, EtkError, LimitExceeded, ModelRef, UnsupportedVersion
 from formats.coding import keep_maps, networks
 from formats.coding import range_coding as ranged
+from formats.coding.keep_maps import _pack_keep_predicted
 from formats.coding.rans import ONE, Reader, Writer, lanes_for
-from formats.segment import _pack_keep_predicted
 from formats.wire import pack_blob, pack_uvarint
 
 HEAD = raw_header(m=["x", bytes(32), [8, 8, 8, 5, 5, 5], 65524, 6, 4, 16, 16])  # grid 2 x 2
