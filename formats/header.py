@@ -1,11 +1,21 @@
 """The HEADER payload: a Header to bytes and back (SPEC.md, 4)."""
 
+import math
 from typing import Any, cast
 
 import msgpack
 
 from formats.errors import Corrupt, InvalidRecord, LimitExceeded, UnsupportedVersion
-from formats.records import COLOR_TAGS, MAX_MAP, Header, ModelRef, check_header
+from formats.records import (
+    COLOR_TAGS,
+    KIND_NUMBERS,
+    MAX_MAP,
+    ControlRange,
+    Header,
+    ModelRef,
+    check_header,
+    kind_name,
+)
 from formats.wire import MIB, Cursor, pack_blob
 
 INTEGERS, VECTORS = 0, 1  # token kinds
@@ -52,6 +62,7 @@ def pack_header(header: Header) -> bytes:
         "x": header.aux["container"] if header.aux else None,
         "w": header.program or None,
         "e": header.options or None,
+        "i": [_pack_range(part) for part in header.control_tokens] or None,
     }
     values = required | {key: value for key, value in optional.items() if value is not None}
     data: bytes = msgpack.packb(values)
@@ -117,7 +128,25 @@ def _build_header(values: dict[str, Any]) -> Header:
         aux={"container": values["x"]} if "x" in values else None,
         program=values.get("w", ""),
         options=values.get("e", {}),
+        control_tokens=_control_tokens(values.get("i", ()), math.prod(levels)),
     )
+
+
+def _pack_range(part: ControlRange) -> list[int]:
+    """[kind, count, codes that follow], the last left out where it is 0. Where a range begins, the ones before say."""
+    packed = [KIND_NUMBERS[part.kind], part.count]
+    return [*packed, part.followed_by] if part.followed_by else packed
+
+
+def _control_tokens(packed: Any, first: int) -> tuple[ControlRange, ...]:
+    """Undo _pack_range for all ranges; `first`: the value that the first one begins at."""
+    ranges = []
+    for kind, count, *followed_by in packed:
+        if type(count) is not int or len(followed_by) > 1:
+            raise TypeError("control tokens")
+        ranges.append(ControlRange(kind_name(kind), first, count, *followed_by))
+        first += count
+    return tuple(ranges)
 
 
 def _vector_size(values: dict[str, Any]) -> int:

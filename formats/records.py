@@ -26,8 +26,13 @@ MAX_TOKENS_PER_CELL = 8192
 MAX_STRING = 65535  # bytes of UTF-8
 MAX_MAP = 1024  # entries
 MAX_CHAPTERS = 1024
+MAX_CONTROL_RANGES = 16
 MAX_TIME = 1 << 60  # ticks of the time base; leaves room to add a few without overflow
 
+CONTROL_KINDS = ("motion_vector", "gain", "pan", "shake")
+_KIND_NAMES = [*CONTROL_KINDS, *(f"kind {number}" for number in range(len(CONTROL_KINDS), 256))]
+KIND_NUMBERS = {name: number for number, name in enumerate(_KIND_NAMES)}
+EVERY_FRAME = -1  # ControlRange.followed_by: one code for each real frame of the block
 COLOR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
 
 
@@ -51,6 +56,21 @@ class ModelRef:
 
 
 @dataclass(frozen=True)
+class ControlRange:
+    """Token values that are no codes: they tell the model how to read the rest of a cell's sequence.
+
+    kind: one of CONTROL_KINDS, or "kind N" for a number N, 4 to 255, of a later program. The values are `first` to
+    `first + count - 1`. followed_by: how many codes after such a token belong to it; EVERY_FRAME: one for each real
+    frame of the block.
+    """
+
+    kind: str
+    first: int
+    count: int
+    followed_by: int = 0
+
+
+@dataclass(frozen=True)
 class Header:
     """Facts about the whole video.
 
@@ -63,6 +83,8 @@ class Header:
     start_time: of the first frame on the source's own clock, clock_offset: what was subtracted from that clock, so that
     times begin at zero; both in time_base. chapters: (start, end, title) of each, times as those of frames.
     aux: {"container": name} when audio or subtitles are carried.
+    control_tokens: what the token values from the product of the levels on mean, range after range without gaps, as
+    far as the writer said it.
     """
 
     model: ModelRef
@@ -87,6 +109,7 @@ class Header:
     aux: dict[str, str] | None = None
     program: str = ""
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    control_tokens: tuple[ControlRange, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +232,26 @@ def check_header(header: Header) -> None:
         require(header.aux["container"] != "", "aux container must have a name")
     _check_text("program", header.program)
     _check_map("options", header.options, (str, int, float, bool))
+    _check_control_tokens(header.control_tokens, model)
+
+
+def kind_name(number: int) -> str:
+    """The name of a kind of control token, of which a file has the number. Raises InvalidRecord if there is none."""
+    _check_int("kind of control token", number, 0, len(_KIND_NAMES) - 1)
+    return _KIND_NAMES[number]
+
+
+def _check_control_tokens(ranges: tuple[ControlRange, ...], model: ModelRef) -> None:
+    require(not (ranges and model.vector), "vectors have no control tokens")
+    require(len(ranges) <= MAX_CONTROL_RANGES, f"more than {MAX_CONTROL_RANGES} ranges of control tokens")
+    first = math.prod(model.levels)
+    for part in ranges:
+        require(part.kind in KIND_NUMBERS, f"unknown kind of control token {part.kind!r:.80}")
+        require(part.first == first, f"control tokens must begin at {first}, not {part.first!r:.80}")
+        _check_int("number of control tokens", part.count, 1, model.vocabulary)
+        _check_int("codes after a control token", part.followed_by, EVERY_FRAME, model.tokens_per_cell)
+        first += part.count
+    require(not ranges or first <= model.vocabulary, "control tokens are outside the vocabulary")
 
 
 def _check_chapters(chapters: tuple[tuple[int, int, str], ...]) -> None:

@@ -27,13 +27,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from elastictok_cli.codec.control_tokens import codes_after, length_of_head
 from formats import Block, Header, pack_tokens, unpack_tokens
 
 CELL_POWER = 0.75  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
 FRAME_POWER = 1.25  # how the worth of a block's tokens grows with the frames that depend on it
-_MOST_STEERING = 2  # values that are no codes
-# which of these, counted from the first, is the mark of global motion: a code for each frame follows it
-_GLOBAL_MOTION = 1526
 _STEERING_DEPTH = 1 / 64  # of velocity and gain: before any first code (1/32 to 1 by dither)
 _DITHERS = 16
 _PER_OCTAVE = 1024  # levels; one is 0.07 % of a token's depth
@@ -63,8 +61,8 @@ class Levels:
     """The order in which the tokens of a file go: the highest level first."""
 
     def __init__(self, header: Header) -> None:
-        self._codes = math.prod(header.model.levels)
-        self._tokens_per_cell = header.model.tokens_per_cell
+        self._codes_after = codes_after(header)
+        self._vectors = header.model.vector > 0
         self._dither = _dither(*header.grid)
         self._one_length = header.allocation == "block"
 
@@ -93,7 +91,7 @@ class Levels:
             dither = np.full_like(keep, _DITHERS // 2)
         else:
             longest = keep
-            steering = _steering(block, self._codes, self._tokens_per_cell)
+            steering = np.zeros_like(keep) if self._vectors else length_of_head(block, self._codes_after)
             if keyframe:
                 steering = np.maximum(steering, keep > 0)
             dither = self._dither
@@ -150,25 +148,6 @@ def cut(block: Block, keep: UInt16Array, tokens_per_cell: int) -> Block:
 def level_for(counts: IntArray, tokens: int) -> int:
     """The highest level that keeps at most `tokens`; -1 where even level 0 is too much. counts: (TOP + 1,)."""
     return int(np.searchsorted(counts.cumsum(), tokens, side="right")) - 1
-
-
-def _steering(block: Block, codes: int, tokens_per_cell: int) -> IntArray:
-    """How many tokens at the head of each cell's sequence steer the others, (rows, columns)."""
-    count = np.zeros(block.keep.shape, np.int64)
-    marked = np.zeros(block.keep.shape, bool)
-    first = 0
-    for place in range(min(_MOST_STEERING, tokens_per_cell)):
-        has = block.keep > place
-        here = block.tokens[
-            first : first + int(has.sum())
-        ]  # the file's order: all first tokens, all second ones
-        first += len(here)
-        values = np.zeros(block.keep.shape, np.uint16)
-        values[has] = here
-        special = (count == place) & has & (values >= codes)
-        marked |= special & (values == codes + _GLOBAL_MOTION)
-        count += special
-    return np.where(marked, np.minimum(count + len(block.pts), block.keep), count)
 
 
 def _shifts(blocks: Sequence[Block]) -> list[int]:

@@ -12,6 +12,20 @@ from elastictok_cli.codec.allocation import Filled
 
 
 @dataclass(frozen=True)
+class ControlRange:
+    """Token values that are no codes: they tell the model how to read the rest of a cell's sequence.
+
+    kind: "motion_vector", "gain", "pan" or "shake". The values are `first` to `first + count - 1`. followed_by: how
+    many codes after such a token belong to it; -1: one for each real frame of the block.
+    """
+
+    kind: str
+    first: int
+    count: int
+    followed_by: int = 0
+
+
+@dataclass(frozen=True)
 class TokenizerSpec:
     """What the codec and the container need to know about a model."""
 
@@ -24,6 +38,7 @@ class TokenizerSpec:
     nested: bool  # the first k tokens are the same whatever length is kept
     vector: int = 0  # numbers of a token that is a float16 vector; 0: tokens are integers
     shortest: int = 0  # length that a search begins at
+    control_tokens: tuple[ControlRange, ...] = ()  # from the product of the levels on, without gaps
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells that cover a picture of `height` x `width` pixels."""
