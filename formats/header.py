@@ -9,7 +9,7 @@ from formats.errors import Corrupt, InvalidRecord, LimitExceeded, UnsupportedVer
 from formats.records import (
     COLOR_TAGS,
     KIND_NUMBERS,
-    MAX_MAP,
+    MAX_MAP_ENTRIES,
     ControlRange,
     Header,
     ModelRef,
@@ -19,7 +19,7 @@ from formats.records import (
 from formats.wire import MIB, Cursor, pack_blob
 
 INTEGERS, VECTORS = 0, 1  # token kinds
-_MAX_HEADER = MIB
+_MAX_HEADER_BYTES = MIB
 _ALLOCATIONS = ("cell", "block")
 _COLOR_KEYS = dict(zip(COLOR_TAGS, "ptsr", strict=True))
 
@@ -66,15 +66,15 @@ def pack_header(header: Header) -> bytes:
     }
     values = required | {key: value for key, value in optional.items() if value is not None}
     data: bytes = msgpack.packb(values)
-    if len(data) > _MAX_HEADER:
-        raise LimitExceeded(f"header of {len(data)} bytes, the limit is {_MAX_HEADER}")
+    if len(data) > _MAX_HEADER_BYTES:
+        raise LimitExceeded(f"header of {len(data)} bytes, the limit is {_MAX_HEADER_BYTES}")
     return pack_blob(data)
 
 
 def unpack_header(payload: bytes) -> Header:
     """Decode a header. Raises EtkError: UnsupportedVersion for a token kind of later programs."""
     cursor = Cursor(payload)
-    values = _unpack_map(cursor.blob(_MAX_HEADER))
+    values = _unpack_map(cursor.blob(_MAX_HEADER_BYTES))
     cursor.finish()
     kind = values.get("k", INTEGERS)
     if type(kind) is not int or kind not in (INTEGERS, VECTORS):
@@ -166,8 +166,8 @@ def _unpack_map(data: bytes) -> dict[str, Any]:
             object_pairs_hook=_unique,
             max_str_len=len(data),
             max_bin_len=len(data),
-            max_array_len=MAX_MAP,
-            max_map_len=MAX_MAP,
+            max_array_len=MAX_MAP_ENTRIES,
+            max_map_len=MAX_MAP_ENTRIES,
             max_ext_len=0,
         )
     except Corrupt:

@@ -14,7 +14,7 @@ from formats.errors import Corrupt, InvalidRecord, LimitExceeded
 from formats.records import (
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
-    MAX_TIME,
+    MAX_TIME_TICKS,
     Block,
     Header,
     ModelRef,
@@ -32,8 +32,8 @@ from formats.wire import (
     to_byte_planes,
 )
 
-_NAN = 0x7E00  # the one float16 pattern for "unknown"
-MISSED, SCENE_CUT, _FRAMES = 64, 128, 63
+_NAN_PATTERN = 0x7E00  # the one float16 pattern for "unknown"
+MISSED, SCENE_CUT, _FRAMES_MASK = 64, 128, 63
 
 
 def pack_segment(header: Header, number: int, blocks: Sequence[Block]) -> bytes:
@@ -113,14 +113,14 @@ def _unpack_tokens(
 def pack_errors(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
     """Round errors to float16 and give the bit patterns, with one pattern for NaN."""
     patterns = errors.astype("<f2").view("<u2").astype(np.uint16)
-    patterns[np.isnan(errors)] = _NAN
+    patterns[np.isnan(errors)] = _NAN_PATTERN
     return patterns
 
 
 def unpack_errors(patterns: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
     """Undo pack_errors. Raises Corrupt for negative or infinite errors and other patterns of NaN."""
     # finite and not negative: below the pattern of infinity
-    if ((patterns >= 0x7C00) & (patterns != _NAN)).any():
+    if ((patterns >= 0x7C00) & (patterns != _NAN_PATTERN)).any():
         raise Corrupt("an error is negative or not finite")
     return patterns.astype("<u2").view("<f2").astype(np.float64)
 
@@ -161,7 +161,7 @@ class Facts:
     def __init__(self, data: bytes, blocks: int, header: Header) -> None:
         cursor = Cursor(data)
         self.flags = list(cursor.take(blocks))
-        frames = np.array(self.flags) & _FRAMES
+        frames = np.array(self.flags) & _FRAMES_MASK
         if not ((frames >= 1) & (frames <= header.model.block_frames)).all():
             raise Corrupt("a block has no frames or too many")
         self.starts = [0, *frames.cumsum().tolist()]
@@ -171,7 +171,7 @@ class Facts:
         steps = np.zeros(total - 1, np.int64)
         if total > 1:
             step = cursor.uvarint()
-            if abs(first) > MAX_TIME or step > 2 * MAX_TIME:
+            if abs(first) > MAX_TIME_TICKS or step > 2 * MAX_TIME_TICKS:
                 raise InvalidRecord("a presentation time is out of range")
             steps[0] = step
         if total > 2:

@@ -29,7 +29,7 @@ HEAD_SIZE = _HEAD_FACTS.size + 2
 TRAILER_SIZE = HEAD_SIZE + 4
 
 ZSTD_LEVEL = 19
-_WINDOW_LOG = 23  # 8 MiB: what a reader must be ready to hold
+_ZSTD_WINDOW_LOG = 23  # 8 MiB: what a reader must be ready to hold
 
 
 class Head(NamedTuple):
@@ -223,7 +223,7 @@ class Cursor:
 def _unpack_zstd(data: memoryview, limit: int) -> bytes:
     # Not ZstdDecompressor.decompress: it believes the size that the frame itself declares.
     decompressor = zstandard.ZstdDecompressor(
-        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << _WINDOW_LOG
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << _ZSTD_WINDOW_LOG
     )
     parts: list[bytes] = []
     room = limit + 1

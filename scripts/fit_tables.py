@@ -21,7 +21,7 @@ from formats import EtkReader, unpack_tokens
 from formats.coding import control_tokens, keep_maps, networks, wavefront
 
 HIDDEN_KEEP, HIDDEN_PATTERN = 32, 16
-ONE_LOGIT = 64  # fixed point of logits: networks._EXP
+ONE_LOGIT = 64  # fixed point of logits: networks._EXP_OF_LOGIT
 KEEP_UNIT = 16  # features of keep maps: 16 * log2
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         seen.file(path)
     data = seen.arrays()
     tables = {
-        **network("keep", data["keep"], HIDDEN_KEEP, KEEP_UNIT, len(networks.EDGES), options.steps),
+        **network("keep", data["keep"], HIDDEN_KEEP, KEEP_UNIT, len(networks.BIN_EDGES), options.steps),
         **network("pattern", data["pattern"], HIDDEN_PATTERN, 1, networks.PATTERNS, options.steps),
         **vectors(data["row"], data["column"], options.steps),
         "digits": first_counts(seen.digits),
@@ -74,7 +74,7 @@ class Record:
 
     def pattern(self, near, keep, block, frames):
         parts = [one_hot(near[:, i], 6) for i in range(wavefront.NEAREST)]
-        parts += [one_hot(np.minimum(networks.bins(keep), 12), 13)]
+        parts += [one_hot(np.minimum(networks.bin_of(keep), 12), 13)]
         parts += [one_hot(np.minimum(block, 2), 3), one_hot(np.clip(frames, 1, 4) - 1, 4)]
         return self.note("pattern", np.concatenate(parts, 1))
 
@@ -134,13 +134,13 @@ def walk(path: Path, known, coder) -> None:
             keeps = np.stack([b.keep for b in segment.blocks])
             frames = np.array([len(b.pts) for b in segment.blocks])
             totals = keeps.reshape(len(keeps), -1).sum(1).astype(np.int64)
-            keep_maps.code_keeps(keeps, totals, frames, coder, known)
+            keep_maps.code_keep_maps(keeps, totals, frames, coder, known)
             grid = np.stack(
                 [unpack_tokens(b.tokens, b.keep, model.tokens_per_cell)[:2] for b in segment.blocks]
             ).astype(np.int64)
             first, second = (np.where(keeps.ravel() > i, grid[:, i].ravel(), -1) for i in range(2))
-            pattern = control_tokens.leading(first, second, regular, model.vocabulary)
-            control_tokens.code_leading(
+            pattern = control_tokens.patterns_of(first, second, regular, model.vocabulary)
+            control_tokens.code_control_tokens(
                 first, second, pattern, keeps, frames, regular, model.vocabulary, coder, known
             )
 
@@ -200,8 +200,8 @@ def network(name: str, data, hidden: int, unit: float, symbols: int, steps: int)
 
 def vectors(rows, columns, steps: int) -> dict[str, np.ndarray]:
     """Fit the tables that are summed up for vectors."""
-    reach, near = 2 * networks._REACH + 1, wavefront.NEAREST + 1
-    slope = -0.15 * (torch.arange(reach) - networks._REACH).abs().clamp_max(6).float()
+    reach, near = 2 * networks._MAX_DIFFERENCE + 1, wavefront.NEAREST + 1
+    slope = -0.15 * (torch.arange(reach) - networks._MAX_DIFFERENCE).abs().clamp_max(6).float()
     tables = [
         torch.nn.Parameter(slope.repeat(near, 3, 1)),
         torch.nn.Parameter(slope.repeat(near, 3, 3, 1)),
@@ -209,7 +209,9 @@ def vectors(rows, columns, steps: int) -> dict[str, np.ndarray]:
     number, radix = torch.arange(near), torch.arange(39)
 
     def logits(table, status, value, off=None):
-        away = (radix - value[..., None]).clamp(-networks._REACH, networks._REACH) + networks._REACH
+        away = (radix - value[..., None]).clamp(
+            -networks._MAX_DIFFERENCE, networks._MAX_DIFFERENCE
+        ) + networks._MAX_DIFFERENCE
         chosen = table[number, status] if off is None else table[number, status, off]  # (n, 8, 77)
         return chosen.gather(2, away.long()).sum(1)
 

@@ -43,7 +43,7 @@ _UNTAGGED_MATRICES = (RGB_MATRIX, _UNSPECIFIED, 3)
 # The names of VideoInfo.color, which are FFmpeg's.
 TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
 
-_SILENT = {
+_VALUES_THAT_SAY_NOTHING = {
     "color_primaries": (0, _UNSPECIFIED, 3),
     "color_trc": (0, _UNSPECIFIED, 3),
     "colorspace": (_UNSPECIFIED, 3),
@@ -98,7 +98,8 @@ def tags_of(stream_or_frame: Any) -> dict[str, int]:
 def merged(tags: Mapping[str, int], container: Mapping[str, int]) -> dict[str, int]:
     """`tags` with the container's where they say nothing."""
     return {
-        name: container.get(name, value) if value in _SILENT[name] else value for name, value in tags.items()
+        name: container.get(name, value) if value in _VALUES_THAT_SAY_NOTHING[name] else value
+        for name, value in tags.items()
     }
 
 

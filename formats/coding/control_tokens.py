@@ -11,7 +11,7 @@ from formats.errors import Corrupt
 from formats.records import UInt16Array
 
 
-def leading(first: Symbols, second: Symbols, regular: int, vocabulary: int) -> Symbols:
+def patterns_of(first: Symbols, second: Symbols, regular: int, vocabulary: int) -> Symbols:
     """The pattern of each cell's special tokens; first, second: its tokens, -1 where there is none."""
     vectors = range(regular, regular + math.isqrt(vocabulary - regular) ** 2)
     moving = (first >= regular) & (first < vectors.stop)
@@ -19,7 +19,7 @@ def leading(first: Symbols, second: Symbols, regular: int, vocabulary: int) -> S
     return np.where(first >= vectors.stop, 2, moving + 2 * after)
 
 
-def code_leading(
+def code_control_tokens(
     first: Symbols,  # (cells,) the first token of each cell; a reader gives zeros
     second: Symbols,  # (cells,) and the second
     pattern: Symbols,  # (cells,); a reader gives zeros

@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding.networks import EDGES, LOG_FEATURE, SIZES, Tables, bins, tables
+from formats.coding.networks import BIN_EDGES, BIN_SIZES, LOG_FEATURE, Tables, bin_of, tables
 from formats.coding.rans import Coder, Reader, Symbols, Writer, lanes_for
-from formats.coding.wavefront import MOST_CELLS, NEIGHBOURS, Grid
+from formats.coding.wavefront import MAX_PREDICTED_CELLS, NEIGHBOURS, Grid
 from formats.errors import Corrupt, LimitExceeded, UnsupportedVersion
 from formats.records import MAX_SEGMENT_TOKENS, ModelRef, UInt16Array, check_token_count
 from formats.wire import Cursor, from_byte_planes, pack_blob, pack_uvarint, to_byte_planes
 
-OUTSIDE = -8  # feature of a cell that does not exist
-_PACKED = 8
-_PREDICTED = 16
+_OUTSIDE_FEATURE = -8  # feature of a cell that does not exist
+_PACKED_BIT = 8
+_PREDICTED_CODING = 16
 _CELLS_PER_LANE = 4096
-_MOST_KEEP_BYTES = 8 << 20  # of predicted keep maps: 2^20 cells of 28 bits and their lanes are far less
+_MAX_PREDICTED_BYTES = 8 << 20  # of predicted keep maps: 2^20 cells of 28 bits and their lanes are far less
 _AXES = 3  # blocks, rows, columns: bits 1, 2, 4 of the keep coding
-_TRIES = 4  # keep codings that are really compressed; the estimate picks them
+_CODINGS_TRIED = 4  # keep codings that are really compressed; the estimate picks them
 
 
 def pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -> bytes:
     """Encode keep maps (blocks, h, w) of blocks with `frames` real frames, by the smallest of the codings."""
     plain = _pack_keep_plainly(keeps, tokens_per_cell)
-    if keeps.size > MOST_CELLS:
+    if keeps.size > MAX_PREDICTED_CELLS:
         return plain
     return min(plain, _pack_keep_predicted(keeps, frames), key=len)
 
@@ -34,19 +34,19 @@ def pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -
 def _pack_keep_predicted(keeps: UInt16Array, frames: Sequence[int]) -> bytes:
     totals = keeps.reshape(len(keeps), -1).sum(1, dtype=np.int64)
     writer = Writer(_keep_lanes(totals, keeps[0].size))
-    code_keeps(keeps, totals, np.array(frames, np.int64), writer)
+    code_keep_maps(keeps, totals, np.array(frames, np.int64), writer)
     data = writer.bytes()
     return b"".join(
-        [bytes([_PREDICTED]), *map(pack_uvarint, totals.tolist()), pack_uvarint(2 * len(data)), data]
+        [bytes([_PREDICTED_CODING]), *map(pack_uvarint, totals.tolist()), pack_uvarint(2 * len(data)), data]
     )
 
 
 def _unpack_keep_predicted(cursor: Cursor, shape: tuple[int, int, int], frames: Sequence[int]) -> UInt16Array:
     totals = _read_totals(cursor, shape)
-    data = cursor.blob(_MOST_KEEP_BYTES)
+    data = cursor.blob(_MAX_PREDICTED_BYTES)
     reader = Reader(data, _keep_lanes(totals, shape[1] * shape[2]))
     blank = np.zeros(shape, np.uint16)
-    keeps = code_keeps(blank, totals, np.array(frames, np.int64), reader)
+    keeps = code_keep_maps(blank, totals, np.array(frames, np.int64), reader)
     reader.finish()
     return keeps.astype(np.uint16)
 
@@ -68,9 +68,9 @@ def _pack_keep_plainly(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
         candidates.append((axes, to_byte_planes(flat)))
         nibbles = _pack_nibbles(flat)
         if nibbles is not None:
-            candidates.append((axes | _PACKED, nibbles))
+            candidates.append((axes | _PACKED_BIT, nibbles))
     candidates.sort(key=lambda candidate: _entropy(candidate[1]))
-    return min((bytes([coding]) + pack_blob(data) for coding, data in candidates[:_TRIES]), key=len)
+    return min((bytes([coding]) + pack_blob(data) for coding, data in candidates[:_CODINGS_TRIED]), key=len)
 
 
 def unpack_keep(
@@ -78,7 +78,7 @@ def unpack_keep(
 ) -> UInt16Array:
     """Decode keep maps (blocks, h, w); frames: how many real ones each block has. Raises EtkError."""
     coding = cursor.byte()
-    if coding == _PREDICTED:
+    if coding == _PREDICTED_CODING:
         keeps = _unpack_keep_predicted(cursor, shape, frames)
     elif coding < 1 << _AXES + 1:
         keeps = _unpack_keep_plainly(cursor, coding, shape, model)
@@ -94,7 +94,7 @@ def unpack_totals(
     cursor: Cursor, shape: tuple[int, int, int], frames: Sequence[int], model: ModelRef
 ) -> list[int]:
     """How many tokens each block keeps, without its keep map where the file says so. Raises EtkError."""
-    if cursor.peek() != _PREDICTED:
+    if cursor.peek() != _PREDICTED_CODING:
         keeps = unpack_keep(cursor, shape, frames, model)
         totals = keeps.reshape(shape[0], -1).sum(1, dtype=np.int64)
     else:
@@ -107,7 +107,7 @@ def unpack_totals(
 
 def _read_totals(cursor: Cursor, shape: tuple[int, int, int]) -> npt.NDArray[np.int64]:
     """The tokens of each block that stand before a predicted keep map."""
-    if math.prod(shape) > MOST_CELLS:
+    if math.prod(shape) > MAX_PREDICTED_CELLS:
         raise LimitExceeded(f"a predicted keep map of {math.prod(shape)} cells")
     numbers = [cursor.uvarint() for _ in range(shape[0])]
     if max(numbers) > MAX_SEGMENT_TOKENS:
@@ -121,7 +121,7 @@ def _unpack_keep_plainly(
     kind = _keep_type(model.tokens_per_cell)
     cells = math.prod(shape)
     flat: npt.NDArray[Any]
-    if coding & _PACKED:
+    if coding & _PACKED_BIT:
         packed = np.frombuffer(cursor.blob_of((cells + 1) // 2), np.uint8)
         zigzag = np.stack([packed & 15, packed >> 4], axis=-1).ravel()[:cells].astype(kind)
         flat = (zigzag >> 1) ^ -(zigzag & 1)
@@ -157,7 +157,7 @@ def _pack_nibbles(residuals: npt.NDArray[Any]) -> bytes | None:
     return (zigzag[0::2] | zigzag[1::2] << 4).astype(np.uint8).tobytes()
 
 
-def code_keeps(
+def code_keep_maps(
     keeps: UInt16Array, totals: Symbols, frames: Symbols, coder: Coder, known: Tables | None = None
 ) -> Symbols:
     """Keep maps (blocks, h, w) of blocks with `totals` tokens and `frames` real frames; a reader gives zeros.
@@ -166,7 +166,7 @@ def code_keeps(
     """
     known = known or tables()
     grid = Grid(keeps.shape)
-    field = grid.padded(OUTSIDE, 0)
+    field = grid.padded(_OUTSIDE_FEATURE, 0)
     result = np.zeros(keeps.size, np.int64)
     given = keeps.ravel().astype(np.int64)
     left = totals.copy()
@@ -178,8 +178,8 @@ def code_keeps(
             near = np.empty((len(some), len(NEIGHBOURS) + 1), np.int64)
             near[:, :-1] = field[where[:, None] + grid.offsets]
             near[:, -1] = LOG_FEATURE[np.minimum(8192, 32 * left[of] // cells_left[of])]
-            bin_ = coder.code(known.keep(near, of, frames[of]), bins(given[some]))
-            kept, sizes = EDGES[bin_], SIZES[bin_]
+            bin_ = coder.code(known.keep(near, of, frames[of]), bin_of(given[some]))
+            kept, sizes = BIN_EDGES[bin_], BIN_SIZES[bin_]
             wide = np.flatnonzero(sizes > 1)
             if len(wide):
                 kept[wide] += coder.code_uniform(sizes[wide], given[some[wide]] - kept[wide])

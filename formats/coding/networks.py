@@ -11,28 +11,30 @@ from formats.coding.rans import Symbols, cumulative
 from formats.coding.wavefront import NEAREST
 from formats.records import MAX_BLOCK_FRAMES
 
-LEVELS = (8, 8, 8, 5, 5, 5)  # of digits whose first counts are known
+FITTED_LEVELS = (8, 8, 8, 5, 5, 5)  # of digits whose first counts are known
 
 # Numbers of tokens fall in bins, with plain bits for the place inside the bin.
 # fmt: off
-EDGES = np.array([
+BIN_EDGES = np.array([
     0, 1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257,
     385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145,
 ])
 # fmt: on
-SIZES = np.diff(np.append(EDGES, 8193))  # powers of two
+BIN_SIZES = np.diff(np.append(BIN_EDGES, 8193))  # powers of two
 LOG_FEATURE = np.rint(16 * np.log2(1 + np.arange(8193))).astype(np.int64)  # feature of a number of tokens
 
 NOTHING_KEPT, NO_CELL = 4, 5  # besides the four patterns of leading special tokens
 PATTERNS = 4  # 0 none; 1 a vector; 2 another value; 3 a vector, then another value
-_MOST_BIN = 12  # of a keep length, as an input of patterns
-_CELLS = PATTERNS + 2  # what a neighbour may be: a pattern, NOTHING_KEPT, NO_CELL
-_REACH = 38  # differences of vectors beyond this count as this
+_LAST_LENGTH_BIN = 12  # of a keep length, as an input of patterns
+_NEIGHBOUR_STATES = PATTERNS + 2  # what a neighbour may be: a pattern, NOTHING_KEPT, NO_CELL
+_MAX_DIFFERENCE = 38  # differences of vectors beyond this count as this
 
 _HIDDEN_SHIFT, _LOGIT_SHIFT = 6, 8
-_EXP = np.rint(65536 * np.exp(-np.arange(768) / 64)).astype(np.int64)  # of logits in 64ths, below the largest
+_EXP_OF_LOGIT = np.rint(65536 * np.exp(-np.arange(768) / 64)).astype(
+    np.int64
+)  # of logits in 64ths, below the largest
 
-_FEW_FRAMES = (
+_FRAME_COUNT_CLASS = (
     np.minimum(np.maximum(np.arange(MAX_BLOCK_FRAMES + 1), 1), 4) - 1
 )  # as an input: 1, 2, 3, 4 or more
 
@@ -55,16 +57,16 @@ class Tables(NamedTuple):
         weights, number = self.keep_in, near.shape[1]
         hidden = near.astype(np.float64) @ weights[:number]
         hidden += weights[np.minimum(block, 2) + number]
-        hidden += weights[_FEW_FRAMES[frames] + (number + 3)]
+        hidden += weights[_FRAME_COUNT_CLASS[frames] + (number + 3)]
         return _network(hidden, weights[-1], self.keep_out)
 
     def pattern(self, near: Symbols, keep: Symbols, block: Symbols, frames: Symbols) -> Symbols:
         """Frequencies of patterns (n, 5). near: (n, 7) patterns, NOTHING_KEPT or NO_CELL; keep: (n,) lengths."""
         chosen = np.empty((len(near), NEAREST + 3), np.int64)
         chosen[:, :NEAREST] = near
-        chosen[:, NEAREST] = np.minimum(bins(keep), _MOST_BIN)
+        chosen[:, NEAREST] = np.minimum(bin_of(keep), _LAST_LENGTH_BIN)
         chosen[:, NEAREST + 1] = np.minimum(block, 2)
-        chosen[:, NEAREST + 2] = _FEW_FRAMES[frames]
+        chosen[:, NEAREST + 2] = _FRAME_COUNT_CLASS[frames]
         chosen += _PATTERN_INPUTS
         return _network(self.pattern_in[chosen].sum(1), self.pattern_in[-1], self.pattern_out)
 
@@ -80,10 +82,13 @@ class Tables(NamedTuple):
 
 
 _PATTERN_INPUTS = np.array(
-    [*range(0, _CELLS * NEAREST, _CELLS), *(_CELLS * NEAREST + n for n in (0, _MOST_BIN + 1, _MOST_BIN + 4))]
+    [
+        *range(0, _NEIGHBOUR_STATES * NEAREST, _NEIGHBOUR_STATES),
+        *(_NEIGHBOUR_STATES * NEAREST + n for n in (0, _LAST_LENGTH_BIN + 1, _LAST_LENGTH_BIN + 4)),
+    ]
 )
 _ROW_TABLES = 3 * np.arange(NEAREST + 1)  # three statuses of each neighbour
-_MULTIPLIED = ("keep_in", "keep_out", "pattern_in", "pattern_out")
+_FLOAT_TABLES = ("keep_in", "keep_out", "pattern_in", "pattern_out")
 
 
 @cache
@@ -91,21 +96,21 @@ def tables() -> Tables:
     """The tables of this version of the format; they never change."""
     with resources.files("formats").joinpath("tables.npz").open("rb") as file:
         stored = np.load(file, allow_pickle=False)
-        types = {name: np.float64 if name in _MULTIPLIED else np.int64 for name in Tables._fields}
+        types = {name: np.float64 if name in _FLOAT_TABLES else np.int64 for name in Tables._fields}
         return Tables(*(stored[name].astype(kind) for name, kind in types.items()))
 
 
-def bins(lengths: Symbols) -> Symbols:
+def bin_of(lengths: Symbols) -> Symbols:
     """The bin of each number of tokens."""
-    return np.asarray(np.searchsorted(EDGES, lengths, side="right") - 1, np.int64)
+    return np.asarray(np.searchsorted(BIN_EDGES, lengths, side="right") - 1, np.int64)
 
 
 def _summed(table: Symbols, which: Symbols, near: Symbols, radix: int) -> Symbols:
     """Sums over neighbours (n, radix) of what rows `which` (n, 8) of a table say of each distance to theirs (n, 8)."""
     away = np.arange(radix) - near[..., None]  # (n, 8, radix)
-    if radix > _REACH + 1:
-        away = np.minimum(np.maximum(away, -_REACH), _REACH)
-    away += (which * table.shape[-1] + _REACH)[..., None]
+    if radix > _MAX_DIFFERENCE + 1:
+        away = np.minimum(np.maximum(away, -_MAX_DIFFERENCE), _MAX_DIFFERENCE)
+    away += (which * table.shape[-1] + _MAX_DIFFERENCE)[..., None]
     sums: Symbols = table.ravel().take(away).sum(1)
     return sums
 
@@ -123,4 +128,4 @@ def _network(hidden: Numbers, bias: Numbers, outof: Numbers) -> Symbols:
 def _frequencies(logits: Symbols) -> Symbols:
     """Logits (n, k) in 64ths to cumulative frequencies (n, k + 1)."""
     below = logits.max(1)[:, None] - logits
-    return cumulative(_EXP[np.minimum(below, len(_EXP) - 1)])
+    return cumulative(_EXP_OF_LOGIT[np.minimum(below, len(_EXP_OF_LOGIT) - 1)])

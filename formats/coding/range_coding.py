@@ -12,10 +12,10 @@ from formats.coding.rans import lanes_for as _lanes_for
 from formats.errors import Corrupt
 from formats.records import ModelRef, UInt16Array
 
-_LEAST_CHUNK = 16  # symbols coded with one state of a table
-_STEP = 2  # what a symbol adds to its count
+_MIN_CHUNK_SYMBOLS = 16  # symbols coded with one state of a table
+_COUNT_INCREMENT = 2  # what a symbol adds to its count
 _TOKENS_PER_LANE = 1024
-_MOST_SYMBOLS = 256  # of an alphabet: bounds what a file can make a reader do
+_MAX_ALPHABET_SYMBOLS = 256  # of an alphabet: bounds what a file can make a reader do
 
 
 def lanes_for(tokens: int) -> int:
@@ -26,7 +26,7 @@ def lanes_for(tokens: int) -> int:
 def allows(model: ModelRef) -> bool:
     """Whether a model's tokens may be coded so: no alphabet has more than 256 symbols."""
     special_values = model.vocabulary - math.prod(model.levels)
-    return max(model.levels) <= _MOST_SYMBOLS and special_values <= (_MOST_SYMBOLS - 1) ** 2
+    return max(model.levels) <= _MAX_ALPHABET_SYMBOLS and special_values <= (_MAX_ALPHABET_SYMBOLS - 1) ** 2
 
 
 def encode(ordered: UInt16Array, keeps: UInt16Array, model: ModelRef) -> bytes:
@@ -49,7 +49,7 @@ def decode(data: bytes | memoryview, keeps: UInt16Array, model: ModelRef) -> UIn
 
 def allows_predicted(keeps: UInt16Array, model: ModelRef) -> bool:
     """Whether tokens may be coded by coding 4."""
-    return allows(model) and keeps.size <= wavefront.MOST_CELLS
+    return allows(model) and keeps.size <= wavefront.MAX_PREDICTED_CELLS
 
 
 def encode_predicted(
@@ -62,13 +62,15 @@ def encode_predicted(
     first, second = np.full((2, len(flat)), -1, np.int64)
     first[flat > 0] = ordered[: counts[0]]
     second[flat > 1] = ordered[counts[0] : sum(counts)]
-    pattern = control_tokens.leading(first, second, regular, model.vocabulary)
-    lead = _LEAD[pattern]
+    pattern = control_tokens.patterns_of(first, second, regular, model.vocabulary)
+    lead = _CONTROL_TOKENS_IN[pattern]
     if (ordered >= regular).sum() != lead.sum():
         return None
     writer = Writer(lanes_for(len(ordered)))
     if model.vocabulary > regular:
-        control_tokens.code_leading(first, second, pattern, keeps, frames, regular, model.vocabulary, writer)
+        control_tokens.code_control_tokens(
+            first, second, pattern, keeps, frames, regular, model.vocabulary, writer
+        )
     for _ in _walk(ordered, keeps, model, writer, lead):
         pass
     return writer.bytes()
@@ -85,10 +87,10 @@ def decode_predicted(
     lead = np.zeros(len(flat), np.int64)
     if model.vocabulary > regular:
         blank = np.zeros(len(flat), np.int64)
-        pattern, (first, second) = control_tokens.code_leading(
+        pattern, (first, second) = control_tokens.code_control_tokens(
             blank, blank, blank, keeps, frames, regular, model.vocabulary, reader
         )
-        lead = _LEAD[pattern]
+        lead = _CONTROL_TOKENS_IN[pattern]
         count = int((flat > 0).sum())
         ordered[:count] = first[flat > 0]
         ordered[count : count + int((flat > 1).sum())] = second[flat > 1]
@@ -98,7 +100,7 @@ def decode_predicted(
     return ordered
 
 
-_LEAD = np.array([0, 1, 1, 2])  # special tokens of each pattern
+_CONTROL_TOKENS_IN = np.array([0, 1, 1, 2])  # special tokens of each pattern
 
 
 class _Table:
@@ -110,17 +112,17 @@ class _Table:
 
     def _chunk(self) -> int:
         """How many symbols may be coded before the next update."""
-        return max(_LEAST_CHUNK, self._seen // 4)
+        return max(_MIN_CHUNK_SYMBOLS, self._seen // 4)
 
     def _update(self, symbols: Symbols) -> None:
         counts = self._counts
         self._seen += len(symbols)
         if len(symbols) <= 4 * len(counts):
             for symbol in symbols.tolist():
-                counts[symbol] += _STEP
+                counts[symbol] += _COUNT_INCREMENT
         else:
             for symbol, times in enumerate(np.bincount(symbols).tolist()):
-                counts[symbol] += _STEP * times
+                counts[symbol] += _COUNT_INCREMENT * times
 
     def code(self, symbols: Symbols, coder: Coder) -> Symbols:
         """Code symbols (n,) one chunk after the other, learning from each."""
@@ -197,7 +199,7 @@ def _special(
     high, low = np.divmod(values, radix)
     result = np.zeros_like(values)
     for number, (part, size) in enumerate(((high, -(-count // radix)), (low, radix))):
-        table = _table(tables, ("part", number), partial(np.full, size, _STEP, np.int64))
+        table = _table(tables, ("part", number), partial(np.full, size, _COUNT_INCREMENT, np.int64))
         coded = table.code(part, coder)
         result += coded * (radix if number == 0 else 1)
     if (result >= count).any():
@@ -226,12 +228,12 @@ def _table(
 
 def _peaked(levels: int) -> Symbols:
     """Digits near the middle are likelier: that is where a quantizer puts 0."""
-    return np.asarray(_STEP * np.maximum(1, 4 - np.abs(np.arange(levels) - levels // 2)), np.int64)
+    return np.asarray(_COUNT_INCREMENT * np.maximum(1, 4 - np.abs(np.arange(levels) - levels // 2)), np.int64)
 
 
 def _learned(levels: tuple[int, ...], number: int, context: int) -> Symbols:
     """What a digit's counts begin as in coding 4."""
     known = networks.tables().digits
-    if levels != networks.LEVELS:
+    if levels != networks.FITTED_LEVELS:
         return _peaked(levels[number])
     return known[number, context, : levels[number]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from formats.coding.rans import Symbols
 
-MOST_CELLS = 1 << 20  # of a segment that is coded so: bounds the memory that steps take
+MAX_PREDICTED_CELLS = 1 << 20  # of a segment that is coded so: bounds the memory that steps take
 
 # Neighbours as (blocks, rows, columns) away. Keep maps look at all of them, special tokens at the first seven.
 NEIGHBOURS = (
@@ -28,7 +28,7 @@ NEIGHBOURS = (
     (-2, 0, 0),
 )
 NEAREST = 7
-_BEFORE, _AROUND = 2, 2  # cells of padding: blocks before, rows and columns on each side
+_PADDING_BLOCKS, _PADDING_CELLS = 2, 2  # cells of padding: blocks before, rows and columns on each side
 
 
 class Grid:
@@ -36,7 +36,7 @@ class Grid:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
-        padded = (shape[0] + _BEFORE, shape[1] + 2 * _AROUND, shape[2] + 2 * _AROUND)
+        padded = (shape[0] + _PADDING_BLOCKS, shape[1] + 2 * _PADDING_CELLS, shape[2] + 2 * _PADDING_CELLS)
         self.padded_shape = padded
         self.block, self.row = padded[1] * padded[2], padded[2]
         self.offsets = np.array([b * self.block + r * self.row + c for b, r, c in NEIGHBOURS])
@@ -44,7 +44,7 @@ class Grid:
     def padded(self, outside: int, inside: int) -> Symbols:
         """A flat array: `inside` where there are cells, `outside` around them."""
         field = np.full(self.padded_shape, outside, np.int64)
-        field[_BEFORE:, _AROUND:-_AROUND, _AROUND:-_AROUND] = inside
+        field[_PADDING_BLOCKS:, _PADDING_CELLS:-_PADDING_CELLS, _PADDING_CELLS:-_PADDING_CELLS] = inside
         return field.ravel()
 
     def steps(self) -> Iterator[tuple[Symbols, Symbols, Symbols]]:
@@ -52,7 +52,12 @@ class Grid:
         block, row, column = (x.ravel() for x in np.indices(self.shape))
         step = column + 2 * row + 4 * block
         order = np.argsort(step, kind="stable")
-        at = (block + _BEFORE) * self.block + (row + _AROUND) * self.row + column + _AROUND
+        at = (
+            (block + _PADDING_BLOCKS) * self.block
+            + (row + _PADDING_CELLS) * self.row
+            + column
+            + _PADDING_CELLS
+        )
         ends = np.bincount(step).cumsum()
         block, at = block[order], at[order]
         for start, end in zip(np.append(0, ends[:-1]).tolist(), ends.tolist(), strict=True):

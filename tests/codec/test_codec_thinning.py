@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elastictok_cli.codec.control_tokens import codes_after, control_ranges, length_of_head
-from elastictok_cli.codec.thinning import TOP, Cap, Level, Levels, level_for, thinned
+from elastictok_cli.codec.thinning import MAX_LEVEL, Cap, Level, Levels, level_for, thinned
 from elastictok_cli.models import checkpoint
 from formats import EVERY_FRAME, Block, ControlRange, Header, ModelRef, pack_tokens, unpack_tokens
 
@@ -61,7 +61,7 @@ def test_a_level_keeps_what_was_counted_and_hits_the_share(segment: list[Block],
 def test_more_is_never_less(segment: list[Block]) -> None:
     keeps = [
         np.stack([block.keep for block in thinned(_HEADER, segment, Level(level))])
-        for level in (-1, *range(20_000, TOP, 997), TOP)
+        for level in (-1, *range(20_000, MAX_LEVEL, 997), MAX_LEVEL)
     ]
     assert not keeps[0].any()
     assert np.array_equal(keeps[-1], [block.keep for block in segment])

@@ -419,10 +419,10 @@ def test_keep_maps_in_many_lanes(lanes: int) -> None:
     totals = keeps.reshape(3, -1).sum(1, dtype=np.int64)
     frames = np.array([4, 4, 2])
     writer = ranged.Writer(lanes)
-    keep_maps.code_keeps(keeps, totals, frames, writer)
+    keep_maps.code_keep_maps(keeps, totals, frames, writer)
     reader = ranged.Reader(writer.bytes(), lanes)
     blank = np.zeros_like(keeps)
-    assert np.array_equal(keep_maps.code_keeps(blank, totals, frames, reader), keeps)
+    assert np.array_equal(keep_maps.code_keep_maps(blank, totals, frames, reader), keeps)
     reader.finish()
     start = b"".join(segment.pack_uvarint(int(n)) for n in totals)
     coded = start + segment.pack_uvarint(2 * len(writer.bytes())) + writer.bytes()
@@ -473,7 +473,7 @@ def test_all_patterns_are_met() -> None:
     keeps = np.full((2, 6, 6), 3, np.uint16)
     found = leading_tokens(rng, keeps, SHIPPED, 1)
     first, second = (np.array([values[i] for values in found.values()]) for i in (0, 1))
-    pattern = control_tokens.leading(first, second, 64000, 65524)
+    pattern = control_tokens.patterns_of(first, second, 64000, 65524)
     assert set(pattern.tolist()) == {0, 1, 2, 3}
     token_round_trip((in_file_order(found), keeps, [4, 4], SHIPPED))
 
@@ -497,7 +497,7 @@ def test_special_tokens_elsewhere(values: list[int]) -> None:
     own = dict(zip(np.ndindex((1, 2, 2)), [values, [1, 2], [65523], []], strict=True))
     ordered = in_file_order(own)
     assert ranged.encode_predicted(ordered, keep[None], np.array([4]), SHIPPED) is None
-    assert tokens.encode_tokens([ordered], keep[None], [4], SHIPPED)[0] != tokens.PREDICTED
+    assert tokens.encode_tokens([ordered], keep[None], [4], SHIPPED)[0] != tokens.PREDICTED_RANGE_CODED
     block = make_block(0, 0, keep=keep, tokens=ordered)
     _, (found,) = read(write([[block]], header))
     assert same_blocks(found.blocks, [block])
@@ -684,7 +684,7 @@ def test_no_rounding_is_close() -> None:
     used = [16 * math.log2(1 + n) for n in range(8193)] + [65536 * math.exp(-m / 64) for m in range(768)]
     assert min(abs(value % 1 - 0.5) for value in used) > 1e-6
     assert networks.LOG_FEATURE.tolist() == [round(value) for value in used[:8193]]
-    assert networks._EXP.tolist() == [round(value) for value in used[8193:]]
+    assert networks._EXP_OF_LOGIT.tolist() == [round(value) for value in used[8193:]]
 
 
 @pytest.mark.parametrize("repeats", [True, False])
