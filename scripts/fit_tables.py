@@ -126,7 +126,7 @@ class Cost:
 
 
 def walk(path: Path, known, coder) -> None:
-    """Let a coder visit the keep maps and special tokens of a file."""
+    """Let a coder visit the keep maps and control tokens of a file."""
     with EtkReader(path) as reader:
         model = reader.header.model
         regular = math.prod(model.levels)

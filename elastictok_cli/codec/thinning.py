@@ -1,21 +1,21 @@
 """Which tokens to drop from a finished file, without its model and without its source.
 
-A cell's tokens are nested, so the first k of them are a coarser version of the cell: dropping is cutting tails, and
-the question is how much from which cell. Nothing in a file says what a token is worth, but two things can be
-inferred. They order all tokens of a file; `Levels` turns the order into whole numbers, and a file is thinned by
-dropping every token above one level:
+A cell's tokens are nested: the first k of them are a coarser version of the cell. So thinning cuts the tails of
+sequences, and has to decide how much to cut from which cell. A file does not say what a token is worth. Two facts
+tell enough to put all tokens of a file in an order. `Levels` gives each token its place in that order, a whole number,
+and thinning drops every token above one level.
 
-- **Within a block**, the encoder has kept tokens until none was worth its price: in a cell with K codes the K-th
-  still paid, so cells with more codes have more to lose. Between the two simple answers (the same share of every
-  cell, the same cap for every cell) lies a cap that grows with a power of K below 1, which is what measured best.
-- **Along a segment**, blocks build on those before them: what a block loses, all later ones up to the next keyframe
-  show too. So its tokens weigh more, by a power of the number of frames from it to the end of its segment.
+- **Within a block**, the encoder kept tokens until none was worth its price. In a cell with K codes the K-th code was
+  still worth it, so cells with more codes have more to lose. Cutting the same share of every cell, or every cell to
+  the same length, is worse than a length that grows with a power of K below 1.
+- **Along a segment**, blocks are predicted from the blocks before them. What a block loses is missing in all later ones
+  up to the next keyframe block. So a token's worth grows with a power of the number of frames from its block to the end
+  of the segment.
 
-A velocity or gain at the head of a sequence (values that are no FSQ codes) steers all the codes behind it and goes
-last; so does what says how everything moves, which is a mark and a code for each frame, and so does the first token of
-a cell in a keyframe block, from which the cells around that have none are filled in. An ordered dither over the
-grid decides between cells that are alike, so that any number of tokens can be kept and no corner of the picture pays
-first. `benchmarks/thin.py` measures the two powers against others.
+Three kinds of tokens go last: control tokens, because all codes behind them depend on them; the codes that belong to a
+control token (camera shake); and the first token of a cell in a keyframe block, because cells without tokens are
+filled in from it. An ordered dither over the grid decides between cells that are alike. So any number of tokens can be
+kept, and no corner of the picture loses its tokens first. `benchmarks/thin.py` compares the two powers with others.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ import numpy.typing as npt
 from elastictok_cli.codec.control_tokens import codes_after, length_of_head
 from formats import Block, Header, pack_tokens, unpack_tokens
 
-CELL_POWER = 0.75  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
+CELL_POWER = 0.75  # how the length left of a cell grows with its codes: 0 the same for all, 1 in proportion
 FRAME_POWER = 1.25  # how the worth of a block's tokens grows with the frames that depend on it
-_CONTROL_TOKEN_DEPTH = 1 / 64  # of velocity and gain: before any first code (1/32 to 1 by dither)
+_CONTROL_TOKEN_DEPTH = (
+    1 / 64
+)  # depth of a control token: less than that of any first code (1/32 to 1 by dither)
 _DITHER_VALUES = 16
-_LEVELS_PER_OCTAVE = 1024  # levels; one is 0.07 % of a token's depth
-_OCTAVES = 48  # depths from 2^-32 to 2^16 are told apart
+_LEVELS_PER_OCTAVE = 1024  # one level is 0.07 % of a token's depth
+_OCTAVES = 48  # of depth that have levels of their own: 2^-32 to 2^16
 _MIN_DEPTH_LOG2 = -32
 MAX_LEVEL = _LEVELS_PER_OCTAVE * _OCTAVES - 1  # the level that keeps everything
 
@@ -108,13 +110,13 @@ class _CellGroups:
 
     tokens: IntArray  # (n,) kept in each of these cells
     longest: IntArray  # (n,) the length that tokens are judged by: that of the cell, or of its block
-    head: IntArray  # (n,) of them velocity, gain and what else steers
+    head: IntArray  # (n,) of them control tokens, and codes that belong to one
     dither: IntArray  # (n,) 0 to 15
     cells: IntArray  # (n,) how many
-    of_cell: IntArray  # (rows * columns,) the kind of each cell
+    of_cell: IntArray  # (rows * columns,) the group of each cell
 
     def levels(self, shift: int) -> tuple[IntArray, IntArray]:
-        """For each token of each kind: its kind and its level, which does not fall along a sequence."""
+        """For each token of each group: its group and its level, which does not fall along a sequence."""
         owner = np.repeat(np.arange(len(self.tokens)), self.tokens)
         begins = np.cumsum(self.tokens) - self.tokens
         place = np.arange(len(owner)) - begins[owner] - self.head[owner]

@@ -1,4 +1,8 @@
-"""Entropy coding of keep maps: how many tokens each cell keeps (SPEC.md, 5.2)."""
+"""Entropy coding of keep maps: how many tokens each cell keeps (SPEC.md, 5.2).
+
+Codings 0 to 15 compress differences along blocks, rows and columns by zstd. Coding 16 predicts each cell from those
+around it with a small network and range-codes what it keeps. A writer takes the smallest.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +18,13 @@ from formats.errors import Corrupt, LimitExceeded, UnsupportedVersion
 from formats.records import MAX_SEGMENT_TOKENS, ModelRef, UInt16Array, check_token_count
 from formats.wire import Cursor, from_byte_planes, pack_blob, pack_uvarint, to_byte_planes
 
-_OUTSIDE_FEATURE = -8  # feature of a cell that does not exist
-_PACKED_BIT = 8
+_OUTSIDE_FEATURE = -8  # network input for a cell that does not exist
+_PACKED_BIT = 8  # of the keep coding: two residuals in a byte
 _PREDICTED_CODING = 16
 _CELLS_PER_LANE = 4096
-_MAX_PREDICTED_BYTES = 8 << 20  # of predicted keep maps: 2^20 cells of 28 bits and their lanes are far less
+_MAX_PREDICTED_BYTES = 8 << 20  # 2^20 cells of 28 bits and their lanes are far less
 _AXES = 3  # blocks, rows, columns: bits 1, 2, 4 of the keep coding
-_CODINGS_TRIED = 4  # keep codings that are really compressed; the estimate picks them
+_CODINGS_TRIED = 4  # codings 0 to 15 that are compressed to see their size: those of the least entropy
 
 
 def pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -> bytes:

@@ -13,7 +13,7 @@ from formats.records import MAX_BLOCK_FRAMES
 
 FITTED_LEVELS = (8, 8, 8, 5, 5, 5)  # of digits whose first counts are known
 
-# Numbers of tokens fall in bins, with plain bits for the place inside the bin.
+# A number of tokens is coded as a bin, and as plain bits for the place inside the bin.
 # fmt: off
 BIN_EDGES = np.array([
     0, 1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257,
@@ -23,26 +23,26 @@ BIN_EDGES = np.array([
 BIN_SIZES = np.diff(np.append(BIN_EDGES, 8193))  # powers of two
 LOG_FEATURE = np.rint(16 * np.log2(1 + np.arange(8193))).astype(np.int64)  # feature of a number of tokens
 
-NOTHING_KEPT, NO_CELL = 4, 5  # besides the four patterns of leading special tokens
-PATTERNS = 4  # 0 none; 1 a vector; 2 another value; 3 a vector, then another value
-_LAST_LENGTH_BIN = 12  # of a keep length, as an input of patterns
+NOTHING_KEPT, NO_CELL = 4, 5  # what a neighbour may be besides its pattern
+PATTERNS = (
+    4  # of control tokens: 0 none; 1 a motion vector; 2 another one; 3 a motion vector, then another one
+)
+_LAST_LENGTH_BIN = 12  # all longer sequences count as in this bin, as an input of patterns
 _NEIGHBOUR_STATES = PATTERNS + 2  # what a neighbour may be: a pattern, NOTHING_KEPT, NO_CELL
-_MAX_DIFFERENCE = 38  # differences of vectors beyond this count as this
+_MAX_DIFFERENCE = 38  # larger differences of motion vectors, in table rows or columns, count as this
 
 _HIDDEN_SHIFT, _LOGIT_SHIFT = 6, 8
-_EXP_OF_LOGIT = np.rint(65536 * np.exp(-np.arange(768) / 64)).astype(
-    np.int64
-)  # of logits in 64ths, below the largest
+# The count of a symbol whose logit is so far, in 64ths, below the largest one.
+_EXP_OF_LOGIT = np.rint(65536 * np.exp(-np.arange(768) / 64)).astype(np.int64)
 
-_FRAME_COUNT_CLASS = (
-    np.minimum(np.maximum(np.arange(MAX_BLOCK_FRAMES + 1), 1), 4) - 1
-)  # as an input: 1, 2, 3, 4 or more
+# The input for a block's number of real frames: 1, 2, 3, 4 or more.
+_FRAME_COUNT_CLASS = np.minimum(np.maximum(np.arange(MAX_BLOCK_FRAMES + 1), 1), 4) - 1
 
 Numbers = npt.NDArray[np.float64] | Symbols
 
 
 class Tables(NamedTuple):
-    """The numbers of the networks: integers of few bits, those that are multiplied best as float64, which is faster."""
+    """The weights of the networks, all integers; those that are multiplied stored as float64, which is faster."""
 
     keep_in: Numbers  # (13 + 3 + 4 + 1, hidden): features, block number, frames, bias
     keep_out: Numbers  # (hidden + 1, bins)
@@ -71,11 +71,11 @@ class Tables(NamedTuple):
         return _network(self.pattern_in[chosen].sum(1), self.pattern_in[-1], self.pattern_out)
 
     def row(self, status: Symbols, rows: Symbols, radix: int) -> Symbols:
-        """Frequencies of the first part of vectors (n, radix + 1). status, rows: (n, 8) of the neighbours."""
+        """Frequencies of the rows of motion vectors (n, radix + 1). status, rows: (n, 8) of the neighbours."""
         return _frequencies(_summed(self.rows, _ROW_TABLES + status, rows, radix))
 
     def column(self, status: Symbols, rows: Symbols, columns: Symbols, row: Symbols, radix: int) -> Symbols:
-        """Frequencies of the second part (n, radix + 1), the first being `row` (n,)."""
+        """Frequencies of their columns (n, radix + 1), when `row` (n,) is known."""
         off = np.abs(rows - row[:, None])
         distance = (off > 0).astype(np.int64) + (off > 2)
         return _frequencies(_summed(self.columns, 3 * (_ROW_TABLES + status) + distance, columns, radix))

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from formats.errors import Corrupt
 
-BITS = 16  # of frequencies, and of the words of the stream
-FREQUENCY_SUM = 1 << BITS
+FREQUENCY_BITS = 16  # frequencies sum to 2^16; words of the stream have as many bits
+FREQUENCY_SUM = 1 << FREQUENCY_BITS
 MAX_LANES = 1024
-_MIN_LANES_FOR_ARRAYS = 32  # below, arrays of a number a lane cost more than they save
+_MIN_LANES_FOR_ARRAYS = 32  # with fewer lanes, plain numbers are faster than arrays of a number a lane
 _TOO_SHORT = "range-coded data end early"
 
 Symbols = npt.NDArray[np.int64]
@@ -117,11 +117,11 @@ class Writer:
         for at in range(last, -1, -self._lanes):
             frequency, start = frequencies[at : at + self._lanes], starts[at : at + self._lanes]
             own = state[: len(start)]
-            full = own >= frequency << BITS
+            full = own >= frequency << FREQUENCY_BITS
             words.append(own[full] & FREQUENCY_SUM - 1)
-            own = np.where(full, own >> BITS, own)
+            own = np.where(full, own >> FREQUENCY_BITS, own)
             high, low = np.divmod(own, frequency)
-            state[: len(start)] = (high << BITS) + low + start
+            state[: len(start)] = (high << FREQUENCY_BITS) + low + start
 
     def _put_one_by_one(
         self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]
@@ -132,10 +132,10 @@ class Writer:
         for number in range(len(pairs) - 1, -1, -1):
             frequency, start = pairs[number]
             own = states[number % self._lanes]
-            if own >= frequency << BITS:
+            if own >= frequency << FREQUENCY_BITS:
                 out.append(own & FREQUENCY_SUM - 1)
-                own >>= BITS
-            states[number % self._lanes] = (own // frequency << BITS) + own % frequency + start
+                own >>= FREQUENCY_BITS
+            states[number % self._lanes] = (own // frequency << FREQUENCY_BITS) + own % frequency + start
         state[:] = states
         words.append(np.array(out[::-1], np.int64))
 
@@ -152,13 +152,13 @@ class Reader:
         self._next = 0
         if (self._state < FREQUENCY_SUM).any():
             raise Corrupt("range-coded data begin with an impossible state")
-        self._few = lanes < _MIN_LANES_FOR_ARRAYS  # then plain numbers are used in place of arrays
+        self._one_by_one = lanes < _MIN_LANES_FOR_ARRAYS
         self._states: list[int] = self._state.tolist()
         self._plain_words = memoryview(self._words.data)
 
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        if self._few:
+        if self._one_by_one:
             return self._read_one_by_one(starts.tolist())
         result = np.zeros(len(symbols), np.int64)
         for at in range(0, len(result), self._lanes):
@@ -172,7 +172,7 @@ class Reader:
 
     def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        if self._few:
+        if self._one_by_one:
             return self._read_one_by_one(repeat(starts, len(symbols)))
         result, edges = np.zeros(len(symbols), np.int64), np.array(starts, np.int64)
         for at in range(0, len(result), self._lanes):
@@ -185,7 +185,7 @@ class Reader:
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        if self._few:
+        if self._one_by_one:
             return self._read_one_by_one(
                 range(0, FREQUENCY_SUM + 1, FREQUENCY_SUM // size) for size in sizes.tolist()
             )
@@ -200,13 +200,13 @@ class Reader:
     def _advance(self, frequency: Symbols, start: Symbols) -> None:
         """Take one symbol each, of these frequencies and starts, from the first lanes."""
         state = self._state[: len(start)]
-        state = frequency * (state >> BITS) + (state & FREQUENCY_SUM - 1) - start
+        state = frequency * (state >> FREQUENCY_BITS) + (state & FREQUENCY_SUM - 1) - start
         empty = np.flatnonzero(state < FREQUENCY_SUM)
         words = self._words[self._next : self._next + len(empty)]
         if len(words) < len(empty):
             raise Corrupt(_TOO_SHORT)
         self._next += len(empty)
-        state[empty] = state[empty] << BITS | words
+        state[empty] = state[empty] << FREQUENCY_BITS | words
         self._state[: len(state)] = state
 
     def _read_one_by_one(self, rows: Iterable[Sequence[int]]) -> Symbols:
@@ -234,6 +234,6 @@ class Reader:
 
     def finish(self) -> None:
         """Raises Corrupt unless all words are used and every lane is back where the writer began."""
-        states = self._states if self._few else self._state.tolist()
+        states = self._states if self._one_by_one else self._state.tolist()
         if self._next != len(self._words) or any(state != FREQUENCY_SUM for state in states):
             raise Corrupt("range-coded data do not end as they must")

@@ -8,7 +8,7 @@ from formats.errors import Corrupt
 from formats.records import UInt16Array
 from formats.wire import Cursor, pack_uvarint
 
-_DROPPED_BITS = 2  # low bits that a writer leaves out: errors keep 9 significant bits, a fifth of a percent
+_DROPPED_BITS = 2  # low bits of patterns that a writer leaves out: errors stay within 0.2 %
 _TO_FRAME_BEFORE, _TO_BASE = 0, 1  # what differences are to: the frame before, or one number for all
 _MAX_RICE_PARAMETER = 15
 _PATTERN_BITS = 16

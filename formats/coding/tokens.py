@@ -13,8 +13,10 @@ from formats.records import ModelRef, UInt16Array
 from formats.wire import Cursor, pack_blob, quick_size
 
 RANGE_CODED, PREDICTED_RANGE_CODED = 3, 4
-_QUICK_TRIAL_BYTES = 1 << 15  # bytes above which zstd is tried in haste first ...
-_MAX_QUICK_SIZE_RATIO = 1.25  # ... and in earnest only where that comes this close to the other codings
+_QUICK_TRIAL_BYTES = 1 << 15  # zstd tries longer planes at its fastest level first ...
+_MAX_QUICK_SIZE_RATIO = (
+    1.25  # ... and at its best one if that gave at most 1.25 times the other codings' bytes
+)
 
 
 def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:

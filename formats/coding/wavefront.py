@@ -10,9 +10,10 @@ import numpy as np
 
 from formats.coding.rans import Symbols
 
-MAX_PREDICTED_CELLS = 1 << 20  # of a segment that is coded so: bounds the memory that steps take
+MAX_PREDICTED_CELLS = 1 << 20  # of a segment: bounds the memory that steps take
 
-# Neighbours as (blocks, rows, columns) away. Keep maps look at all of them, special tokens at the first seven.
+# Neighbours as (blocks, rows, columns) away. Keep maps are predicted from all of them, control tokens from the
+# first seven.
 NEIGHBOURS = (
     (0, 0, -1),
     (0, -1, 0),
@@ -28,7 +29,7 @@ NEIGHBOURS = (
     (-2, 0, 0),
 )
 NEAREST = 7
-_PADDING_BLOCKS, _PADDING_CELLS = 2, 2  # cells of padding: blocks before, rows and columns on each side
+_PADDING_BLOCKS, _PADDING_CELLS = 2, 2  # around a grid: blocks before it; rows and columns on each side
 
 
 class Grid:

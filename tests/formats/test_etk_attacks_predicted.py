@@ -208,7 +208,7 @@ def test_more_special_tokens_than_kept() -> None:
     one = np.array([1])
     starts = networks.tables().pattern(np.full((1, 7), networks.NO_CELL), one, 0 * one, 4 * one)
     writer.code(starts, np.array([3]))
-    refused(plain_segment([1, 0, 0, 0], b"\4" + writer.bytes()), Corrupt, "special tokens")
+    refused(plain_segment([1, 0, 0, 0], b"\4" + writer.bytes()), Corrupt, "control tokens")
 
 
 def test_tokens_cut_anywhere() -> None:

@@ -143,7 +143,7 @@ def keeps_by_the_page(
 def specials_by_the_page(
     coder: Lanes, keeps: np.ndarray, frames: list[int], model: ModelRef
 ) -> dict[Cell, list[int]]:
-    """The special tokens of each cell."""
+    """The control tokens of each cell."""
     product = math.prod(model.levels)
     radix = math.isqrt(model.vocabulary - product)
     others = model.vocabulary - product - radix * radix
@@ -283,7 +283,7 @@ def drawn_keep_maps(draw: st.DrawFn, most: tuple[int, ...]) -> tuple[np.ndarray,
 
 MODELS = [
     SHIPPED,
-    replace(SHIPPED, vocabulary=64000),  # V = P: no special tokens
+    replace(SHIPPED, vocabulary=64000),  # V = P: no control tokens
     replace(SHIPPED, vocabulary=64000 + 39 * 39),  # K = 0: vectors only
     replace(SHIPPED, vocabulary=64001),  # one vector
     replace(SHIPPED, vocabulary=65536),
