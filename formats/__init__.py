@@ -14,7 +14,6 @@ from formats.reader import EtkReader
 from formats.records import (
     COLOR_TAGS,
     CONTROL_KINDS,
-    EVERY_FRAME,
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
     MAX_SEGMENT_TOKENS,
@@ -32,7 +31,6 @@ from formats.writer import EtkWriter
 __all__ = [
     "COLOR_TAGS",
     "CONTROL_KINDS",
-    "EVERY_FRAME",
     "MAX_CELLS",
     "MAX_SEGMENT_BLOCKS",
     "MAX_SEGMENT_TOKENS",

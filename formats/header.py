@@ -133,7 +133,7 @@ def _build_header(values: dict[str, Any]) -> Header:
 
 
 def _pack_range(part: ControlRange) -> list[int]:
-    """[kind, count, codes that follow], the last left out where it is 0. Where a range begins, the ones before say."""
+    """[kind, count, codes for each frame], the last left out if 0. A range begins where the one before ends."""
     packed = [KIND_NUMBERS[part.kind], part.count]
     return [*packed, part.followed_by] if part.followed_by else packed
 

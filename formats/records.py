@@ -32,7 +32,6 @@ MAX_TIME_TICKS = 1 << 60  # ticks of the time base; leaves room to add a few wit
 CONTROL_KINDS = ("motion_vector", "gain", "pan", "shake")
 _KIND_NAMES = [*CONTROL_KINDS, *(f"kind {number}" for number in range(len(CONTROL_KINDS), 256))]
 KIND_NUMBERS = {name: number for number, name in enumerate(_KIND_NAMES)}
-EVERY_FRAME = -1  # ControlRange.followed_by: one code for each real frame of the block
 COLOR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
 
 
@@ -60,8 +59,7 @@ class ControlRange:
     """Token values that are no codes: they tell the model how to read the rest of a cell's sequence.
 
     kind: one of CONTROL_KINDS, or "kind N" for a number N, 4 to 255, of a later program. The values are `first` to
-    `first + count - 1`. followed_by: how many codes after such a token belong to it; EVERY_FRAME: one for each real
-    frame of the block.
+    `first + count - 1`. followed_by: how many codes after such a token belong to it, for each real frame of the block.
     """
 
     kind: str
@@ -249,7 +247,7 @@ def _check_control_tokens(ranges: tuple[ControlRange, ...], model: ModelRef) -> 
         require(part.kind in KIND_NUMBERS, f"unknown kind of control token {part.kind!r:.80}")
         require(part.first == first, f"control tokens must begin at {first}, not {part.first!r:.80}")
         _check_int("number of control tokens", part.count, 1, model.vocabulary)
-        _check_int("codes after a control token", part.followed_by, EVERY_FRAME, model.tokens_per_cell)
+        _check_int("codes after a control token", part.followed_by, 0, model.tokens_per_cell)
         first += part.count
     require(not ranges or first <= model.vocabulary, "control tokens are outside the vocabulary")
 

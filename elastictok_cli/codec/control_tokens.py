@@ -11,14 +11,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from formats import EVERY_FRAME, Block, ControlRange, Header, ModelRef
+from formats import Block, ControlRange, Header, ModelRef
 
-NOT_CONTROL = -2  # in `codes_after`, besides EVERY_FRAME and counts
+NOT_CONTROL = -1  # in what `codes_after` gives, besides counts
 _VALUES = 1 << 16  # a token has 16 bits
 
-# What the values behind the codes meant in the default model when headers did not say it: kind, count, followed by.
-# Models before gains, pans and shake existed have a smaller vocabulary, which ends earlier in this list.
-_OLD_LAYOUT = (("motion_vector", 1521, 0), ("gain", 3, 0), ("pan", 2, 0), ("shake", 1, EVERY_FRAME))
+# What the values from the first control token on meant in the default model when headers did not say it: kind, count,
+# codes that follow for each frame. Older models have a smaller vocabulary, which ends earlier in this list.
+_OLD_LAYOUT = (("motion_vector", 1521, 0), ("gain", 3, 0), ("pan", 2, 0), ("shake", 1, 1))
 
 IntArray = npt.NDArray[np.int64]
 
@@ -43,7 +43,7 @@ def _ranges_by_vocabulary(model: ModelRef) -> tuple[ControlRange, ...]:
 
 
 def codes_after(header: Header) -> IntArray:
-    """For every token value (65536,): how many codes belong to it, EVERY_FRAME, or NOT_CONTROL for codes."""
+    """For every token value (65536,): how many codes belong to it for each real frame; NOT_CONTROL for codes."""
     found = np.full(_VALUES, NOT_CONTROL, np.int64)
     for part in control_ranges(header):
         found[part.first : part.first + part.count] = part.followed_by
@@ -68,5 +68,5 @@ def length_of_head(block: Block, after: IntArray) -> IntArray:
         if not control.any():
             break
         count += control
-        codes += np.where(control, np.where(own == EVERY_FRAME, len(block.pts), own), 0)
+        codes += np.where(control, own * len(block.pts), 0)
     return np.asarray(np.minimum(count + codes, block.keep), np.int64)

@@ -13,16 +13,16 @@ from elastictok_cli.codec.allocation import Filled
 
 @dataclass(frozen=True)
 class ControlRange:
-    """Token values that are no codes: they tell the model how to read the rest of a cell's sequence.
+    """Token values of one kind that are no FSQ codes. They come first in a cell's sequence.
 
-    kind: "motion_vector", "gain", "pan" or "shake". The values are `first` to `first + count - 1`. followed_by: how
-    many codes after such a token belong to it; -1: one for each real frame of the block.
+    kind: "motion_vector", "gain", "pan" (how other cells' motion vectors change) or "shake" (how the whole picture is
+    displaced).
     """
 
     kind: str
-    first: int
+    first: int  # the values are first .. first + count - 1
     count: int
-    followed_by: int = 0
+    followed_by: int = 0  # codes that belong to such a token and follow it, for each real frame of the block
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TokenizerSpec:
     nested: bool  # the first k tokens are the same whatever length is kept
     vector: int = 0  # numbers of a token that is a float16 vector; 0: tokens are integers
     shortest: int = 0  # length that a search begins at
-    control_tokens: tuple[ControlRange, ...] = ()  # from the product of the levels on, without gaps
+    control_tokens: tuple[ControlRange, ...] = ()  # ascending; all other values are FSQ codes
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells that cover a picture of `height` x `width` pixels."""

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from elastictok_cli.codec.control_tokens import codes_after, control_ranges, length_of_head
+from elastictok_cli.codec.encoder import EncodeOptions, make_header
 from elastictok_cli.codec.thinning import MAX_LEVEL, Cap, Level, Levels, level_for, thinned
-from elastictok_cli.models import checkpoint
-from formats import EVERY_FRAME, Block, ControlRange, Header, ModelRef, pack_tokens, unpack_tokens
+from elastictok_cli.models import checkpoint, interface
+from elastictok_cli.video.records import VideoInfo
+from formats import Block, ControlRange, Header, ModelRef, pack_tokens, unpack_tokens
 
 _MODEL = ModelRef(
     name="m",
@@ -168,7 +172,7 @@ OLD_RANGES = (
     ControlRange("motion_vector", 64_000, 1521),
     ControlRange("gain", 65_521, 3),
     ControlRange("pan", 65_524, 2),
-    ControlRange("shake", 65_526, 1, EVERY_FRAME),
+    ControlRange("shake", 65_526, 1, 1),
 )
 
 
@@ -184,8 +188,21 @@ def test_the_vocabulary_of_the_shipped_model_ends_with_the_shake_mark() -> None:
     assert checkpoint.load().tokenizer.spec.vocabulary == OLD_RANGES[-1].first + OLD_RANGES[-1].count
 
 
+def test_the_header_says_what_the_model_says() -> None:
+    ranges = (
+        interface.ControlRange("gain", 64_000, 10),
+        interface.ControlRange("shake", 64_010, 2, followed_by=1),
+    )
+    loaded = checkpoint.load()
+    spec = replace(loaded.tokenizer.spec, control_tokens=ranges)
+    tokenizer = SimpleNamespace(spec=spec)
+    info = VideoInfo(160, 96, Fraction(1, 25), None, None, None, 0, "", {}, None, "", {}, (), None, 0, False)
+    header = make_header(info, replace(loaded, tokenizer=tokenizer), EncodeOptions())
+    assert header.control_tokens == (ControlRange("gain", 64_000, 10), ControlRange("shake", 64_010, 2, 1))
+
+
 def test_what_the_header_says_goes_before_the_vocabulary() -> None:
-    ranges = (ControlRange("gain", 64_000, 10), ControlRange("pan", 64_010, 5, 2))
+    ranges = (ControlRange("gain", 64_000, 10), ControlRange("pan", 64_010, 5, 1))
     header = replace(_HEADER, control_tokens=ranges)
     tokens = np.zeros((20, *_HEADER.grid), np.int64)
     tokens[0, 0, :5] = 64_009, 64_010, 64_014, 64_015, 63_999
@@ -194,7 +211,7 @@ def test_what_the_header_says_goes_before_the_vocabulary() -> None:
     keep = np.full(_HEADER.grid, 8)
     keep[0, 2] = 2
     head = length_of_head(_block(keep, tokens), codes_after(header))
-    assert head[0, :5].tolist() == [1 + 1 + 2, 1 + 2, 2, 0, 0]
+    assert head[0, :5].tolist() == [1 + 1 + 4, 1 + 4, 2, 0, 0]
     assert not head[1:].any()
 
 
