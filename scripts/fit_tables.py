@@ -54,11 +54,11 @@ def main() -> None:
 
 
 class Record:
-    """Stands for tables and coder at once, and notes what they are asked and told."""
+    """Stands for tables and coder at once, and notes the inputs and the symbols of every prediction."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, list] = defaultdict(list)
-        self.told: dict[str, list] = defaultdict(list)
+        self.inputs: dict[str, list] = defaultdict(list)
+        self.symbols: dict[str, list] = defaultdict(list)
         self.name = ""
         self.digits = np.zeros((6, 8, 8))
 
@@ -87,10 +87,10 @@ class Record:
 
     def note(self, name, inputs):
         self.name = name
-        self.asked[name].append(inputs.astype(np.int16))
+        self.inputs[name].append(inputs.astype(np.int16))
 
     def code(self, starts, symbols):
-        self.told[self.name].append(symbols)
+        self.symbols[self.name].append(symbols)
         return symbols
 
     def code_uniform(self, sizes, symbols):
@@ -99,10 +99,10 @@ class Record:
     def arrays(self):
         return {
             name: (
-                torch.from_numpy(np.concatenate(self.asked[name])),
-                torch.from_numpy(np.concatenate(self.told[name])),
+                torch.from_numpy(np.concatenate(self.inputs[name])),
+                torch.from_numpy(np.concatenate(self.symbols[name])),
             )
-            for name in self.asked
+            for name in self.inputs
         }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from elastictok_cli.video.muxing import codec_name
 
-# Formats whose header says how long the file is. Of others FFmpeg measures or guesses it by what is there.
+# Formats whose header says how long the file is. In others FFmpeg measures or guesses the length from the packets.
 _DECLARES_LENGTH = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf"})
 # How far before the declared end (seconds) a stream may end: encoders and muxers round.
 _TOLERANCE_SECONDS = Fraction(1, 4)

@@ -154,7 +154,7 @@ class PacketCollector:
         self._waiting.clear()
 
     def forget(self, before: Fraction | None = None, *, for_good: bool = False) -> None:
-        """Drop waiting packets: all, or those that end by `before` (seconds); `for_good`: also those that come."""
+        """Drop waiting packets: all, or those that end by `before` (seconds). `for_good`: later ones as well."""
         self._low = before if for_good else self._low
         self._waiting = [p for p in self._waiting if before is not None and _end_seconds(p) > before]
 

@@ -42,7 +42,7 @@ Numbers = npt.NDArray[np.float64] | Symbols
 
 
 class Tables(NamedTuple):
-    """The weights of the networks, all integers; those that are multiplied stored as float64, which is faster."""
+    """The weights of the networks, all integers. Those that are multiplied are stored as float64, which is faster."""
 
     keep_in: Numbers  # (13 + 3 + 4 + 1, hidden): features, block number, frames, bias
     keep_out: Numbers  # (hidden + 1, bins)

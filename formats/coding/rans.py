@@ -74,7 +74,7 @@ class Coder(Protocol):
 
 
 class Writer:
-    """Notes what is to be coded; the coding itself goes backwards."""
+    """Collects symbols; `bytes` codes them, the last one first."""
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
