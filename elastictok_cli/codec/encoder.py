@@ -26,6 +26,7 @@ from formats import (
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
     Block,
+    ControlRange,
     EtkWriter,
     Header,
     ModelRef,
@@ -95,6 +96,9 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
         aux={"container": info.aux_container} if info.aux_container else None,
         program=__version__,
         options=_recorded(spec, options),
+        control_tokens=tuple(
+            ControlRange(r.kind, r.first, r.count, r.followed_by) for r in spec.control_tokens
+        ),
     )
 
 

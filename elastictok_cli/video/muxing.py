@@ -43,7 +43,7 @@ def movie_timescale(time_bases: Iterable[Fraction]) -> dict[str, str]:
 
 
 def can_hold(container: str, stream: Any, options: dict[str, str] | None = None) -> bool:
-    """Whether the container format takes the packets of this stream as they are. Writes a small file to nowhere."""
+    """Whether the container format takes the packets of this stream as they are. Tries it on a small file in memory."""
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=container, container_options=options or {}) as scratch:
@@ -148,7 +148,7 @@ class StreamCopy:
             self._write(packet)
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Write the subtitle that was held back."""
         self._write(self._hold(None))
 
     def _hold(self, packet: Any) -> Any:

@@ -22,18 +22,18 @@ from elastictok_cli.video.errors import UnreadableVideo
 from elastictok_cli.video.losses import TRANSPARENCY, lost_in_pixels
 from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
-from elastictok_cli.video.seeking import MIN_SKIP, skip_pictures
+from elastictok_cli.video.seeking import MIN_SKIP_SECONDS, skip_pictures
 from elastictok_cli.video.sidestreams import PacketCollector
 from elastictok_cli.video.source import Source, reason_of
 from elastictok_cli.video.timeline import FrameTimes, Timeline
 
 # A time asked for in decimal seconds means the frame it was read from: 0.066667 is the third frame at 30 fps.
-_TOLERANCE = Fraction(1, 1_000_000)
+_TIME_ROUNDING_SECONDS = Fraction(1, 1_000_000)
 
 _HDR_TRANSFERS = {16: "PQ (HDR10)", 18: "HLG"}
 
 # How far apart in a file (seconds) packets of the same time may lie.
-_INTERLEAVING = 2
+_MAX_INTERLEAVING_SECONDS = 2
 
 # Facts about the old file that would be untrue of a new one.
 _FILE_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
@@ -244,9 +244,9 @@ class VideoReader:
         wanted = self._source_begin + (self._start or 0)
         if self._duration is not None:
             self._end = wanted + self._duration
-        if (self._start or 0) > MIN_SKIP and not self._source.reads_once and decoded.pts is not None:
+        if (self._start or 0) > MIN_SKIP_SECONDS and not self._source.reads_once and decoded.pts is not None:
             decoded, pts = self._jump(wanted)
-        while decoded is not None and pts * self._time_base + _TOLERANCE < wanted:
+        while decoded is not None and pts * self._time_base + _TIME_ROUNDING_SECONDS < wanted:
             if self._side is not None:
                 self._side.forget(before=pts * self._time_base)
             decoded, pts = self._next_frame()
@@ -268,7 +268,7 @@ class VideoReader:
             self._container.seek(int(wanted / self._time_base), stream=self._stream)
             self._restart()
             decoded, pts = self._next_frame()
-            if decoded is not None and pts * self._time_base <= wanted + _TOLERANCE:
+            if decoded is not None and pts * self._time_base <= wanted + _TIME_ROUNDING_SECONDS:
                 return decoded, pts
         self.close()
         self.warnings.clear()
@@ -288,13 +288,13 @@ class VideoReader:
         return round(min(starts, default=Fraction(0)) / self._time_base)
 
     def _is_past_end(self, pts: int) -> bool:
-        return self._end is not None and pts * self._time_base + _TOLERANCE >= self._end
+        return self._end is not None and pts * self._time_base + _TIME_ROUNDING_SECONDS >= self._end
 
     def _is_far_past_end(self, packet: Any) -> bool:
         """Whether demuxing has gone so far beyond the window that no packet of it can follow."""
         if self._end is None or packet.dts is None:
             return False
-        return bool(packet.dts * packet.time_base > self._end + _INTERLEAVING)
+        return bool(packet.dts * packet.time_base > self._end + _MAX_INTERLEAVING_SECONDS)
 
     def _find_orientation(self) -> orientation.Orientation:
         found = orientation.of_bytes(self._source.head()) if _is_still(self._container) else None
