@@ -12,6 +12,19 @@ from elastictok_cli.codec.allocation import Filled
 
 
 @dataclass(frozen=True)
+class ControlRange:
+    """Token values of one kind that are no FSQ codes. They come first in a cell's sequence.
+
+    kind: "motion_vector", "gain", "pan" (how other cells' motion vectors change) or "shake" (how the whole picture moves).
+    """
+
+    kind: str
+    first: int  # the values are first .. first + count - 1
+    count: int
+    followed_by: int = 0  # codes that belong to such a token and follow it, for each real frame of the block
+
+
+@dataclass(frozen=True)
 class TokenizerSpec:
     """What the codec and the container need to know about a model."""
 
@@ -24,6 +37,7 @@ class TokenizerSpec:
     nested: bool  # the first k tokens are the same whatever length is kept
     vector: int = 0  # numbers of a token that is a float16 vector; 0: tokens are integers
     shortest: int = 0  # length that a search begins at
+    control_tokens: tuple[ControlRange, ...] = ()  # ascending; all other values are FSQ codes
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells that cover a picture of `height` x `width` pixels."""

@@ -39,6 +39,7 @@ from elastictok_cli.models.cell import classes, fill, winograd
 from elastictok_cli.models.cell.motion import block_matching as motion
 from elastictok_cli.models.cell.motion import camera_pan as leaders
 from elastictok_cli.models.cell.motion import camera_shake as global_motion
+from elastictok_cli.models.cell.token_layout import GAINS, TokenLayout
 from elastictok_cli.models.interface import Encoding, TokenizerSpec
 from elastictok_cli.models.precision import full_precision
 
@@ -55,7 +56,6 @@ _LESS = 0.9  # share of its error that a cell may at most have left with a veloc
 _FAR = 2.0  # times the target: cells that all tokens leave above it may need a gain
 _NEVER = 1e9  # squared error of a cell that speaks for others, were it not to: more than any can have
 _DOUBTFUL = 0.03  # bits by which global motion must lower errors of cells to be considered
-GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
 
 
 @dataclass(frozen=True)
@@ -821,9 +821,8 @@ class DefaultTokenizer:
     def __init__(self, model: DefaultModel) -> None:
         self.model = model.eval()
         c = model.config
-        self.codes = math.prod(c.levels)
-        self.first_gain = self.codes + motion.VELOCITIES
-        self.first_scope = self.first_gain + len(GAINS)
+        layout = TokenLayout(math.prod(c.levels), c.leaders, c.global_motion)
+        self.codes, self.first_gain, self.first_scope = layout.codes, layout.first_gain, layout.first_pan
         # at the end of a stage, where the others can go on
         self._few = next((n for n in accumulate(c.stages) if n >= _FEW), c.residual_tokens)
         self._predictions: list[Predicted] = []
@@ -833,8 +832,9 @@ class DefaultTokenizer:
             cell=(c.cell, c.cell),
             tokens_per_cell=c.residual_tokens + 2 + c.leaders + c.frames * c.global_motion,
             levels=c.levels,
-            vocabulary=self.first_scope + len(leaders.SCOPES) * c.leaders + c.global_motion,
+            vocabulary=layout.vocabulary,
             nested=True,
+            control_tokens=layout.control_tokens,
         )
 
     def start(self, height: int, width: int) -> Context | None:
