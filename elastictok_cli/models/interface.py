@@ -15,7 +15,8 @@ from elastictok_cli.codec.allocation import Filled
 class ControlRange:
     """Token values of one kind that are no FSQ codes. They come first in a cell's sequence.
 
-    kind: "motion_vector", "gain", "pan" (how other cells' motion vectors change) or "shake" (how the whole picture moves).
+    kind: "motion_vector", "gain", "pan" (how other cells' motion vectors change) or "shake" (how the whole picture is
+    displaced).
     """
 
     kind: str

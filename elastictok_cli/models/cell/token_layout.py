@@ -4,8 +4,8 @@ Values of a model with 64,000 FSQ codes (8 x 8 x 8 x 5 x 5 x 5):
 
 | values           | kind          | what the token says |
 | ---------------- | ------------- | --- |
-| 0 to 63,999      | FSQ code      | six digits of the residual's coefficients; one frame's camera shake behind value 65,526 |
-| 64,000 to 65,520 | motion vector | 39 x 39 vertical and horizontal speeds (`motion.block_matching.SPEEDS`) |
+| 0 to 63,999      | FSQ code      | digits of the residual; behind 65,526 the camera shake of one frame |
+| 64,000 to 65,520 | motion vector | 39 x 39 vertical and horizontal speeds (`motion/vectors.py`) |
 | 65,521 to 65,523 | gain          | the quantizer's steps of this cell are 2, 4 or 8 times as large |
 | 65,524           | camera pan    | cells without a motion vector change theirs as this cell changes its own |
 | 65,525           | camera pan    | the same, but only cells that already move |
@@ -27,8 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from elastictok_cli.models.cell.motion import block_matching as motion
-from elastictok_cli.models.cell.motion import camera_pan
+from elastictok_cli.models.cell.motion import camera_pan, vectors
 from elastictok_cli.models.interface import ControlRange
 
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
@@ -50,7 +49,7 @@ class TokenLayout:
     @property
     def first_gain(self) -> int:
         """The smallest gain."""
-        return self.first_vector + motion.VELOCITIES
+        return self.first_vector + vectors.VELOCITIES
 
     @property
     def first_pan(self) -> int:
@@ -71,7 +70,7 @@ class TokenLayout:
     def control_tokens(self) -> tuple[ControlRange, ...]:
         """All values that are no FSQ codes."""
         ranges = [
-            ControlRange("motion_vector", self.first_vector, motion.VELOCITIES),
+            ControlRange("motion_vector", self.first_vector, vectors.VELOCITIES),
             ControlRange("gain", self.first_gain, len(GAINS)),
         ]
         if self.pan:
