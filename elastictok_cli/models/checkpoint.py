@@ -23,8 +23,9 @@ from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer
+from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.tiles import PaperTokenizer
-from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel
+from elastictok_cli.models.paper.transformer import PaperModel
 
 ARCHITECTURE = "elastictok-default-2"
 PAPER = "elastictok-paper-1"
