@@ -36,8 +36,9 @@ from elastictok_cli.evaluation import clips
 from elastictok_cli.models.checkpoint import Loaded
 from elastictok_cli.models.interface import Trial
 from elastictok_cli.models.paper.cache import cache_bytes
+from elastictok_cli.models.paper.config import PRESETS
 from elastictok_cli.models.paper.tiles import PaperTokenizer
-from elastictok_cli.models.paper.transformer import PRESETS, PaperModel
+from elastictok_cli.models.paper.transformer import PaperModel
 from formats import EtkReader, EtkWriter
 
 # CPU seconds of one encode + decode of a 256x256x4 block (the better of what was seen), plain and as published

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from elastictok_cli.codec.scenes import Group
-from elastictok_cli.models.cell.motion import block_matching as motion
+from elastictok_cli.models.cell.motion.block_matching import shifts
+from elastictok_cli.models.cell.motion.compensation import warp
 from elastictok_cli.video.records import Frame
 
 FRAMES = 12  # that are looked at beyond a block
@@ -49,7 +50,7 @@ class Lookahead:
         still = torch.zeros_like(staying.unsqueeze(1)).expand(-1, 2, -1, -1)
         ways = [still]
         if len(ahead) > 1:
-            ways.append(-motion.shifts(ahead[1], last, still.shape[-2:]))
+            ways.append(-shifts(ahead[1], last, still.shape[-2:]))
         for first in range(0, len(ahead), _SPAN):
             some = ahead[first : first + _SPAN]
             change = torch.stack([self._change(last, some, first, way) for way in ways]).amin(0)
@@ -65,7 +66,7 @@ class Lookahead:
         for number, picture in enumerate(later, first + 1):
             if bool(velocity.any()):
                 there = torch.tensor([number], device=last.device)
-                picture = motion.warp(picture, -velocity / _SMALL, there)[:, 0]
+                picture = warp(picture, -velocity / _SMALL, there)[:, 0]
             difference = (picture - last).square().mean(1, keepdim=True)
             total += F.avg_pool2d(difference, self._cell // _SMALL)[:, 0]
         return total / len(later)

@@ -12,8 +12,8 @@ from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.targets import check_target
 
 if TYPE_CHECKING:
+    from elastictok_cli.models.paper.config import PaperConfig
     from elastictok_cli.models.paper.conversion import Array
-    from elastictok_cli.models.paper.transformer import PaperConfig
 
 
 @guarded
@@ -45,7 +45,7 @@ def convert(
 
     from elastictok_cli.models import checkpoint
     from elastictok_cli.models.paper import conversion as official
-    from elastictok_cli.models.paper.transformer import PaperConfig
+    from elastictok_cli.models.paper.config import PaperConfig
 
     try:
         asked = PaperConfig.named(config) if config is not None else None

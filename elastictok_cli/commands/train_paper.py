@@ -46,7 +46,7 @@ class PaperArguments:
         self, common: "TrainOptions", blocks: int | None, device: "torch.device"
     ) -> "Callable[[Callable[[], bool]], Iterator[Event]]":
         """What trains, when it is given the question whether to stop."""
-        from elastictok_cli.models.paper.transformer import PaperConfig
+        from elastictok_cli.models.paper.config import PaperConfig
         from elastictok_cli.training.paper import loop as paper
         from elastictok_cli.training.paper.recipe import Recipe
 

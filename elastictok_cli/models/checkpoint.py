@@ -19,10 +19,13 @@ from safetensors.torch import save_file
 
 from elastictok_cli.files import Unwritable, replacing
 from elastictok_cli.models import precision
-from elastictok_cli.models.cell.model import DefaultConfig, DefaultModel, DefaultTokenizer
+from elastictok_cli.models.cell.config import DefaultConfig
+from elastictok_cli.models.cell.networks import DefaultModel
+from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer
+from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.tiles import PaperTokenizer
-from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel
+from elastictok_cli.models.paper.transformer import PaperModel
 
 ARCHITECTURE = "elastictok-default-2"
 PAPER = "elastictok-paper-1"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from elastictok_cli.models.cell.model import DefaultModel
+from elastictok_cli.models.cell.networks import DefaultModel
 
 
 class Muon(torch.optim.Optimizer):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from elastictok_cli.models.paper.transformer import PaperConfig
+from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.training import data
 from elastictok_cli.training.paper.recipe import kept_lengths
 

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 
 from elastictok_cli.codec.rate_control import to_pixels
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import Context, DefaultTokenizer, ResBlock
+from elastictok_cli.models.cell.context import Context
+from elastictok_cli.models.cell.layers import ResBlock
+from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 from elastictok_cli.models.precision import from_bytes, to_bytes
 
 _BLOCKS = 8

@@ -14,9 +14,9 @@ from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header, mak
 from elastictok_cli.codec.rate_control import frame_errors, to_pixels
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.checkpoint import Loaded
+from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.conversion import from_official, read_stream
 from elastictok_cli.models.paper.tiles import PaperTokenizer
-from elastictok_cli.models.paper.transformer import PaperConfig
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import EtkReader, EtkWriter
 

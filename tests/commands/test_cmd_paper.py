@@ -9,7 +9,8 @@ from cli_samples import json_lines, pictures, run
 from test_cmd_json import _check as documented
 
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel
+from elastictok_cli.models.paper.config import PaperConfig
+from elastictok_cli.models.paper.transformer import PaperModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 SETTINGS = {

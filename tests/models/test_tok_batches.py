@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import KEY, Context, DefaultTokenizer, choose_motion
-from elastictok_cli.models.cell.motion import block_matching as motion
+from elastictok_cli.models.cell.config import KEY
+from elastictok_cli.models.cell.context import Context
+from elastictok_cli.models.cell.motion import block_matching, vectors
+from elastictok_cli.models.cell.motion.decision import choose_motion
+from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 
 _ROWS, _COLUMNS = 6, 8  # of cells
 _HEIGHT, _WIDTH = 16 * _ROWS, 16 * _COLUMNS
@@ -162,12 +165,12 @@ def test_velocities_are_searched_in_each_picture_for_its_own_cells_only() -> Non
     inherited = torch.randint(-8, 8, (3, 2, _ROWS, _COLUMNS), generator=generator) / 4
     share = torch.tensor([0.1, 0.5, 0.95]).view(3, 1, 1)
     wanted = torch.rand(3, _ROWS, _COLUMNS, generator=generator) < share
-    together = motion.search(last, frames, inherited, 16, wanted, 0.01)
+    together = block_matching.search(last, frames, inherited, 16, wanted, 0.01)
     for n in range(3):
         one = slice(n, n + 1)
-        alone = motion.search(last[one], frames[one], inherited[one], 16, wanted[one], 0.01)
+        alone = block_matching.search(last[one], frames[one], inherited[one], 16, wanted[one], 0.01)
         assert torch.equal(together[one], alone)
-    assert torch.equal(together[0, :, ~wanted[0]], motion.in_table(inherited)[0, :, ~wanted[0]])
+    assert torch.equal(together[0, :, ~wanted[0]], vectors.in_table(inherited)[0, :, ~wanted[0]])
 
 
 def test_few_cells_do_not_say_global_motion_because_others_do(tokenizer: DefaultTokenizer) -> None:

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from elastictok_cli.codec.decoder import ModelMismatch, check_model
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import DefaultConfig, DefaultModel
+from elastictok_cli.models.cell.config import DefaultConfig
+from elastictok_cli.models.cell.networks import DefaultModel
 from formats import Header, ModelRef
 
 SMALL = DefaultConfig(name="small", width=16, coefficients=12, stages=(1, 1), prior_width=8, hidden=8)

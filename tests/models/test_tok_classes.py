@@ -1,7 +1,8 @@
 import torch
 
 from elastictok_cli.models.cell import classes
-from elastictok_cli.models.cell.model import CLASS_DIGITS, KEY, DefaultConfig, DefaultModel
+from elastictok_cli.models.cell.config import CLASS_DIGITS, KEY, DefaultConfig
+from elastictok_cli.models.cell.networks import DefaultModel
 
 LEVELS = torch.tensor((8, 8, 8, 5, 5, 5))
 

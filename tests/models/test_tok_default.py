@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import (
-    KEY,
-    DefaultConfig,
-    DefaultModel,
-    DefaultTokenizer,
+from elastictok_cli.models.cell.config import KEY, DefaultConfig
+from elastictok_cli.models.cell.networks import DefaultModel
+from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
+from elastictok_cli.models.cell.transform import (
     cell_energy,
     from_cells,
     from_eighth,

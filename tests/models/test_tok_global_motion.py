@@ -7,9 +7,12 @@ import torch.nn.functional as F
 from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.encoder import make_job
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import Context, DefaultConfig, DefaultTokenizer, choose_motion
-from elastictok_cli.models.cell.motion import block_matching as motion
+from elastictok_cli.models.cell.config import DefaultConfig
+from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion import camera_shake as global_motion
+from elastictok_cli.models.cell.motion.compensation import warp
+from elastictok_cli.models.cell.motion.decision import choose_motion
+from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 
 _SHAKE = ((3.125, -8.5), (-6.25, -2.0), (12.0, 30.5), (11.0, 31.125))  # pixels, not even over the block
 
@@ -47,7 +50,7 @@ def shaken(count: int = 4) -> tuple[Context, torch.Tensor]:
     inherited = torch.zeros(1, 2, 10, 12)
     inherited[:, 1, :, 6:] = 2.0
     path = torch.tensor([_SHAKE[:count]])
-    moved = motion.warp(last, inherited, torch.arange(1, count + 1), "bicubic", path)
+    moved = warp(last, inherited, torch.arange(1, count + 1), "bicubic", path)
     return Context(last, torch.zeros(1, 128, 20, 24), inherited), moved.clamp(-1, 1)
 
 
@@ -136,7 +139,7 @@ def test_what_a_camera_moves_is_not_copied() -> None:
 def test_a_batch_takes_of_each_what_is_cheaper() -> None:
     model = tokenizer(True).model
     context, frames = shaken()
-    own = torch.cat([motion.warp(context.frame, context.velocity, torch.arange(1, 5), "bicubic"), frames])
+    own = torch.cat([warp(context.frame, context.velocity, torch.arange(1, 5), "bicubic"), frames])
     both = Context(*(x.expand(2, *x.shape[1:]) for x in context))
     found = choose_motion(model, own.clamp(-1, 1), both, torch.full((2, 1, 1), 0.0035), 4)
     assert found.telling.flatten(1).sum(1).tolist() == [0, 1]

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.encoder import make_job
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import Context, DefaultTokenizer
-from elastictok_cli.models.cell.motion import block_matching as motion
+from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion import camera_pan as leaders
 from elastictok_cli.models.cell.motion.camera_pan import EVERYTHING, MOVING, Tried, choose, follow
+from elastictok_cli.models.cell.motion.compensation import warp
+from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 
 
 def field(height: int = 6, width: int = 8) -> torch.Tensor:
@@ -127,7 +128,7 @@ def shaken() -> tuple[Context, torch.Tensor]:
     inherited = torch.zeros(1, 2, 6, 8)
     inherited[:, 1, :, 4:] = 2.0
     times = torch.arange(1, 5)
-    moved = motion.warp(last, inherited + torch.tensor([-2.0, 3.0]).view(1, 2, 1, 1), times, "bicubic")
+    moved = warp(last, inherited + torch.tensor([-2.0, 3.0]).view(1, 2, 1, 1), times, "bicubic")
     return Context(last, torch.zeros(1, 128, 12, 16), inherited), moved.clamp(-1, 1)
 
 

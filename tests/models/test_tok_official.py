@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from elastictok_cli.models.paper import conversion as official
+from elastictok_cli.models.paper.config import PRESETS, PaperConfig
 from elastictok_cli.models.paper.conversion import OfficialError, from_official, read_stream
-from elastictok_cli.models.paper.transformer import PRESETS, PaperConfig, PaperModel
+from elastictok_cli.models.paper.transformer import PaperModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 TINY = PaperConfig(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.models.paper import transformer as paper
+from elastictok_cli.models.paper import attention, bottleneck
+from elastictok_cli.models.paper.config import PRESETS, PaperConfig
 from elastictok_cli.models.paper.conversion import from_official, read_stream
-from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel
+from elastictok_cli.models.paper.patches import patchify, unpatchify
+from elastictok_cli.models.paper.transformer import PaperModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 NAMES = ("fsq", "vae")
@@ -64,9 +66,9 @@ def block_errors(recon: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
 
 def test_patches_are_cut_as_officially_and_put_back(golden: Golden) -> None:
     frames = golden["frames"].permute(0, 3, 1, 2)[None]
-    patches = paper.patchify(frames, golden.config)
+    patches = patchify(frames, golden.config)
     assert torch.equal(patches[0], golden["vision"])
-    assert torch.equal(paper.unpatchify(patches, golden.config), frames)
+    assert torch.equal(unpatchify(patches, golden.config), frames)
 
 
 @pytest.mark.parametrize("which", SETS)
@@ -80,11 +82,11 @@ def test_whole_pass(golden: Golden, which: str) -> None:
     close(out.recon[0], golden[f"{which}/recon"])
     close(block_errors(out.recon, golden.patches), golden[f"{which}/block_mse"], 1e-5)
     if golden.config.bottleneck == "fsq":
-        index = paper.codes_to_index(out.codes[0], golden.config.levels)
+        index = bottleneck.codes_to_index(out.codes[0], golden.config.levels)
         assert torch.equal(index, golden[f"{which}/indexes"])
-        assert torch.equal(paper.index_to_codes(index, golden.config.levels), out.codes[0])
+        assert torch.equal(bottleneck.index_to_codes(index, golden.config.levels), out.codes[0])
     else:
-        kl = paper.KL_WEIGHT * out.kl
+        kl = bottleneck.KL_WEIGHT * out.kl
         torch.testing.assert_close(kl, golden[f"{which}/stats_aux_loss"], rtol=1e-4, atol=0)
 
 
@@ -93,15 +95,15 @@ def test_whole_pass(golden: Golden, which: str) -> None:
 def test_block_by_block_with_the_cache(golden: Golden, which: str) -> None:
     model = golden.model
     mask = golden[f"{which}/encoding_mask"][None]
-    seen: paper.Past = ()
-    told: paper.Past = ()
+    seen: attention.Past = ()
+    told: attention.Past = ()
     recon = []
     for block in range(3):
         span = slice(block * TOKENS, (block + 1) * TOKENS)
         codes, new = model.encode(golden.patches[:, span], mask[:, span], seen)
         seen = model.extend(seen, new)
         if golden.config.bottleneck == "fsq":
-            index = paper.codes_to_index(codes[0], golden.config.levels)
+            index = bottleneck.codes_to_index(codes[0], golden.config.levels)
             assert torch.equal(index, golden[f"{which}/indexes"][span])
         close(codes[0], golden[f"{which}/z"][span])
         out, new = model.decode(codes, mask[:, span], told)
@@ -141,8 +143,8 @@ def test_errors_at_every_length(golden: Golden) -> None:
     """`curve`: block n at every length, after blocks kept as in set a."""
     model = golden.model
     mask = golden["a/encoding_mask"][None]
-    seen: paper.Past = ()
-    told: paper.Past = ()
+    seen: attention.Past = ()
+    told: attention.Past = ()
     for block in range(3):
         span = slice(block * TOKENS, (block + 1) * TOKENS)
         lengths = golden["curve/ntoks"] + 1  # the official mask keeps one more than it says
@@ -150,9 +152,10 @@ def test_errors_at_every_length(golden: Golden) -> None:
         batch = len(lengths)
         patches = golden.patches[:, span].expand(batch, -1, -1)
 
-        def spread(past: paper.Past, batch: int = batch) -> paper.Past:
+        def spread(past: attention.Past, batch: int = batch) -> attention.Past:
             return tuple(
-                tuple(paper.KV(*(x.expand(batch, -1, -1, -1) for x in kv)) for kv in cache) for cache in past
+                tuple(attention.KV(*(x.expand(batch, -1, -1, -1) for x in kv)) for kv in cache)
+                for cache in past
             )
 
         codes, _ = model.encode(patches, keep, spread(seen))
@@ -204,7 +207,7 @@ def test_the_window_slides_and_memory_stays() -> None:
     model = Golden("vae").model
     patches = torch.randn(1, 7 * TOKENS, config.patch_values, generator=g).clamp(-1, 1)
     keep = torch.ones(1, TOKENS, dtype=torch.bool)
-    past: paper.Past = ()
+    past: attention.Past = ()
     for block in range(7):
         _, new = model.encode(patches[:, block * TOKENS : (block + 1) * TOKENS], keep, past)
         past = model.extend(past, new)
@@ -215,10 +218,10 @@ def test_the_window_slides_and_memory_stays() -> None:
     layer = encoder.blocks.layers[0]
     k = layer.attention.wk(layer.attention_norm(x)).unflatten(-1, (config.heads, -1)).transpose(1, 2)
     blocks = tuple(cache[0] for cache in past)
-    window = paper.Window(blocks[:-1], paper.KV(torch.empty_like(k), torch.empty_like(k)))
-    angles = paper.rotations(3 * TOKENS, config)
+    window = attention.Window(blocks[:-1], attention.KV(torch.empty_like(k), torch.empty_like(k)))
+    angles = attention.rotations(3 * TOKENS, config)
     laid = window.lay_out(blocks[-1], angles)
-    close(laid.k, paper.rotate(k, angles))
+    close(laid.k, attention.rotate(k, angles))
 
 
 @torch.no_grad()
@@ -230,7 +233,7 @@ def test_a_block_in_a_window_that_has_slid_is_one_of_a_chunk(golden: Golden) -> 
     model.initialize(std=0.3)
     codes = torch.rand(1, 6 * TOKENS, config.code_dim) * 2 - 1
     keep = torch.ones(1, TOKENS, dtype=torch.bool)
-    told: paper.Past = ()
+    told: attention.Past = ()
     for block in range(6):
         recon, new = model.decode(codes[:, block * TOKENS : (block + 1) * TOKENS], keep, told)
         told = model.extend(told, new)
@@ -260,6 +263,6 @@ def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, object]) -> None:
 def test_the_presets_have_the_published_sizes() -> None:
     for name, parameters, tokens in (("fsq-200m", 210_165_760, 4096), ("vae-200m", 210_571_264, 2048)):
         with torch.device("meta"):
-            model = PaperModel(paper.PRESETS[name])
+            model = PaperModel(PRESETS[name])
         assert sum(p.numel() for p in model.parameters()) == parameters
-        assert paper.PRESETS[name].block_tokens == tokens
+        assert PRESETS[name].block_tokens == tokens

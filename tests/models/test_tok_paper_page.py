@@ -9,8 +9,9 @@ from types import ModuleType
 
 import pytest
 
+from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.tiles import PaperTokenizer
-from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel
+from elastictok_cli.models.paper.transformer import PaperModel
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "elastictok_cli"

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import INTER, KEY, Context, DefaultConfig, DefaultModel, Motion
+from elastictok_cli.models.cell.config import INTER, KEY, DefaultConfig
+from elastictok_cli.models.cell.context import Context
+from elastictok_cli.models.cell.motion.decision import Motion
+from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.training import data, optim
 from elastictok_cli.training.cell import klt, loop, rollout
 

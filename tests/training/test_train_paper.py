@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.paper.transformer import Output, PaperConfig, PaperModel
+from elastictok_cli.models.paper.config import PaperConfig
+from elastictok_cli.models.paper.transformer import Output, PaperModel
 from elastictok_cli.training.cell import loop
 from elastictok_cli.training.paper import loop as paper
 from elastictok_cli.training.paper import recipe

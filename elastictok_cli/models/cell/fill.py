@@ -10,9 +10,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from elastictok_cli.codec.allocation import Filled
+from elastictok_cli.models.cell.transform import cell_energy
+
 PITCH = 8  # pixels between the points of the lattice
 _ROUNDS = 4  # of averaging on each level
 _TINY = 1e-6
+_COARSE = 4  # pixels in one where smooth pictures are compared
 
 
 def means(picture: torch.Tensor) -> torch.Tensor:
@@ -50,3 +54,22 @@ def _spread(value: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         near = wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]
         out = torch.lerp(near / 4, value, known)
     return out
+
+
+def filling(frames: torch.Tensor, count: int, cell: int) -> Filled:
+    """What the cells of a keyframe block would err by if filled in from others, those told as in the source.
+
+    frames: (B, T, 3, H, W), of which the first `count` are real and the others count as much as they do.
+    """
+    real = frames[:, :count].flatten(1, 2)
+    known = means(real)
+    small = F.avg_pool2d(real, _COARSE)
+    scale = frames.shape[1] / count
+    # detail that no smooth picture has; what it does have shows at a quarter of the size
+    detail = cell_energy(frames, cell) - scale * _COARSE**2 * cell_energy(small.unsqueeze(1), cell // _COARSE)
+
+    def filled(told: torch.Tensor) -> torch.Tensor:
+        away = small - smooth(known, told, PITCH // _COARSE)
+        return detail + scale * _COARSE**2 * cell_energy(away.unsqueeze(1), cell // _COARSE)
+
+    return filled

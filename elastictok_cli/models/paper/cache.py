@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from elastictok_cli.models.paper.transformer import KV, Cache, PaperConfig
+from elastictok_cli.models.paper.attention import KV, Cache
+from elastictok_cli.models.paper.config import PaperConfig
 
 
 class Shelf:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from elastictok_cli.models.paper.transformer import PRESETS, PaperConfig
+from elastictok_cli.models.paper.config import PRESETS, PaperConfig
 
 _MAX_RECORD = 1 << 31  # bytes; the largest published parameter has 42 million numbers
 _DTYPES = {"float32": "<f4", "bfloat16": "<u2"}  # numpy has no bfloat16: its bits are carried as they are

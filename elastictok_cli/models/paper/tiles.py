@@ -9,18 +9,12 @@ from typing import NamedTuple
 import torch
 
 from elastictok_cli.models.interface import TokenizerSpec, Trial
+from elastictok_cli.models.paper.attention import KV, Cache, Past
+from elastictok_cli.models.paper.bottleneck import codes_to_index, index_to_codes
 from elastictok_cli.models.paper.cache import Shelf, cache_bytes
-from elastictok_cli.models.paper.transformer import (
-    KV,
-    Cache,
-    PaperConfig,
-    PaperModel,
-    Past,
-    codes_to_index,
-    index_to_codes,
-    patchify,
-    unpatchify,
-)
+from elastictok_cli.models.paper.config import PaperConfig
+from elastictok_cli.models.paper.patches import patchify, unpatchify
+from elastictok_cli.models.paper.transformer import PaperModel
 
 _BATCH = 8  # tiles or lengths at once, where there is a GPU
 _LARGEST_HALF = 65504.0

@@ -11,140 +11,17 @@ patch, d values of a token (6 digits for FSQ, 8 numbers for the VAE), S = tokens
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, fields
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-KL_WEIGHT = 1e-8  # of the VAE's KL divergence in the loss, as published
-
-
-@dataclass(frozen=True)
-class PaperConfig:
-    """Sizes of a model; stored in the checkpoint."""
-
-    name: str = "elastictok-fsq-200m"
-    bottleneck: Literal["fsq", "vae"] = "fsq"
-    patch: tuple[int, int, int] = (1, 8, 8)  # frames, height, width
-    frames: int = 4  # of a block
-    size: int = 256  # side of a tile in pixels
-    min_tokens: int = 256  # shortest length seen in training; the longest is all of them
-    hidden: int = 1024
-    mlp: int = 2048
-    encoder_layers: int = 10
-    decoder_layers: int = 10
-    heads: int = 8
-    eps: float = 1e-5
-    theta: float = 5e7
-    levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)  # FSQ
-    latent: int = 8  # VAE
-    window: int = 4  # blocks that attention spans, the current one included: those of a chunk in training
-
-    def __post_init__(self) -> None:
-        sizes = [getattr(self, f.name) for f in fields(self) if type(f.default) is int]
-        if not all(type(n) is int and n > 0 for n in [*sizes, *self.patch, *self.levels]):
-            raise ValueError("sizes must be whole numbers above 0")
-        if len(self.patch) != 3 or self.bottleneck not in ("fsq", "vae"):
-            raise ValueError("patch has three sides, bottleneck is fsq or vae")
-        if self.frames % self.patch[0] or self.size % self.patch[1] or self.size % self.patch[2]:
-            raise ValueError("patches do not fill a tile")
-        if self.hidden % (2 * self.heads):
-            raise ValueError("hidden must be heads times an even number")
-        if self.min_tokens > self.block_tokens:
-            raise ValueError("min_tokens is more than a block has")
-        if self.block_tokens > 8192 or math.prod(self.levels) > 65536 or self.latent > 64 or self.frames > 32:
-            raise ValueError(
-                "sizes are beyond what a file holds: 8192 tokens, 65536 codes, 64 numbers, 32 frames"
-            )
-
-    @property
-    def block_tokens(self) -> int:
-        """N, tokens of a block: the longest length."""
-        return self.frames // self.patch[0] * (self.size // self.patch[1]) * (self.size // self.patch[2])
-
-    @property
-    def patch_values(self) -> int:
-        """P, numbers in a patch."""
-        return 3 * math.prod(self.patch)
-
-    @property
-    def code_dim(self) -> int:
-        """d, numbers in a token as the decoder gets it."""
-        return len(self.levels) if self.bottleneck == "fsq" else self.latent
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PaperConfig:
-        """Inverse of `to_dict`. Raises TypeError for unknown keys, ValueError for sizes that do not fit."""
-        if unknown := set(values) - {f.name for f in fields(cls)}:
-            raise TypeError(f"unknown settings {sorted(unknown)}")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def named(cls, name: str) -> PaperConfig:
-        """A published config ("fsq-200m", "vae-200m"), or that of a JSON file of settings.
-
-        Raises ValueError with one sentence for the user.
-        """
-        if name in PRESETS:
-            return PRESETS[name]
-        path = Path(name)
-        if not path.is_file():
-            raise ValueError(f"{name} is neither a config ({', '.join(PRESETS)}) nor a file")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise TypeError("it must be an object")
-            return cls.from_dict(values)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{name} is no config: {error}") from None
-
-
-PRESETS = {
-    "fsq-200m": PaperConfig(),
-    "vae-200m": PaperConfig(
-        name="elastictok-vae-200m", bottleneck="vae", patch=(2, 8, 8), min_tokens=128, theta=5e6
-    ),
-}
-
-
-class KV(NamedTuple):
-    """What one layer remembers of one block. Keys are not yet turned to a position: that changes as blocks pass by."""
-
-    k: torch.Tensor  # (B, H, N, D)
-    v: torch.Tensor  # (B, H, N, D)
-
-
-Cache = tuple[KV, ...]  # of one block, one for each layer
-Past = tuple[Cache, ...]  # the earlier blocks that a block attends to, oldest first
-
-
-class Window(NamedTuple):
-    """What one layer attends to besides the block itself, and where all of it is laid out, over and over."""
-
-    blocks: tuple[KV, ...]  # oldest first
-    room: KV  # (B, H, S, D): fresh memory has its price, so one room serves all layers
-
-    def lay_out(self, own: KV, angles: torch.Tensor) -> KV:
-        """Keys and values (B, H, S, D) of all blocks, `own` last; keys turned by angles (S, D/2)."""
-        end = 0
-        for block in (*self.blocks, own):
-            start, end = end, end + block.k.shape[2]
-            k = block.k.to(angles.device, non_blocking=True)  # blocks at rest may lie elsewhere
-            self.room.k[:, :, start:end] = rotate(k, angles[start:end])  # (B, H, N, D)
-            self.room.v[:, :, start:end] = block.v  # (B, H, N, D)
-        return self.room
+from elastictok_cli.models.paper.attention import KV, Attention, Cache, Past, Window, block_mask, rotations
+from elastictok_cli.models.paper.bottleneck import fsq
+from elastictok_cli.models.paper.config import PaperConfig
 
 
 class Output(NamedTuple):
@@ -360,60 +237,6 @@ class Layer(nn.Module):
         return (torch.cat([x, x[:, -1:].expand(-1, alike, -1)], 1) if alike else x), new
 
 
-class Attention(nn.Module):
-    """Block-causal attention with rotary positions."""
-
-    def __init__(self, c: PaperConfig) -> None:
-        super().__init__()
-        self.heads, self.block = c.heads, c.block_tokens
-        self.wq = nn.Linear(c.hidden, c.hidden, bias=False)
-        self.wk = nn.Linear(c.hidden, c.hidden, bias=False)
-        self.wv = nn.Linear(c.hidden, c.hidden, bias=False)
-        self.wo = nn.Linear(c.hidden, c.hidden, bias=False)
-
-    def forward(
-        self,
-        x: torch.Tensor,  # (B, L, C)
-        angles: torch.Tensor,  # (S, D/2), of the window and these tokens
-        past: Window | None,
-        mask: torch.Tensor | None,
-        alike: int = 0,
-        rows: int | None = None,
-    ) -> tuple[torch.Tensor, KV]:
-        """(B, L, C) to the same, and the keys and values of these tokens. `alike` and `rows` as in `Layer`."""
-        q = self.split(self.wq(x[:, :rows]))  # (B, H, L, D)
-        k = self.split(self.wk(x))  # (B, H, L, D)
-        v = self.split(self.wv(x))  # (B, H, L, D)
-        if alike:  # a zero's key and value are zeros
-            k, v = F.pad(k, (0, 0, 0, alike)), F.pad(v, (0, 0, 0, alike))
-        new = KV(k, v)
-        before = len(angles) - k.shape[2]
-        q = rotate(q, angles[before:])  # (B, H, L, D)
-        k, v = past.lay_out(new, angles) if past else KV(rotate(k, angles), v)  # (B, H, S, D)
-        if mask is not None:
-            out = F.scaled_dot_product_attention(q, k, v, mask)  # (B, H, L, D)
-        else:
-            out = self.block_by_block(q, k, v, before)  # (B, H, L, D)
-        return self.wo(out.transpose(1, 2).flatten(2)), new  # (B, L, C)
-
-    def split(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, L, C) to (B, H, L, D)."""
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
-
-    def block_by_block(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, before: int) -> torch.Tensor:
-        """Each block's queries over its own keys and all before: no mask, and nothing computed to be masked.
-
-        `before`: how many of the keys belong to earlier blocks than the first query.
-        """
-        parts = []
-        for start in range(0, q.shape[2], self.block):
-            queries, end = q[:, :, start : start + self.block], before + start + self.block
-            parts.append(
-                F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end])
-            )  # (B, H, N, D)
-        return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
-
-
 class SwiGLU(nn.Module):
     """w2(silu(w1 x) * w3 x)."""
 
@@ -432,31 +255,6 @@ class SwiGLU(nn.Module):
         return out
 
 
-def rotations(length: int, c: PaperConfig, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Rotary angles of positions 0 on, (length, D/2) complex64: position * theta^(-2i/D)."""
-    half = c.hidden // c.heads // 2
-    speed = c.theta ** (-torch.arange(half, dtype=torch.float32, device=device) / half)  # (D/2,)
-    position = torch.arange(length, dtype=torch.float32, device=device)  # (length,)
-    angle = position[:, None] * speed  # (length, D/2)
-    return torch.polar(torch.ones_like(angle), angle)
-
-
-def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Rotary positions: values 2i and 2i + 1 are one complex number, turned.
-
-    x: (B, H, L, D); angles (L or more, D/2).
-    """
-    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], x.shape[-1] // 2, 2))  # (B, H, L, D/2)
-    return torch.view_as_real(pairs * angles[: x.shape[2]]).flatten(-2).to(x.dtype)  # (B, H, L, D)
-
-
-def block_mask(segments: torch.Tensor, block: int) -> torch.Tensor:
-    """(B, 1, L, L) bool: query's block at or after the key's, and the same segment. segments: (B, L)."""
-    number = torch.arange(segments.shape[1], device=segments.device) // block  # (L,)
-    causal = number[:, None] >= number  # (L, L)
-    return (causal & (segments[:, :, None] == segments[:, None])).unsqueeze(1)
-
-
 def _without_cache(
     layer: nn.Module, x: torch.Tensor, *, angles: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
@@ -468,60 +266,3 @@ def _dropped(keep: torch.Tensor) -> int:
     """How many tokens at the end of a block no tile of the batch keeps; never all of them. keep: (B, N)."""
     kept = keep.any(0).nonzero()  # (number, 1)
     return keep.shape[1] - 1 - (int(kept[-1]) if len(kept) else 0)
-
-
-def fsq(raw: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
-    """Finite scalar quantization (arXiv 2309.15505): raw (..., d) to codes in [-1, 1], gradient of the rounding 1."""
-    bound = fsq_bound(raw, levels)
-    rounded = bound + (bound.round() - bound).detach()
-    return rounded / _half_width(levels, raw)
-
-
-def fsq_bound(raw: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
-    """Squash (..., d) so that rounding gives each digit its number of levels."""
-    count = raw.new_tensor(levels)  # (d,)
-    half = (count - 1) * (1 - 1e-3) / 2
-    offset = torch.where(count % 2 == 0, 0.5, 0.0)
-    shift = (
-        offset / half
-    ).tan()  # the published code has tan where atanh was meant; the weights are made for it
-    return (raw + shift).tanh() * half - offset
-
-
-def codes_to_index(codes: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
-    """FSQ codes (..., d) to token numbers (...) int64, first digit fastest."""
-    half = _half_width(levels, codes)
-    digits = (codes * half + half).round().to(torch.int64)  # (..., d)
-    return (digits * _basis(levels, codes.device)).sum(-1)
-
-
-def index_to_codes(index: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
-    """Inverse of `codes_to_index`: (...) to (..., d) float32."""
-    count = torch.tensor(levels, device=index.device)
-    digits = index.unsqueeze(-1) // _basis(levels, index.device) % count  # (..., d)
-    half = count // 2
-    return (digits - half).float() / half.float()
-
-
-def _half_width(levels: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    return like.new_tensor([n // 2 for n in levels])
-
-
-def _basis(levels: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device=device)
-
-
-def patchify(frames: torch.Tensor, c: PaperConfig) -> torch.Tensor:
-    """(B, T, 3, size, size) to (B, L, P): tokens ordered time, row, column; values time, row, column, channel."""
-    b, t, _, h, w = frames.shape
-    pt, ph, pw = c.patch
-    x = frames.reshape(b, t // pt, pt, 3, h // ph, ph, w // pw, pw)
-    return x.permute(0, 1, 4, 6, 2, 5, 7, 3).reshape(b, -1, c.patch_values)
-
-
-def unpatchify(patches: torch.Tensor, c: PaperConfig) -> torch.Tensor:
-    """Inverse of `patchify`."""
-    b = patches.shape[0]
-    pt, ph, pw = c.patch
-    x = patches.reshape(b, -1, c.size // ph, c.size // pw, pt, ph, pw, 3)  # (B, T/pt, h, w, pt, ph, pw, 3)
-    return x.permute(0, 1, 4, 7, 2, 5, 3, 6).reshape(b, -1, 3, c.size, c.size)

@@ -11,15 +11,10 @@ from __future__ import annotations
 import torch
 
 from elastictok_cli.models.cell import classes
-from elastictok_cli.models.cell.model import (
-    INTER,
-    KEY,
-    DefaultConfig,
-    DefaultModel,
-    NestedQuantizer,
-    cell_energy,
-    to_cells,
-)
+from elastictok_cli.models.cell.config import INTER, KEY, DefaultConfig
+from elastictok_cli.models.cell.networks import DefaultModel
+from elastictok_cli.models.cell.quantizer import NestedQuantizer
+from elastictok_cli.models.cell.transform import cell_energy, to_cells
 from elastictok_cli.training.cell.rollout import random_keep, rollout, short_block
 from elastictok_cli.training.data import Sampler
 

@@ -19,7 +19,9 @@ import torch
 from elastictok_cli.evaluation.tokens import summary_at
 from elastictok_cli.files import writing
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.model import DefaultConfig, DefaultModel, DefaultTokenizer
+from elastictok_cli.models.cell.config import DefaultConfig
+from elastictok_cli.models.cell.networks import DefaultModel
+from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 from elastictok_cli.training import data, optim
 from elastictok_cli.training.cell import klt
 from elastictok_cli.training.cell.rollout import Step, random_keep, rollout

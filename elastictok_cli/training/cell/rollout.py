@@ -8,17 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from elastictok_cli.codec import allocation
-from elastictok_cli.models.cell.model import (
-    INTER,
-    KEY,
-    Context,
-    DefaultModel,
-    cell_energy,
-    choose_motion,
-    filling,
-    project,
-    to_cells,
-)
+from elastictok_cli.models.cell.config import INTER, KEY
+from elastictok_cli.models.cell.context import Context
+from elastictok_cli.models.cell.fill import filling
+from elastictok_cli.models.cell.motion.decision import choose_motion
+from elastictok_cli.models.cell.networks import DefaultModel
+from elastictok_cli.models.cell.transform import cell_energy, project, to_cells
 from elastictok_cli.models.precision import full_precision
 
 

@@ -20,8 +20,10 @@ import torch
 from elastictok_cli.evaluation.tokens import summary_at
 from elastictok_cli.files import writing
 from elastictok_cli.models import checkpoint
+from elastictok_cli.models.paper.config import PaperConfig
+from elastictok_cli.models.paper.patches import patchify
 from elastictok_cli.models.paper.tiles import PaperTokenizer
-from elastictok_cli.models.paper.transformer import PaperConfig, PaperModel, patchify
+from elastictok_cli.models.paper.transformer import PaperModel
 from elastictok_cli.training.cell.loop import (
     Event,
     Loading,

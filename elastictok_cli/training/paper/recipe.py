@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-from elastictok_cli.models.paper.transformer import KL_WEIGHT, Output, PaperConfig, PaperModel, unpatchify
+from elastictok_cli.models.paper.bottleneck import KL_WEIGHT
+from elastictok_cli.models.paper.config import PaperConfig
+from elastictok_cli.models.paper.patches import unpatchify
+from elastictok_cli.models.paper.transformer import Output, PaperModel
 from elastictok_cli.training.paper.lpips import LPIPS
 
 

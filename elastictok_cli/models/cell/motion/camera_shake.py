@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from elastictok_cli.models.cell.motion import block_matching as motion
+from elastictok_cli.models.cell.motion.compensation import warp_cells
+from elastictok_cli.models.cell.selection import Cells
 
 _FINE, _MOST = 64, 125  # steps on each side of zero: those of an eighth of a pixel, all
 _SIDE = 2 * _MOST + 1
@@ -70,7 +72,7 @@ def estimate(
     before = F.avg_pool2d(motion.luma(last), 2)
     after = [F.avg_pool2d(motion.luma(frame), 2) for frame in frames.unbind(1)]
     small = [F.avg_pool2d(picture, 2) for picture in (before, *after)]
-    cells = motion.Cells.of(torch.ones(batch, *grid, dtype=torch.bool, device=last.device))
+    cells = Cells.of(torch.ones(batch, *grid, dtype=torch.bool, device=last.device))
     velocity = cells.take(inherited).unsqueeze(2)  # (B, M, 1, 2)
     once = torch.ones(1, device=last.device)
     least_error = floor.view(-1, 1, 1) if isinstance(floor, torch.Tensor) else floor
@@ -84,7 +86,7 @@ def estimate(
 
         def bits(tries: torch.Tensor, still: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
             """(B, N, 2) displacements to (B, N)."""
-            moved = motion.warp_cells(before, (still + tries[:, None]) / 2, cells, cell // 2, once)
+            moved = warp_cells(before, (still + tries[:, None]) / 2, cells, cell // 2, once)
             error = (moved - wanted).flatten(3).square().mean(3)  # (B, M, N)
             return torch.log2(error + least_error).mean(1)
 

@@ -1,0 +1,60 @@
+"""The pieces that the networks are made of."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from elastictok_cli.models.cell import winograd
+
+
+class ResBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))), the second convolution starting small."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.2)
+        self._transformed: dict[nn.Conv2d, tuple[int, torch.Tensor]] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, width, H, W) to the same."""
+        return x + self._convolve(self.second, F.silu(self._convolve(self.first, F.silu(x))))
+
+    def _convolve(self, layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        """The quicker way where weights are settled."""
+        out: torch.Tensor
+        if layer.weight.requires_grad or layer.bias is None or x.device.type != "cpu":
+            out = layer(x)
+            return out
+        version = layer.weight._version  # counts changes in place
+        made, transformed = self._transformed.get(layer, (None, None))
+        if transformed is None or made != version:
+            transformed = winograd.transform(layer.weight)
+            self._transformed[layer] = version, transformed
+        return winograd.conv3x3(x, transformed, layer.bias)
+
+
+def pointwise(layer: nn.Conv2d, *inputs: torch.Tensor) -> torch.Tensor:
+    """A 1x1 convolution of `inputs` (B, ., h, w) side by side, without the copy of them all that `torch.cat` makes.
+
+    As a matrix product, which on few pixels is quicker than what serves convolutions of any size.
+    """
+    out: torch.Tensor | None = None
+    weights = layer.weight.flatten(1).split([x.shape[1] for x in inputs], 1)  # type: ignore[no-untyped-call]
+    for x, weight in zip(inputs, weights, strict=True):
+        part = F.linear(x.permute(0, 2, 3, 1), weight, layer.bias if out is None else None)
+        out = part if out is None else out + part
+    assert out is not None
+    return out.permute(0, 3, 1, 2)
+
+
+def zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """The same layer with all parameters zero: a branch that starts by doing nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
