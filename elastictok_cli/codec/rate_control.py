@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from elastictok_cli.codec.error_model import Forecast
+from elastictok_cli.codec.pixels import Job, cell_errors, frame_errors, real_share, to_pixels
 from elastictok_cli.models.interface import Encoding, NestedTokenizer
-from elastictok_cli.models.precision import to_bytes
 
 
 @dataclass(frozen=True)
@@ -62,27 +61,6 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is to be coded: padded frames for the model, real pixels for the promise."""
-
-    frames: torch.Tensor  # (1, T, 3, H, W) float32, padded to whole cells and whole blocks
-    source: torch.Tensor  # (n, height, width, 3) uint8, n <= T real frames
-
-
-def to_pixels(frames: torch.Tensor, height: int, width: int, count: int) -> torch.Tensor:
-    """Model output (1, T, 3, H, W) in [-1, 1] to what is shown: (count, height, width, 3) uint8."""
-    shown = frames[0, :count, :, :height, :width].permute(0, 2, 3, 1)
-    return to_bytes(shown)
-
-
-def frame_errors(source: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """MSE of each frame on the [-1, 1] scale, (n,) float64, from uint8 pictures (n, H, W, 3)."""
-    difference = source.to(torch.int32) - pixels.to(torch.int32)
-    total = difference.square_().flatten(1).sum(1, dtype=torch.int64)
-    return total.double() / (source[0].numel() * 127.5**2)
-
-
-@dataclass(frozen=True)
 class Draft:
     """One block before any decode: what its error curves promise."""
 
@@ -126,7 +104,7 @@ def draft(
 def _forecast(
     tokenizer: NestedTokenizer, job: Job, encoding: Encoding, weight: torch.Tensor | None
 ) -> Forecast:
-    share = _real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
+    share = real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
     return Forecast(encoding, share, weight)
 
 
@@ -197,7 +175,7 @@ def _per_cell(
             continue
         tried.add(fingerprint)
         coded = _probe(tokenizer, job, encoding, keep, context, target)
-        measured = _cell_errors(job, coded.pixels, tokenizer.spec.cell).to(device)
+        measured = cell_errors(job, coded.pixels, tokenizer.spec.cell).to(device)
         coded = replace(coded, bias=forecast.learn(keep, measured))
         settled = False
         if not coded.missed:
@@ -255,22 +233,3 @@ def _allowed(job: Job, target: float, device: torch.device) -> torch.Tensor:
     """The squared error a block may keep, (1,), scaled up to a whole block where frames are padding."""
     frames = job.frames.shape[1] / len(job.source)
     return torch.full((1,), target * job.source.numel() * frames, device=device)
-
-
-def _cell_errors(job: Job, pixels: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
-    """Measured squared error of each cell, (1, h, w), scaled up to whole blocks where frames are padding."""
-    count = len(job.source)
-    difference = (job.source.float() - pixels.float()).square().sum((0, 3)) / 127.5**2  # (H, W)
-    return _sum_cells(difference, cell) * (job.frames.shape[1] / count)
-
-
-def _real_share(job: Job, cell: tuple[int, int]) -> torch.Tensor:
-    """Share of each cell's area inside the picture, (1, h, w)."""
-    _, height, width, _ = job.source.shape
-    return _sum_cells(job.source.new_ones(height, width, dtype=torch.float32), cell) / (cell[0] * cell[1])
-
-
-def _sum_cells(plane: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
-    height, width = plane.shape
-    padded = F.pad(plane[None], (0, -width % cell[1], 0, -height % cell[0]))
-    return F.avg_pool2d(padded, cell) * (cell[0] * cell[1])

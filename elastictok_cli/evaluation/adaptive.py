@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.encoder import make_job
+from elastictok_cli.codec.pixels import Job, make_job
 from elastictok_cli.codec.scenes import Planner
 from elastictok_cli.evaluation.clips import Clip
 from elastictok_cli.models.interface import NestedTokenizer
@@ -130,7 +130,7 @@ def code_adaptive(
     as the encoder would.
     """
 
-    def least(job: search.Job, context: Any) -> search.Coded:
+    def least(job: Job, context: Any) -> search.Coded:
         drafted = search.draft(tokenizer, job, context, target)
         return search.meet_target(tokenizer, drafted, target, mode=mode)
 
@@ -148,7 +148,7 @@ def _code(
     tokenizer: NestedTokenizer,
     clip: Clip,
     device: torch.device,
-    code: Callable[[search.Job, Any], search.Coded],
+    code: Callable[[Job, Any], search.Coded],
 ) -> list[Spent]:
     planner = Planner(clip.frames, size=tokenizer.spec.frames, interval=None, still_mse=_STILL_MSE)
     context = None

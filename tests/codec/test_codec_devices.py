@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.rate_control import to_pixels
+from elastictok_cli.codec.pixels import to_pixels
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.model import Context, DefaultTokenizer, ResBlock
 from elastictok_cli.models.precision import from_bytes, to_bytes
