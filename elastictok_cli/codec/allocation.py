@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-# told (B, h, w) bool, the cells that keep a token, to the squared error (B, h, w) of each cell without one
-Filled = Callable[[torch.Tensor], torch.Tensor]
+from elastictok_cli.models.interface import Filled
 
 
 def at_price(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from elastictok_cli.codec.pixels import to_pixels
-from elastictok_cli.models.checkpoint import Loaded, where_to_get
+from elastictok_cli.models.interface import Loaded, where_to_get
 from elastictok_cli.video.records import Frame
 from formats import Block, EtkReader, Header, unpack_tokens
 

@@ -13,12 +13,13 @@ import torch
 
 from elastictok_cli.codec import events, lookahead
 from elastictok_cli.codec import rate_control as search
+from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.header import make_header
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.scene_encoder import make_coder, weighs_cells
-from elastictok_cli.codec.scenes import Group, Planner
+from elastictok_cli.codec.scenes import Planner
 from elastictok_cli.codec.totals import Totals
-from elastictok_cli.models.checkpoint import Loaded
+from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import MAX_CELLS, MAX_SEGMENT_BLOCKS, Block, EtkWriter, max_segment_tokens, pack_tokens
 
@@ -70,7 +71,7 @@ def encode(
         else None,
         # blocks of one frame are an idea of the default model
         still_mse=(options.mse or _STILL_MSE) if spec.nested else math.inf,
-        ahead=lookahead.FRAMES if weighs_cells(spec, options) else 0,
+        ahead=lookahead.LOOKAHEAD_FRAMES if weighs_cells(spec, options) else 0,
     )
     coder = make_coder(tokenizer, options, device, (rows, cols))
     index = 0
@@ -109,7 +110,7 @@ def encode(
     yield totals.finished(info, size, capacity, time.monotonic() - began)
 
 
-def _record(coded: search.Coded, block: Group) -> Block:
+def _record(coded: search.Coded, block: SourceBlock) -> Block:
     keep = coded.keep[0].cpu().numpy().astype(np.uint16)
     tokens = coded.tokens[0].cpu()
     if not tokens.is_floating_point():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from elastictok_cli.codec.options import KEYFRAME_INTERVAL, EncodeOptions
 from elastictok_cli.codec.rate_control import DEFAULT_EFFORT
-from elastictok_cli.models.checkpoint import Loaded
-from elastictok_cli.models.interface import TokenizerSpec
+from elastictok_cli.models.interface import Loaded, TokenizerSpec
 from elastictok_cli.version import __version__
 from elastictok_cli.video.records import VideoInfo
 from formats import Header, ModelRef

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from elastictok_cli.codec import length_search as lengths
 from elastictok_cli.codec import lookahead
 from elastictok_cli.codec import rate_control as search
+from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.options import EncodeOptions
-from elastictok_cli.codec.pixels import Job, make_job
-from elastictok_cli.codec.scenes import Group
+from elastictok_cli.codec.pixels import Job, job_of
 from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer, TokenizerSpec
 
 _CLEAR_GAIN = 0.92  # how much cheaper per frame a shorter block must be
@@ -56,9 +55,9 @@ class LengthCoder:
             tokenizer, method=options.search, mode=options.allocation, guess=options.guess
         )
 
-    def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
+    def code(self, block: SourceBlock, context: Any) -> tuple[SourceBlock, search.Coded]:
         """The block and its tokens."""
-        job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)
+        job = job_of(block.frames, self.tokenizer, self.device)
         if block.keyframe:
             context = self.tokenizer.start(*self.size)
         return block, self.search.code(job, context, target=self.options.mse, tokens=self.options.tokens)
@@ -81,7 +80,7 @@ class NestedCoder:
         cell = tokenizer.spec.cell
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
         self.lookahead = (
-            lookahead.Lookahead(cell[0], device) if weighs_cells(tokenizer.spec, options) else None
+            lookahead.Lookahead(tokenizer, device) if weighs_cells(tokenizer.spec, options) else None
         )
         self.bias: dict[tuple[bool, int], float] = {}  # of the last block of the same kind and length
         self.price: dict[int, float] = {}  # of the last predicted block of the same length
@@ -89,7 +88,7 @@ class NestedCoder:
         self.usual = 0.0  # tokens per frame of the last predicted block
         self.picture = 0.0  # tokens of the last keyframe block, or of a picture that might have become one
 
-    def code(self, block: Group, context: Any) -> tuple[Group, search.Coded]:
+    def code(self, block: SourceBlock, context: Any) -> tuple[SourceBlock, search.Coded]:
         """The block as coded (perhaps its first frames only, perhaps as a keyframe block) and its tokens."""
         target = self.options.mse
         if target is None:
@@ -112,7 +111,7 @@ class NestedCoder:
                     return other, tried
         return chosen, coded
 
-    def _sudden(self, block: Group, draft: search.Draft) -> bool:
+    def _sudden(self, block: SourceBlock, draft: search.Draft) -> bool:
         """Whether a block costs far more than those before it: something new comes into view."""
         return (
             draft.reaches
@@ -123,8 +122,8 @@ class NestedCoder:
         )
 
     def _one_by_one(
-        self, block: Group, draft: search.Draft, context: Any, target: float
-    ) -> tuple[Group, search.Coded] | None:
+        self, block: SourceBlock, draft: search.Draft, context: Any, target: float
+    ) -> tuple[SourceBlock, search.Coded] | None:
         """The first frame of a block on its own, where it and the rest, which then knows it, are cheaper."""
         single = block.first(1)
         alone = self._draft(single, context, target)
@@ -138,7 +137,7 @@ class NestedCoder:
         tokens = int(coded.keep.sum()) + after.tokens
         return (single, coded) if after.reaches and tokens < _APART * draft.tokens else None
 
-    def _cheapest(self, block: Group, context: Any, target: float) -> tuple[Group, search.Draft]:
+    def _cheapest(self, block: SourceBlock, context: Any, target: float) -> tuple[SourceBlock, search.Draft]:
         """Longer blocks first choice, shorter ones where they are clearly cheaper per frame. What is tried ends with
         what settles it: mostly the whole block, else its first frame."""
         drafts: dict[int, search.Draft] = {}
@@ -165,8 +164,8 @@ class NestedCoder:
         return best, draft
 
     def _better(
-        self, best: tuple[Group, search.Draft], other: Group, context: Any, target: float
-    ) -> tuple[Group, search.Draft]:
+        self, best: tuple[SourceBlock, search.Draft], other: SourceBlock, context: Any, target: float
+    ) -> tuple[SourceBlock, search.Draft]:
         """The best so far, or the other where that is clearly cheaper per frame."""
         return _cheaper_of(best, (other, self._draft(other, context, target)))
 
@@ -174,7 +173,7 @@ class NestedCoder:
         """Whether a block of predicted frames is clearly cheaper than a picture of its own would be."""
         return draft.per_frame < _NEAR_PICTURE * self.picture
 
-    def _draft(self, block: Group, context: Any, target: float) -> search.Draft:
+    def _draft(self, block: SourceBlock, context: Any, target: float) -> search.Draft:
         job, context = self._job(block, context)
         length = len(block.frames)
         weight = self.lookahead.weights(block, target) if self.lookahead else None
@@ -188,7 +187,7 @@ class NestedCoder:
             self.price[length] = min(max(draft.price, _PRICES[0] * usual), _PRICES[1] * usual)
         return draft
 
-    def _finish(self, block: Group, draft: search.Draft, target: float) -> search.Coded:
+    def _finish(self, block: SourceBlock, draft: search.Draft, target: float) -> search.Coded:
         """Search in full, from what the last block like this one has shown of the curves."""
         kind = block.keyframe, len(block.frames)
         coded = search.meet_target(
@@ -202,14 +201,14 @@ class NestedCoder:
         self.bias[kind] = min(max(coded.bias, 0.8), 1.25)
         return coded
 
-    def _job(self, block: Group, context: Any) -> tuple[Job, Any]:
-        job = make_job(np.stack([f.rgb for f in block.frames]), self.tokenizer, self.device)
+    def _job(self, block: SourceBlock, context: Any) -> tuple[Job, Any]:
+        job = job_of(block.frames, self.tokenizer, self.device)
         return job, self.tokenizer.start(*self.size) if block.keyframe else context
 
 
 def _cheaper_of(
-    best: tuple[Group, search.Draft], other: tuple[Group, search.Draft]
-) -> tuple[Group, search.Draft]:
+    best: tuple[SourceBlock, search.Draft], other: tuple[SourceBlock, search.Draft]
+) -> tuple[SourceBlock, search.Draft]:
     """The other, which is shorter, where it alone reaches the target or is clearly cheaper per frame."""
     if other[1].reaches != best[1].reaches:
         return other if other[1].reaches else best

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
+from elastictok_cli.codec.block_splitting import SourceBlock
+from elastictok_cli.codec.pixels import rough_error, thumbnail
 from elastictok_cli.video.records import Frame
 
 # Scene cut: the mean difference (0..255 luma, thumbnails) is this large and stands out of the recent ones
 _CUT_LEVEL = 18.0
 _CUT_RATIO = 3.0
 _THUMBNAIL = 64  # pixels, about
-
-
-@dataclass(frozen=True)
-class Group:
-    """Frames that become one block."""
-
-    frames: tuple[Frame, ...]  # 1 to 4
-    keyframe: bool
-    scene_cut: bool
-    ahead: tuple[Frame, ...] = ()  # that follow in the same scene, as far as they are known
-
-    def first(self, count: int) -> Group:
-        """The same block, cut to `count` frames."""
-        return replace(self, frames=self.frames[:count], ahead=(*self.frames[count:], *self.ahead))
 
 
 class Planner:
@@ -55,7 +42,7 @@ class Planner:
         self._ahead = ahead
         self._last_key: int | None = None
 
-    def propose(self) -> Group | None:
+    def propose(self) -> SourceBlock | None:
         """The next block, None at the end of the video. `take` says what became of it."""
         queue = self._queue
         while len(queue) < self._size + self._ahead and (item := next(self._marked, None)) is not None:
@@ -71,12 +58,14 @@ class Planner:
             and first.pts - self._last_key >= self._interval
         )
         keyframe = self._last_key is None or cut or due
-        moves = any(_mse(first.rgb, queue[n][0].rgb) > self._still_mse for n in range(1, until_cut))
+        moves = any(
+            rough_error(first.rgb, queue[n][0].rgb, 256) > self._still_mse for n in range(1, until_cut)
+        )
         count = 1 if keyframe and moves else until_cut
         frames = tuple(queue[n][0] for n in range(scene))
-        return Group(frames[:count], keyframe, cut, frames[count:])
+        return SourceBlock(frames[:count], keyframe, cut, frames[count:])
 
-    def take(self, group: Group) -> None:
+    def take(self, group: SourceBlock) -> None:
         """The first len(group.frames) frames are coded, as a keyframe block or not."""
         for _ in group.frames:
             self._queue.popleft()
@@ -89,7 +78,7 @@ def _mark_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     last: np.ndarray | None = None
     usual = 0.0  # running mean of differences
     for frame in frames:
-        small = _thumbnail(frame.rgb)
+        small = thumbnail(frame.rgb, _THUMBNAIL)
         cut = False
         if last is not None:
             change = float(np.abs(small - last).mean())
@@ -97,15 +86,3 @@ def _mark_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
             usual = 0.0 if cut else 0.7 * usual + 0.3 * change
         last = small
         yield frame, cut
-
-
-def _thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """A small luma picture: every n-th pixel, float32."""
-    step = max(1, min(rgb.shape[:2]) // _THUMBNAIL)
-    return rgb[::step, ::step].astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)
-
-
-def _mse(a: np.ndarray, b: np.ndarray) -> float:
-    step = max(1, min(a.shape[:2]) // 256)
-    difference = a[::step, ::step].astype(np.float32) - b[::step, ::step].astype(np.float32)
-    return float(np.square(difference).mean()) / 127.5**2

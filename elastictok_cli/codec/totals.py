@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from elastictok_cli.codec import events
-from elastictok_cli.codec.scenes import Group
+from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.video.records import VideoInfo
 
 
@@ -19,7 +19,7 @@ class Totals:
         self.first_pts: int | None = None
         self.end_pts = 0
 
-    def add(self, done: events.BlockDone, block: Group) -> None:
+    def add(self, done: events.BlockDone, block: SourceBlock) -> None:
         """Count a block."""
         self.frames += done.frames
         self.blocks += 1

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.pixels import Job, make_job
+from elastictok_cli.codec.pixels import Job, job_of
 from elastictok_cli.codec.scenes import Planner
 from elastictok_cli.evaluation.clips import Clip
 from elastictok_cli.models.interface import NestedTokenizer
@@ -154,7 +154,7 @@ def _code(
     context = None
     spent = []
     while (block := planner.propose()) is not None:
-        job = make_job(np.stack([frame.rgb for frame in block.frames]), tokenizer, device)
+        job = job_of(block.frames, tokenizer, device)
         if block.keyframe:
             context = tokenizer.start(*job.frames.shape[-2:])
         coded = code(job, context)

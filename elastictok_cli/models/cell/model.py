@@ -33,13 +33,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elastictok_cli.codec.allocation import Filled
 from elastictok_cli.models import fsq
 from elastictok_cli.models.cell import classes, fill, winograd
 from elastictok_cli.models.cell.motion import block_matching as motion
 from elastictok_cli.models.cell.motion import camera_pan as leaders
 from elastictok_cli.models.cell.motion import camera_shake as global_motion
-from elastictok_cli.models.interface import Encoding, TokenizerSpec
+from elastictok_cli.models.interface import Encoding, Filled, TokenizerSpec
 from elastictok_cli.models.precision import full_precision
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
@@ -1095,6 +1094,14 @@ class DefaultTokenizer:
         most = int(length.max())
         changes = quantizer(prior, kind, cell_class, digits=digits, gain=gain, most=most).changes
         return quantizer.assemble(changes, length[:, 0], kind, cell_class)
+
+    def estimate_motion(self, last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """See `NestedTokenizer.estimate_motion`: a full search, in even numbers of up to 24 pixels."""
+        return motion.shifts(last, later, grid)
+
+    def compensate_motion(self, picture: torch.Tensor, vectors: torch.Tensor, frames: int) -> torch.Tensor:
+        """See `NestedTokenizer.compensate_motion`."""
+        return motion.warp(picture, vectors, torch.tensor([frames], device=picture.device))[:, 0]
 
 
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
