@@ -1,31 +1,30 @@
-"""Video to `.etk`: a generator of events that holds one segment of tokens, a block of frames and those ahead of it."""
+"""Video to `.etk`: a generator of events.
+
+It holds one segment of tokens, one block of frames and the frames that the lookahead reads beyond it.
+"""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import torch
 
-from elastictok_cli.codec import events, lookahead
-from elastictok_cli.codec import rate_control as search
+from elastictok_cli.codec import events
 from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.header import make_header
 from elastictok_cli.codec.options import EncodeOptions
-from elastictok_cli.codec.scene_encoder import make_coder, weighs_cells
-from elastictok_cli.codec.scenes import Planner
+from elastictok_cli.codec.rate_control import Coded
+from elastictok_cli.codec.scene_encoder import encode_scene
+from elastictok_cli.codec.scenes import split_scenes
 from elastictok_cli.codec.totals import Totals
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
-from formats import MAX_CELLS, MAX_SEGMENT_BLOCKS, Block, EtkWriter, max_segment_tokens, pack_tokens
+from formats import Block, EtkWriter, pack_tokens
 
 __all__ = ["EncodeOptions", "encode", "make_header"]  # all that an encode needs of this package
-
-_STILL_MSE = 0.007  # what counts as motion when only a token count is asked for
 
 
 def encode(
@@ -45,7 +44,7 @@ def encode(
     tokenizer = loaded.tokenizer
     spec = tokenizer.spec
     rows, cols = spec.grid(info.height, info.width)
-    capacity = rows * cols * spec.tokens_per_cell
+    tokens_per_block = rows * cols * spec.tokens_per_cell
     yield events.Started(
         width=info.width,
         height=info.height,
@@ -53,64 +52,42 @@ def encode(
         frames=info.frame_count,
         duration=info.duration,
         average_rate=float(info.average_rate) if info.average_rate else None,
-        tokens_per_block=capacity,
+        tokens_per_block=tokens_per_block,
         target_mse=options.mse,
         model=spec.name,
     )
     totals = Totals()
-    pending: list[Block] = []
-    pending_tokens = 0
-    context = None
-    longest = min(MAX_SEGMENT_BLOCKS, MAX_CELLS // (rows * cols))
-    most_tokens = max_segment_tokens(spec.vector)
-    planner = Planner(
-        frames,
-        size=spec.frames,
-        interval=Fraction(options.keyframe_interval) / info.time_base
-        if options.keyframe_interval > 0
-        else None,
-        # blocks of one frame are an idea of the default model
-        still_mse=(options.mse or _STILL_MSE) if spec.nested else math.inf,
-        ahead=lookahead.LOOKAHEAD_FRAMES if weighs_cells(spec, options) else 0,
-    )
-    coder = make_coder(tokenizer, options, device, (rows, cols))
-    index = 0
-    while (proposed := planner.propose()) is not None:
-        if pending_tokens + capacity > most_tokens or len(pending) >= longest:
-            proposed = replace(proposed, keyframe=True)
-        block, coded = coder.code(proposed, context)
-        planner.take(block)
-        if block.keyframe and pending:
-            yield _flush(writer, pending, totals, take_aux)
-            pending, pending_tokens = [], 0
-        context = coded.context
-        record = _record(coded, block)
-        pending.append(record)
-        pending_tokens += record.token_count
-        done = events.BlockDone(
-            index=index,
-            first_frame=totals.frames,
-            frames=len(block.frames),
-            time=float(block.frames[0].pts * info.time_base),
-            keyframe=block.keyframe,
-            scene_cut=block.scene_cut,
-            tokens=record.token_count,
-            mse=coded.mse,
-            frame_mse=coded.frame_mse,
-            missed=coded.missed,
-        )
-        totals.add(done, block)
-        index += 1
-        yield done
-    if pending:
-        yield _flush(writer, pending, totals, take_aux)
+    segment: list[Block] = []
+    for scene in split_scenes(frames, _interval_ticks(options, info)):
+        for block, coded in encode_scene(scene, tokenizer, options, device, (rows, cols)):
+            if block.keyframe and segment:
+                yield _write(segment, writer, totals, take_aux)
+                segment = []
+            segment.append(to_record(block, coded))
+            done = events.BlockDone(
+                index=totals.blocks,
+                first_frame=totals.frames,
+                frames=len(block.frames),
+                time=float(block.frames[0].pts * info.time_base),
+                keyframe=block.keyframe,
+                scene_cut=block.scene_cut,
+                tokens=segment[-1].token_count,
+                mse=coded.mse,
+                frame_mse=coded.frame_mse,
+                missed=coded.missed,
+            )
+            totals.add(done, block)
+            yield done
+    if segment:
+        yield _write(segment, writer, totals, take_aux)
     if rest := take_aux():
         writer.write_aux(rest)
     size = writer.close()
-    yield totals.finished(info, size, capacity, time.monotonic() - began)
+    yield totals.finished(info, size, tokens_per_block, time.monotonic() - began)
 
 
-def _record(coded: search.Coded, block: SourceBlock) -> Block:
+def to_record(block: SourceBlock, coded: Coded) -> Block:
+    """The block as the file format stores it."""
     keep = coded.keep[0].cpu().numpy().astype(np.uint16)
     tokens = coded.tokens[0].cpu()
     if not tokens.is_floating_point():
@@ -126,12 +103,20 @@ def _record(coded: search.Coded, block: SourceBlock) -> Block:
     )
 
 
-def _flush(
-    writer: EtkWriter, blocks: list[Block], totals: Totals, take_aux: Callable[[], bytes]
+def _interval_ticks(options: EncodeOptions, info: VideoInfo) -> Fraction | None:
+    """The keyframe interval in ticks of the source's time base; None where only cuts start scenes."""
+    if options.keyframe_interval <= 0:
+        return None
+    return Fraction(options.keyframe_interval) / info.time_base
+
+
+def _write(
+    segment: list[Block], writer: EtkWriter, totals: Totals, take_aux: Callable[[], bytes]
 ) -> events.SegmentWritten:
-    size = writer.write_segment(blocks)
+    """Write a segment, and behind it the bytes of copied streams that have come meanwhile."""
+    size = writer.write_segment(segment)
     if data := take_aux():
         writer.write_aux(data)
     totals.segments += 1
-    frames = sum(len(b.pts) for b in blocks)
-    return events.SegmentWritten(totals.segments - 1, len(blocks), frames, size, writer.bytes_written)
+    frames = sum(len(block.pts) for block in segment)
+    return events.SegmentWritten(totals.segments - 1, len(segment), frames, size, writer.bytes_written)

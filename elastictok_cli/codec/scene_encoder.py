@@ -1,49 +1,122 @@
-"""The blocks of a scene, each coded by what the ones before it have shown."""
+"""Encoding one scene: from its frames alone to coded blocks, whatever other scenes the video has."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, cast
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 
-from elastictok_cli.codec import length_search as lengths
-from elastictok_cli.codec import lookahead
-from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.block_splitting import SourceBlock
+from elastictok_cli.codec import mode_decision, rate_control
+from elastictok_cli.codec.block_splitting import BlockSplitter, SourceBlock
+from elastictok_cli.codec.length_search import LengthSearch
+from elastictok_cli.codec.lookahead import LOOKAHEAD_FRAMES, Lookahead
+from elastictok_cli.codec.mode_decision import Candidates
 from elastictok_cli.codec.options import EncodeOptions
-from elastictok_cli.codec.pixels import Job, job_of
+from elastictok_cli.codec.pixels import job_of
+from elastictok_cli.codec.rate_control import Coded, Draft
+from elastictok_cli.codec.scene_state import Decision, SceneState
+from elastictok_cli.codec.scenes import Scene
 from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer, TokenizerSpec
+from formats import MAX_CELLS, MAX_SEGMENT_BLOCKS, max_segment_tokens
 
-_CLEAR_GAIN = 0.92  # how much cheaper per frame a shorter block must be
-_FAR_CHEAPER = 0.6  # the same ratio from which on a single frame needs no comparison with two
-_SINGLES = 2  # so many frames may follow a far cheaper single one without a look at longer blocks ...
-_AS_BEFORE = 1.3  # ... unless they cost so much more than it
-_SUDDEN = 2.0  # times the tokens of the block before: from there on its frames may be cheaper one by one ...
-_APART = 0.9  # ... which they must be by so much
-_PRICES = (0.1, 3.0)  # range of foreseen prices, as shares of the squared error that a cell may keep
-_NEAR_PICTURE = 0.75  # share of the last picture's tokens above which another one is considered
+# MSE above which frames count as moving where an encode asks for a number of tokens instead of an error
+STILL_MSE_WITHOUT_TARGET = 0.007
 
 
-def make_coder(
+@dataclass(frozen=True)
+class SegmentLimits:
+    """What the file format lets one segment hold.
+
+    blocks: most blocks. tokens: most tokens. tokens_per_block: most tokens that one block of this video can have.
+    """
+
+    blocks: int
+    tokens: int
+    tokens_per_block: int
+
+    @classmethod
+    def of(cls, spec: TokenizerSpec, grid: tuple[int, int]) -> SegmentLimits:
+        """The limits for a model and a grid of (rows, columns) cells."""
+        cells = grid[0] * grid[1]
+        return cls(
+            min(MAX_SEGMENT_BLOCKS, MAX_CELLS // cells),
+            max_segment_tokens(spec.vector),
+            cells * spec.tokens_per_cell,
+        )
+
+    def full(self, blocks: int, tokens: int) -> bool:
+        """Whether a segment of so many blocks and tokens may have no room for another block."""
+        return blocks >= self.blocks or tokens + self.tokens_per_block > self.tokens
+
+
+def encode_scene(
+    scene: Scene,
     tokenizer: NestedTokenizer | LengthTokenizer,
     options: EncodeOptions,
     device: torch.device,
     grid: tuple[int, int],
-) -> NestedCoder | LengthCoder:
-    """What this kind of model is coded with. `spec.nested` says which kind it is."""
+) -> Iterator[tuple[SourceBlock, Coded]]:
+    """The blocks of a scene, in order, coded. The first is a keyframe block; each keyframe block starts a segment.
+
+    grid: (rows, columns) of cells. A segment that is full ends, so a scene can be more than one. What is coded depends on
+    the arguments alone: scenes can be encoded in any order, or at the same time.
+    """
+    spec = tokenizer.spec
+    coder = _coder(tokenizer, options, device, grid)
+    splitter = BlockSplitter(
+        scene,
+        block_frames=spec.frames,
+        # only nested models have keyframe blocks of one frame
+        still_mse=(options.mse or STILL_MSE_WITHOUT_TARGET) if spec.nested else math.inf,
+        ahead=LOOKAHEAD_FRAMES if _has_lookahead(spec, options) else 0,
+    )
+    limits = SegmentLimits.of(spec, grid)
+    blocks = tokens = 0  # of the segment so far
+    context: Any = None
+    while (proposed := splitter.propose()) is not None:
+        if limits.full(blocks, tokens):
+            proposed = proposed.as_keyframe()
+        block, coded = coder.code(proposed, context)
+        splitter.take(len(block.frames))
+        if block.keyframe:
+            blocks = tokens = 0
+        blocks, tokens = blocks + 1, tokens + int(coded.keep.sum())
+        context = coded.context
+        yield block, coded
+
+
+class _BlockCoder(Protocol):
+    """Codes the blocks of one scene, one after another."""
+
+    def code(self, block: SourceBlock, context: Any) -> tuple[SourceBlock, Coded]:
+        """The block as it is coded, perhaps shorter or as a keyframe block, and its tokens.
+
+        context: what the model keeps of the block before; of no effect for a keyframe block.
+        """
+
+
+def _coder(
+    tokenizer: NestedTokenizer | LengthTokenizer,
+    options: EncodeOptions,
+    device: torch.device,
+    grid: tuple[int, int],
+) -> _BlockCoder:
+    """A new coder for this kind of model; `spec.nested` says which kind it is."""
     if tokenizer.spec.nested:
         return NestedCoder(cast(NestedTokenizer, tokenizer), options, device, grid)
     return LengthCoder(cast(LengthTokenizer, tokenizer), options, device, grid)
 
 
-def weighs_cells(spec: TokenizerSpec, options: EncodeOptions) -> bool:
-    """Whether cells have errors of their own to choose, and a target to meet by them."""
+def _has_lookahead(spec: TokenizerSpec, options: EncodeOptions) -> bool:
+    """Whether cells choose how much they err, so that the frames ahead can say which of them should err less."""
     return spec.nested and options.mse is not None and options.allocation == "cell"
 
 
 class LengthCoder:
-    """Codes proposed blocks as they are, by searching for lengths."""
+    """Codes blocks with a model whose encoder sees the length: each as proposed, by searching for lengths."""
 
     def __init__(
         self, tokenizer: LengthTokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
@@ -51,165 +124,108 @@ class LengthCoder:
         self.tokenizer, self.options, self.device = tokenizer, options, device
         cell = tokenizer.spec.cell
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
-        self.search = lengths.LengthSearch(
-            tokenizer, method=options.search, mode=options.allocation, guess=options.guess
-        )
+        self.search = self._fresh_search()
 
-    def code(self, block: SourceBlock, context: Any) -> tuple[SourceBlock, search.Coded]:
-        """The block and its tokens."""
+    def code(self, block: SourceBlock, context: Any) -> tuple[SourceBlock, Coded]:
+        """See `_BlockCoder.code`."""
         job = job_of(block.frames, self.tokenizer, self.device)
         if block.keyframe:
             context = self.tokenizer.start(*self.size)
+            self.search = self._fresh_search()
         return block, self.search.code(job, context, target=self.options.mse, tokens=self.options.tokens)
+
+    def _fresh_search(self) -> LengthSearch:
+        """One that remembers no lengths."""
+        options = self.options
+        return LengthSearch(
+            self.tokenizer, method=options.search, mode=options.allocation, guess=options.guess
+        )
 
 
 class NestedCoder:
-    """Codes proposed blocks, and cuts costly ones short where that is cheaper per frame.
+    """Codes blocks with a nested model: mode decision by drafts, then rate control for the block that won.
 
-    Motion that one velocity per cell cannot follow over four frames often can over two or one; and where even that
-    fails (a flash, a dissolve) a picture of its own is cheaper than any prediction. What a block would cost is told
-    by its error curves, without decoding; only the one chosen is searched in full.
+    state: what the blocks so far have shown. It is replaced when a block is committed, at the end of `code`, and at no
+    other time.
     """
 
     def __init__(
         self, tokenizer: NestedTokenizer, options: EncodeOptions, device: torch.device, grid: tuple[int, int]
     ) -> None:
         self.tokenizer, self.options, self.device = tokenizer, options, device
-        self.effort = search.EFFORTS[options.effort]
-        self.costly = self.effort.costly * grid[0] * grid[1]
+        self.effort = rate_control.EFFORTS[options.effort]
+        self.costly_tokens = self.effort.costly * grid[0] * grid[1]
         cell = tokenizer.spec.cell
         self.size = (grid[0] * cell[0], grid[1] * cell[1])
-        self.lookahead = (
-            lookahead.Lookahead(tokenizer, device) if weighs_cells(tokenizer.spec, options) else None
-        )
-        self.bias: dict[tuple[bool, int], float] = {}  # of the last block of the same kind and length
-        self.price: dict[int, float] = {}  # of the last predicted block of the same length
-        self.singles: tuple[int, ...] = ()  # tokens of a single frame like which the next few may be
-        self.usual = 0.0  # tokens per frame of the last predicted block
-        self.picture = 0.0  # tokens of the last keyframe block, or of a picture that might have become one
+        self.lookahead = Lookahead(tokenizer, device) if _has_lookahead(tokenizer.spec, options) else None
+        self.state = SceneState()
 
-    def code(self, block: SourceBlock, context: Any) -> tuple[SourceBlock, search.Coded]:
-        """The block as coded (perhaps its first frames only, perhaps as a keyframe block) and its tokens."""
+    def code(self, block: SourceBlock, context: Any) -> tuple[SourceBlock, Coded]:
+        """See `_BlockCoder.code`."""
         target = self.options.mse
         if target is None:
             assert self.options.tokens is not None
-            job, context = self._job(block, context)
-            return block, search.fixed_length(self.tokenizer, job, context, self.options.tokens)
-        chosen, draft = self._cheapest(block, context, target)
-        if self._sudden(chosen, draft) and (apart := self._one_by_one(chosen, draft, context, target)):
-            return apart
-        coded = self._finish(chosen, draft, target)
-        if not chosen.keyframe:
-            self.usual = draft.per_frame
-        if coded.missed:  # the curves promised too much, or nothing helps
-            single = block.first(1)
-            for other in (single, replace(single, keyframe=True)):
-                if other in (block, chosen):
+            job = job_of(block.frames, self.tokenizer, self.device)
+            context = self.tokenizer.start(*self.size) if block.keyframe else context
+            return block, rate_control.fixed_length(self.tokenizer, job, context, self.options.tokens)
+        state = SceneState() if block.keyframe else self.state
+        decision, coded = self._decide_and_code(block, context, target, state)
+        self.state = state.after(decision, coded, self._error_per_token(decision.draft, target))
+        return decision.block, coded
+
+    def _decide_and_code(
+        self, block: SourceBlock, context: Any, target: float, state: SceneState
+    ) -> tuple[Decision, Coded]:
+        """The block that mode decision chooses, coded, or a shorter one where that misses the target."""
+
+        def draft(part: SourceBlock, known: Any = context) -> Draft:
+            return self._draft(part, known, target, state)
+
+        def code(part: SourceBlock, drafted: Draft) -> Coded:
+            return self._meet_target(part, drafted, target, state)
+
+        def draft_after(rest: SourceBlock, coded: Coded) -> Draft:
+            return draft(rest, coded.context)
+
+        candidates = Candidates(block, draft)
+        decision = mode_decision.choose(candidates, state, self.costly_tokens)
+        if mode_decision.is_sudden(decision, state, self.costly_tokens):
+            split = mode_decision.split_first_frame(decision, candidates, code, draft_after)
+            if split is not None:
+                return split
+        coded = code(decision.block, decision.draft)
+        if coded.missed:  # the curves promised too much, or no tokens suffice
+            for shorter in (candidates.single, candidates.keyframe):
+                if shorter in (block, decision.block):
                     continue
-                tried = self._finish(other, self._draft(other, context, target), target)
-                if not tried.missed:
-                    return other, tried
-        return chosen, coded
+                retried = code(shorter, candidates.draft(shorter))
+                if not retried.missed:
+                    return candidates.decide(shorter, "target missed"), retried
+        return decision, coded
 
-    def _sudden(self, block: SourceBlock, draft: search.Draft) -> bool:
-        """Whether a block costs far more than those before it: something new comes into view."""
-        return (
-            draft.reaches
-            and len(block.frames) > 1
-            and not block.keyframe
-            and draft.tokens > self.costly
-            and draft.per_frame > _SUDDEN * self.usual
+    def _draft(self, block: SourceBlock, context: Any, target: float, state: SceneState) -> Draft:
+        """What the curves of a block promise. It reads the state and changes nothing."""
+        return rate_control.draft(
+            self.tokenizer,
+            job_of(block.frames, self.tokenizer, self.device),
+            self.tokenizer.start(*self.size) if block.keyframe else context,
+            target,
+            mode=self.options.allocation,
+            price=state.price.get(len(block.frames)),
+            weight=self.lookahead.weights(block, target) if self.lookahead else None,
         )
 
-    def _one_by_one(
-        self, block: SourceBlock, draft: search.Draft, context: Any, target: float
-    ) -> tuple[SourceBlock, search.Coded] | None:
-        """The first frame of a block on its own, where it and the rest, which then knows it, are cheaper."""
-        single = block.first(1)
-        alone = self._draft(single, context, target)
-        if not alone.reaches or alone.tokens >= draft.tokens:
-            return None
-        coded = self._finish(single, alone, target)
-        if coded.missed:
-            return None
-        rest = replace(block, frames=block.frames[1:])
-        after = self._draft(rest, coded.context, target)
-        tokens = int(coded.keep.sum()) + after.tokens
-        return (single, coded) if after.reaches and tokens < _APART * draft.tokens else None
-
-    def _cheapest(self, block: SourceBlock, context: Any, target: float) -> tuple[SourceBlock, search.Draft]:
-        """Longer blocks first choice, shorter ones where they are clearly cheaper per frame. What is tried ends with
-        what settles it: mostly the whole block, else its first frame."""
-        drafts: dict[int, search.Draft] = {}
-        single = block.first(1)
-        if self.singles and len(block.frames) > 1 and not block.keyframe:
-            # motion that only single frames followed seldom ends at once
-            drafts[1] = self._draft(single, context, target)
-            if drafts[1].reaches and drafts[1].tokens <= _AS_BEFORE * self.singles[0]:
-                self.singles = self.singles[1:]
-                return single, drafts[1]
-        best, draft = block, self._draft(block, context, target)
-        self.singles = ()
-        if draft.reaches and (block.keyframe or draft.tokens <= self.costly):
-            return best, draft
-        if len(block.frames) > 1:
-            alone = drafts[1] if 1 in drafts else self._draft(single, context, target)
-            if alone.reaches and alone.per_frame < _FAR_CHEAPER * draft.per_frame:
-                self.singles = (alone.tokens,) * _SINGLES
-            elif len(block.frames) > 2:
-                best, draft = self._better((best, draft), block.first(2), context, target)
-            best, draft = _cheaper_of((best, draft), (single, alone))
-            if not block.keyframe and not (draft.reaches and self._cheaper(draft)):
-                best, draft = self._better((best, draft), replace(single, keyframe=True), context, target)
-        return best, draft
-
-    def _better(
-        self, best: tuple[SourceBlock, search.Draft], other: SourceBlock, context: Any, target: float
-    ) -> tuple[SourceBlock, search.Draft]:
-        """The best so far, or the other where that is clearly cheaper per frame."""
-        return _cheaper_of(best, (other, self._draft(other, context, target)))
-
-    def _cheaper(self, draft: search.Draft) -> bool:
-        """Whether a block of predicted frames is clearly cheaper than a picture of its own would be."""
-        return draft.per_frame < _NEAR_PICTURE * self.picture
-
-    def _draft(self, block: SourceBlock, context: Any, target: float) -> search.Draft:
-        job, context = self._job(block, context)
-        length = len(block.frames)
-        weight = self.lookahead.weights(block, target) if self.lookahead else None
-        draft = search.draft(
-            self.tokenizer, job, context, target, price=self.price.get(length), weight=weight
-        )
-        if block.keyframe:
-            self.picture = draft.tokens
-        elif draft.reaches:
-            usual = target * job.frames[0].numel() / draft.encoding.length[0].numel()
-            self.price[length] = min(max(draft.price, _PRICES[0] * usual), _PRICES[1] * usual)
-        return draft
-
-    def _finish(self, block: SourceBlock, draft: search.Draft, target: float) -> search.Coded:
-        """Search in full, from what the last block like this one has shown of the curves."""
-        kind = block.keyframe, len(block.frames)
-        coded = search.meet_target(
+    def _meet_target(self, block: SourceBlock, draft: Draft, target: float, state: SceneState) -> Coded:
+        """The block with the fewest tokens that meet the target. It reads the state and changes nothing."""
+        return rate_control.meet_target(
             self.tokenizer,
             draft,
             target,
             mode=self.options.allocation,
             effort=self.effort,
-            bias=self.bias.get(kind, 1.0),
+            bias=state.bias_of(block.keyframe, len(block.frames)),
         )
-        self.bias[kind] = min(max(coded.bias, 0.8), 1.25)
-        return coded
 
-    def _job(self, block: SourceBlock, context: Any) -> tuple[Job, Any]:
-        job = job_of(block.frames, self.tokenizer, self.device)
-        return job, self.tokenizer.start(*self.size) if block.keyframe else context
-
-
-def _cheaper_of(
-    best: tuple[SourceBlock, search.Draft], other: tuple[SourceBlock, search.Draft]
-) -> tuple[SourceBlock, search.Draft]:
-    """The other, which is shorter, where it alone reaches the target or is clearly cheaper per frame."""
-    if other[1].reaches != best[1].reaches:
-        return other if other[1].reaches else best
-    return other if other[1].per_frame < _CLEAR_GAIN * best[1].per_frame else best
+    def _error_per_token(self, draft: Draft, target: float) -> float:
+        """The squared error that the target leaves a whole block, over the tokens that the block can have."""
+        return target * draft.job.frames[0].numel() / draft.encoding.length[0].numel()

@@ -20,7 +20,7 @@ class Totals:
         self.end_pts = 0
 
     def add(self, done: events.BlockDone, block: SourceBlock) -> None:
-        """Count a block."""
+        """Count a coded block."""
         self.frames += done.frames
         self.blocks += 1
         self.tokens += done.tokens
