@@ -31,7 +31,7 @@ from elastictok_cli.codec import bracketing as bracket
 from elastictok_cli.codec import decoder, events
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
 from elastictok_cli.codec.length_search import LengthSearch
-from elastictok_cli.codec.rate_control import Job
+from elastictok_cli.codec.pixels import Job
 from elastictok_cli.evaluation import clips
 from elastictok_cli.models.checkpoint import Loaded
 from elastictok_cli.models.interface import Trial

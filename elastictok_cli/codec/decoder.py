@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from elastictok_cli.codec.rate_control import to_pixels
-from elastictok_cli.models.checkpoint import Loaded, where_to_get
+from elastictok_cli.codec.pixels import to_pixels
+from elastictok_cli.models.interface import Loaded, where_to_get
 from elastictok_cli.video.records import Frame
 from formats import Block, EtkReader, Header, unpack_tokens
 

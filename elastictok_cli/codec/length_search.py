@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 
 from elastictok_cli.codec import bracketing as bracket
-from elastictok_cli.codec.rate_control import Coded, Job, frame_errors, to_pixels
+from elastictok_cli.codec.pixels import Job, frame_errors, to_pixels
+from elastictok_cli.codec.rate_control import Coded
 from elastictok_cli.models.interface import LengthTokenizer, Trial
 
 Method = Literal["binary", "linear", "predict"]

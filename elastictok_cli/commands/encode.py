@@ -257,8 +257,8 @@ def _effort_for(effort: int | None, spec: "TokenizerSpec") -> int:
 
 
 def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
-    from elastictok_cli.codec.length_predictor import load
     from elastictok_cli.models.checkpoint import CheckpointError
+    from elastictok_cli.models.paper.length_predictor import load
 
     try:
         predictor = load(path)

@@ -62,8 +62,8 @@ def train_predictor(
     where = find_device(device, threads)
     from typing import cast
 
-    from elastictok_cli.codec import length_predictor as predictor
     from elastictok_cli.models.interface import LengthTokenizer
+    from elastictok_cli.models.paper import length_predictor as predictor
     from elastictok_cli.training import length_predictor as training
 
     loaded = load_model(model, where)

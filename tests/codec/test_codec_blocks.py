@@ -3,7 +3,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from elastictok_cli.codec.scenes import Group, Planner
+from elastictok_cli.codec.block_splitting import SourceBlock
+from elastictok_cli.codec.scenes import Planner
 from elastictok_cli.video.records import Frame
 
 
@@ -16,7 +17,7 @@ def moving(pts: int, seed: int = 0) -> Frame:
     return Frame(np.roll(picture, 5 * pts, 1), pts, 1)
 
 
-def plan(frames: list[Frame], interval: int | None = None) -> list[Group]:
+def plan(frames: list[Frame], interval: int | None = None) -> list[SourceBlock]:
     planner = Planner(
         iter(frames), size=4, interval=None if interval is None else Fraction(interval), still_mse=0.007
     )
@@ -66,7 +67,7 @@ def test_frames_not_taken_are_proposed_again() -> None:
     planner = Planner(iter([still(100, n) for n in range(6)]), size=4, interval=None, still_mse=0.007)
     first = planner.propose()
     assert first is not None
-    planner.take(Group(first.frames[:1], True, False))
+    planner.take(SourceBlock(first.frames[:1], True, False))
     second = planner.propose()
     assert second is not None
     assert [f.pts for f in second.frames] == [1, 2, 3, 4]
@@ -101,7 +102,7 @@ def test_looking_ahead_changes_no_block() -> None:
 
 def test_a_block_cut_short_has_the_rest_ahead() -> None:
     frames = tuple(still(10, n) for n in range(6))
-    cut = Group(frames[:4], True, True, frames[4:]).first(1)
+    cut = SourceBlock(frames[:4], True, True, frames[4:]).first(1)
     assert [f.pts for f in cut.frames] == [0]
     assert [f.pts for f in cut.ahead] == [1, 2, 3, 4, 5]
     assert cut.keyframe

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from elastictok_cli.codec import decoder, events
-from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header, make_job
-from elastictok_cli.codec.rate_control import frame_errors, to_pixels
+from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
+from elastictok_cli.codec.pixels import frame_errors, make_job, to_pixels
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.checkpoint import Loaded
 from elastictok_cli.models.paper.config import PaperConfig

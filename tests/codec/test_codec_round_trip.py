@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.codec import decoder, encoder, events
+from elastictok_cli.codec import decoder, events, scene_encoder
 from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.encoder import KEYFRAME_INTERVAL, EncodeOptions, encode, make_header
+from elastictok_cli.codec.block_splitting import SourceBlock
+from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
+from elastictok_cli.codec.options import KEYFRAME_INTERVAL
+from elastictok_cli.codec.pixels import make_job
 from elastictok_cli.codec.rate_control import DEFAULT_EFFORT, EFFORTS
-from elastictok_cli.codec.scenes import Group
 from elastictok_cli.commands import encode as encode_command
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.checkpoint import Loaded
@@ -286,21 +288,21 @@ def test_what_comes_into_view_at_once_is_shown_alone_where_that_is_cheaper(
 ) -> None:
     """Drafts are made up: 100 tokens for the whole block, `alone` for its first frame, `rest` for those after it."""
     tokenizer = cast(NestedTokenizer, loaded.tokenizer)
-    coder = encoder._NestedCoder(tokenizer, EncodeOptions(), CPU, (4, 6))
+    coder = scene_encoder.NestedCoder(tokenizer, EncodeOptions(), CPU, (4, 6))
     frames = tuple(scene(4, 64, 96))
-    block = Group(frames, False, False)
+    block = SourceBlock(frames, False, False)
     context = object()
 
-    def draft(part: Group, known: object, target: float) -> search.Draft:
+    def draft(part: SourceBlock, known: object, target: float) -> search.Draft:
         tokens = 100 if len(part.frames) == 4 else alone if len(part.frames) == 1 else rest
         assert (known is context) == (part.frames[0] is frames[0])
-        job = encoder.make_job(np.stack([f.rgb for f in part.frames]), tokenizer, CPU)
+        job = make_job(np.stack([f.rgb for f in part.frames]), tokenizer, CPU)
         return cast(
             search.Draft,
             SimpleNamespace(tokens=tokens, reaches=True, per_frame=tokens / len(part.frames), job=job),
         )
 
-    def finish(part: Group, drafted: search.Draft, target: float) -> search.Coded:
+    def finish(part: SourceBlock, drafted: search.Draft, target: float) -> search.Coded:
         keep = torch.full((1, 1, 1), drafted.tokens)
         return cast(search.Coded, SimpleNamespace(keep=keep, missed=False, context=object()))
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.error_model import Forecast
+from elastictok_cli.codec.pixels import Job, frame_errors, to_pixels
 from elastictok_cli.models.interface import Encoding, TokenizerSpec
 
 LENGTH = 6
@@ -58,14 +59,14 @@ class Fake:
         )
 
 
-def meet(fake: Fake, job: search.Job, target: float, mode: str = "cell") -> search.Coded:
+def meet(fake: Fake, job: Job, target: float, mode: str = "cell") -> search.Coded:
     return search.meet_target(fake, search.draft(fake, job, None, target), target, mode=mode)
 
 
-def grey(rows: int, cols: int, count: int = 4) -> search.Job:
+def grey(rows: int, cols: int, count: int = 4) -> Job:
     """A picture of value 0 (128 rounds to +0.004)."""
     source = torch.full((count, rows * 16, cols * 16, 3), 127, dtype=torch.uint8)
-    return search.Job(torch.zeros(1, 4, 3, rows * 16, cols * 16), source)
+    return Job(torch.zeros(1, 4, 3, rows * 16, cols * 16), source)
 
 
 def amplitudes(seed: int, monotone: bool) -> torch.Tensor:
@@ -128,12 +129,12 @@ def test_errors_are_measured_on_rounded_pixels() -> None:
     source = torch.zeros(2, 1, 1, 3, dtype=torch.uint8)
     shown = torch.tensor([[[[3, 0, 0]]], [[[0, 0, 6]]]], dtype=torch.uint8)
     wanted = torch.tensor([9 / 3, 36 / 3], dtype=torch.float64) / 127.5**2
-    torch.testing.assert_close(search.frame_errors(source, shown), wanted)
+    torch.testing.assert_close(frame_errors(source, shown), wanted)
 
 
 @pytest.mark.parametrize("value", [-1.2, -1.0, 0.0, 0.999, 1.3])
 def test_pixels_are_clamped_and_rounded(value: float) -> None:
-    pixels = search.to_pixels(torch.full((1, 4, 3, 16, 16), value), 5, 7, 3)
+    pixels = to_pixels(torch.full((1, 4, 3, 16, 16), value), 5, 7, 3)
     assert pixels.shape == (3, 5, 7, 3)
     assert int(pixels.max()) == min(255, max(0, round((value + 1) * 127.5)))
 

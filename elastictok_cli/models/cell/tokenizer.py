@@ -12,6 +12,7 @@ from elastictok_cli.models import fsq
 from elastictok_cli.models.cell.config import INTER, KEY
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.fill import filling
+from elastictok_cli.models.cell.motion import block_matching, compensation
 from elastictok_cli.models.cell.motion import camera_pan as leaders
 from elastictok_cli.models.cell.motion import camera_shake as global_motion
 from elastictok_cli.models.cell.motion import vectors as motion
@@ -335,6 +336,14 @@ class DefaultTokenizer:
         most = int(length.max())
         changes = quantizer(prior, kind, cell_class, digits=digits, gain=gain, most=most).changes
         return quantizer.assemble(changes, length[:, 0], kind, cell_class)
+
+    def estimate_motion(self, last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """See `NestedTokenizer.estimate_motion`: a full search, in even numbers of up to 24 pixels."""
+        return block_matching.shifts(last, later, grid)
+
+    def compensate_motion(self, picture: torch.Tensor, vectors: torch.Tensor, frames: int) -> torch.Tensor:
+        """See `NestedTokenizer.compensate_motion`."""
+        return compensation.warp(picture, vectors, torch.tensor([frames], device=picture.device))[:, 0]
 
 
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
