@@ -38,7 +38,6 @@ from elastictok_cli.commands.targets import (
 )
 
 if TYPE_CHECKING:
-    from elastictok_cli.codec.encoder import EncodeOptions
     from elastictok_cli.codec.events import BlockDone, Event, Finished, Started
     from elastictok_cli.codec.lengths import Guess
     from elastictok_cli.tokenizer.base import TokenizerSpec
@@ -146,7 +145,7 @@ def encode(
     if effort is not None and tokens is not None:
         raise Failure("--effort needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
     check_window(start, duration)
-    target = target or _default_target(source)
+    target = target or name_beside(source, ".etk")
     if as_json and str(target) == PIPE:
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
@@ -178,7 +177,8 @@ def encode(
             search=_search_for(search, loaded.tokenizer.spec).value,
             guess=_load_guess(predictor, loaded.tokenizer.spec) if predictor else None,
         )
-        _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
+        if tokens is not None and tokens > (most := loaded.tokenizer.spec.tokens_per_cell):
+            raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
         header = make_header(reader.info, loaded, options)
         for name, seconds in (("start", start), ("duration", duration)):
             if seconds is not None:
@@ -257,17 +257,6 @@ def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
             f"{path} was trained for {predictor.config.name}, not for {spec.name}", ExitCode.BAD_INPUT
         )
     return predictor.guess
-
-
-def _default_target(source: Path) -> Path:
-    if source.is_dir():
-        raise Failure(f"{source} is a folder, not a video file", ExitCode.BAD_INPUT)
-    return name_beside(source, ".etk")
-
-
-def _check_tokens(options: "EncodeOptions", most: int) -> None:
-    if options.tokens is not None and options.tokens > most:
-        raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
 
 
 class _Watch:
