@@ -42,9 +42,15 @@ from elastictok_cli.commands.targets import (
 )
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from elastictok_cli.codec.encoder import EncodeOptions
     from elastictok_cli.codec.length_search import Guess
     from elastictok_cli.models.interface import TokenizerSpec
+=======
+    from elastictok_cli.codec.events import BlockDone, Event, Finished, Started
+    from elastictok_cli.codec.lengths import Guess
+    from elastictok_cli.tokenizer.base import TokenizerSpec
+>>>>>>> h-commands
 
 DEFAULT_MSE = 0.007
 _MAX_SIDE = 65535  # pixels, by the file format
@@ -158,7 +164,7 @@ def encode(
     if effort is not None and tokens is not None:
         raise Failure("--effort needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
     check_window(start, duration)
-    target = target or _default_target(source)
+    target = target or name_beside(source, ".etk")
     if as_json and str(target) == PIPE:
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
@@ -190,7 +196,8 @@ def encode(
             search=_search_for(search, loaded.tokenizer.spec).value,
             guess=_load_guess(predictor, loaded.tokenizer.spec) if predictor else None,
         )
-        _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
+        if tokens is not None and tokens > (most := loaded.tokenizer.spec.tokens_per_cell):
+            raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
         header = make_header(reader.info, loaded, options)
         for name, value in (("start", start), ("duration", duration), ("stream", stream)):
             if value is not None:
@@ -271,6 +278,7 @@ def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
     return predictor.guess
 
 
+<<<<<<< HEAD
 def _default_target(source: Path) -> Path:
     if source.is_dir():
         raise Failure(f"{source} is a folder, not a video file", ExitCode.BAD_INPUT)
@@ -280,3 +288,140 @@ def _default_target(source: Path) -> Path:
 def _check_tokens(options: "EncodeOptions", most: int) -> None:
     if options.tokens is not None and options.tokens > most:
         raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
+=======
+class _Watch:
+    """Turns events into the state of the progress display. side_rate: bytes a second of audio and subtitles."""
+
+    def __init__(self, display: Display, side_rate: Callable[[], float]) -> None:
+        self.finished: Finished | None = None
+        self.missed: list[BlockDone] = []
+        self._display, self._side_rate = display, side_rate
+        self._began = time.monotonic()
+        self._blocks = self._frames = self._tokens = 0
+        self._error = 0.0
+        self._seconds = 0.0  # of the video so far
+        self._first: float | None = None  # time of the first block
+        self._written = 0  # bytes of segments
+        self._written_tokens = 0  # of the segments in them
+
+    def see(self, event: "Event") -> None:
+        from elastictok_cli.codec import events
+
+        match event:
+            case events.Started():
+                self._started = event
+                self._total = _expected_frames(event)
+                self._rate = event.average_rate
+            case events.BlockDone():
+                self._blocks += 1
+                self._frames += event.frames
+                self._tokens += event.tokens
+                self._error += sum(event.frame_mse)
+                self._first = event.time if self._first is None else self._first
+                self._seconds = event.time - self._first + (event.frames / self._rate if self._rate else 0)
+                if event.missed:
+                    self.missed.append(event)
+                self._show()
+            case events.SegmentWritten():
+                self._written += event.bytes
+                self._written_tokens = self._tokens
+            case events.Finished():
+                self.finished = event
+                self._frames = self._total = event.frames
+                self._seconds = event.duration
+                self._show(event.bytes)
+
+    def _show(self, whole: int | None = None) -> None:
+        """`whole`: bytes of the file, once it is complete."""
+        total = max(self._total, self._frames) if self._total else None
+        spent = max(time.monotonic() - self._began, 1e-6)
+        fraction = self._frames / total if total else None
+        head = f"block {self._blocks}" + (
+            f"/{max(self._blocks, round(self._blocks / fraction))}" if fraction else ""
+        )
+        if fraction:
+            head += f"  {fraction:.0%}  eta {units.clock(spent / fraction - spent)}"
+        size = self._size() if whole is None else whole
+        facts = [units.speed(self._frames, spent)]
+        if self._rate and total != 1:
+            facts.append(f"{size * 8 / 1000 * self._rate / self._frames:.0f} kbps")
+        facts.append(f"est {units.size(size / fraction)}" if fraction else units.size(size))
+        facts.append(units.quality(self._error / self._frames))
+        facts.append(f"{self._tokens / self._blocks:.0f}/{self._started.tokens_per_block} tok")
+        if self.missed:
+            facts.append(f"{len(self.missed)} missed")
+        self._display.show(fraction, head, "  ".join(facts), last=whole is not None)
+
+    def _size(self) -> float:
+        """Bytes so far; tokens that wait for their segment count as those written did, or 2 bytes each.
+
+        Audio and subtitles count as they go with the pictures: how far ahead of these they were read differs.
+        """
+        each = self._written / self._written_tokens if self._written_tokens else 2.0
+        video = self._written + each * (self._tokens - self._written_tokens)
+        return video + self._side_rate() * self._seconds
+
+
+def _expected_frames(started: "Started") -> int | None:
+    if started.frames:
+        return started.frames
+    if started.duration and started.average_rate:
+        return max(1, round(started.duration * started.average_rate))
+    return None
+
+
+def _as_json(event: "Event") -> tuple[str, dict[str, Any]]:
+    from elastictok_cli.codec import events
+
+    names = {events.Started: "started", events.BlockDone: "block", events.SegmentWritten: "segment"}
+    return names[type(event)], asdict(event)
+
+
+def _summary(finished: "Finished", missed: "list[BlockDone]", *, whole: bool) -> dict[str, Any]:
+    """The facts of the summary. `whole`: all of the source was encoded, so that its size can be compared."""
+    facts = asdict(finished)
+    blocks = max(1, finished.blocks)
+    source_bytes = finished.source_bytes if whole else None
+    return {
+        **facts,
+        "mean_block_tokens": finished.tokens / blocks,
+        "share": finished.tokens / blocks / finished.tokens_per_block,
+        "psnr": units.psnr(finished.mse),
+        "kbps": units.kbps(finished.bytes, finished.duration, finished.frames),
+        "source_ratio": finished.bytes / source_bytes if source_bytes else None,
+        "fps": finished.frames / finished.seconds if finished.seconds else None,
+        "missed": [{"index": block.index, "time": block.time, "mse": block.mse} for block in missed],
+    }
+
+
+def _missed(blocks: list[dict[str, Any]], target: float | None) -> str:
+    return f"{units.count(len(blocks), 'block')} did not reach {units.quality(target or 0)}"
+
+
+def _report(name: str, facts: dict[str, Any], target: float | None) -> list[str]:
+    """The summary for people."""
+    size = units.size(facts["bytes"])
+    if facts["kbps"] is not None:
+        size += f", {facts['kbps']:.0f} kbps"
+    if facts["source_ratio"] is not None:
+        size += f", {facts['source_ratio']:.2f} of the source ({units.size(facts['source_bytes'])})"
+    lines = [
+        f"{name}: {units.count(facts['frames'], 'frame')}, {units.clock(facts['duration'], 2)}, "
+        f"{units.count(facts['blocks'], 'block')}, {units.count(facts['segments'], 'segment')}",
+        f"  size     {size}",
+        f"  tokens   {facts['mean_block_tokens']:.0f} a block on average ({facts['min_block_tokens']} to "
+        f"{facts['max_block_tokens']}), {facts['share']:.1%} of the most possible ({facts['tokens_per_block']})",
+        f"  quality  {units.quality(facts['mse'])} on average; worst block {units.quality(facts['worst_mse'])}",
+        f"  speed    {facts['seconds']:.1f} s, {units.speed(facts['frames'], facts['seconds'])}",
+    ]
+    missed = facts["missed"]
+    if missed:
+        lines.append(f"  missed   {_missed(missed, target)}:")
+        for block in missed[:_MOST_NAMED]:
+            lines.append(
+                f"           block {block['index']} at {units.clock(block['time'], 2)}, {units.quality(block['mse'])}"
+            )
+        if len(missed) > _MOST_NAMED:
+            lines.append(f"           and {len(missed) - _MOST_NAMED} more; elastictok stats lists them all")
+    return lines
+>>>>>>> h-commands

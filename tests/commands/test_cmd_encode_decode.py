@@ -55,9 +55,9 @@ def test_output_names_come_from_the_input(clip: Path, tmp_path: Path) -> None:
 
 def test_a_folder_is_no_video(tmp_path: Path) -> None:
     for folder in (".", tmp_path):
-        done = run("encode", folder)
-        assert done.exit_code == 3
-        assert "is a folder, not a video file" in done.stderr
+        for verb in ("encode", "report"):
+            done = run(verb, folder)
+            assert (done.exit_code, done.stderr) == (3, f"elastictok: {folder} is a folder, not a file\n")
 
 
 def test_webm_gets_a_codec_that_it_holds(etk: Path, tmp_path: Path) -> None:
