@@ -220,7 +220,7 @@ def test_bad_input_is_3_and_leaves_nothing(clip: Path, etk: Path, tmp_path: Path
 def test_an_output_of_an_unknown_kind_is_wrong_usage(etk: Path, tmp_path: Path) -> None:
     result = run("decode", etk, tmp_path / "out.xyz")
     assert result.exit_code == 2
-    assert "no suffix that says how to write it" in result.stderr
+    assert "its suffix names no kind of output" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
