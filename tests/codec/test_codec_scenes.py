@@ -97,7 +97,7 @@ def in_any_order(
     loaded: Loaded, frames: list[Frame], options: EncodeOptions, order: list[int]
 ) -> tuple[list[list[list[Block]]], bytes]:
     """The segments of each scene, encoded in this order, and the file they make."""
-    ticks = Fraction(options.keyframe_interval) * 25
+    ticks = Fraction(options.keyframe_interval) * 25 if options.keyframe_interval else None
     scenes = [Scene(tuple(s.frames), s.starts_at_cut) for s in split_scenes(frames, ticks)]
     found = {n: segments_of(scenes[n], loaded, options) for n in order}
     file = io.BytesIO()
