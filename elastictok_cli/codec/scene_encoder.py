@@ -222,10 +222,10 @@ class NestedCoder:
             )
 
         one_length = self.options.allocation == "block"  # which needs no lambda
-        if block.keyframe or one_length or len(block.frames) in state.price:
+        if block.keyframe or one_length or state.price:
             return draft(state.price.get(len(block.frames)))
-        # The first inter block of this length in the scene: lambda is unknown, and motion vectors depend on it. So two
-        # lambdas are drafted, the model's own and the highest.
+        # No inter block of the scene is coded yet: lambda is unknown, and motion vectors depend on it. So the block is
+        # drafted at two lambdas, the model's own and the highest.
         drafts = draft(None), draft(rate_control.price_range(self.tokenizer, target)[1])
         return min(drafts, key=lambda d: (not d.reaches, d.tokens))
 
