@@ -178,7 +178,7 @@ def count_probes(config: str) -> dict[str, Any]:
     }
 
 
-def _steps(search: bracket.Search, curve: np.ndarray) -> int:
+def _steps(search: bracket.Strategy, curve: np.ndarray) -> int:
     count = 0
     try:
         asked = next(search)

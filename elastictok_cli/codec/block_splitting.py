@@ -43,12 +43,12 @@ class SourceBlock:
 class BlockSplitter:
     """Proposes the next block of a scene. The encoder says how many of its frames it has coded.
 
-    The first block of a scene is a keyframe block. It holds one frame only if the frames after it differ from it by more
-    than `still_mse`: an inter block codes their motion better than a keyframe block does.
+    The first block of a scene is a keyframe block. It holds one frame only if the frames after it differ from it by
+    more than `still_mse`: an inter block codes their motion better than a keyframe block does.
     """
 
     def __init__(self, scene: Scene, *, block_frames: int, still_mse: float, ahead: int = 0) -> None:
-        """block_frames: most frames of a block; still_mse: on the [-1, 1] scale; ahead: frames to read beyond a block."""
+        """block_frames: most frames of a block; still_mse: on the [-1, 1] scale; ahead: frames read beyond a block."""
         self._unread = iter(scene.frames)
         self._queue: deque[Frame] = deque()
         self._starts_at_cut = scene.starts_at_cut

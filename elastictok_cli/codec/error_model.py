@@ -23,8 +23,10 @@ class ErrorModel:
     def __init__(
         self, encoding: Encoding, share: torch.Tensor, weight: torch.Tensor | None = None, bias: float = 1.0
     ) -> None:
-        """share: (1, h, w) of each cell's area inside the picture, as errors of padding do not count; weight: (1, h, w),
-        how much the error of each cell matters; bias: measured over promised error to expect of all cells."""
+        """share: (1, h, w) of each cell's area inside the picture, as errors of padding do not count.
+
+        weight: (1, h, w), how much the error of each cell matters. bias: measured over promised error to expect.
+        """
         self._curve = encoding.curve * share
         self._length = encoding.length
         self._encoding = encoding
@@ -61,8 +63,10 @@ class ErrorModel:
         return allocation.at_price(curve, self._length, price, self._weight), float(price)
 
     def one_length(self, allowed: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """The keep map (1, h, w) of the smallest length, one for all cells, that should leave a squared error of at most
-        `allowed` (1,), and whether any should; all tokens where none does."""
+        """The keep map (1, h, w) of the smallest length for all cells that should leave at most `allowed` (1,).
+
+        Also whether there is such a length: where there is none, all tokens are kept.
+        """
         lengths = torch.arange(self._curve.shape[1], device=self._curve.device).view(1, -1, 1, 1)
         kept = torch.minimum(lengths, self._length.unsqueeze(1))  # (1, G + 1, h, w)
         fits = self._curve.gather(1, kept).sum((0, 2, 3)) <= TOLERANCE_OF_REACH * allowed

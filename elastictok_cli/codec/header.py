@@ -1,4 +1,4 @@
-"""The header of a file: what its source, its model and the request of its encode were."""
+"""The header of a file: its source, its model and the options of its encode."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from elastictok_cli.version import __version__
 from elastictok_cli.video.records import VideoInfo
 from formats import ControlRange, Header, ModelRef
 
-# FFmpeg's numbers for "not said", which a file need not repeat
-_UNSAID = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range": 0}
+# FFmpeg's numbers for "unspecified"; a tag with this value is left out
+UNSPECIFIED_COLOR = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range": 0}
 
 
 def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Header:
-    """The file's header for this source, model and request."""
+    """The header of a file made from this source with this model and these options."""
     spec = loaded.tokenizer.spec
     rate = info.average_rate
     return Header(
@@ -37,7 +37,7 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
         allocation=options.allocation,
         rotation=info.rotation,
         pixel_format=info.pixel_format,
-        color={tag: value for tag, value in info.color.items() if value != _UNSAID.get(tag)},
+        color={tag: value for tag, value in info.color.items() if value != UNSPECIFIED_COLOR.get(tag)},
         average_rate=(rate.numerator, rate.denominator) if rate else None,
         pixel_aspect=(info.pixel_aspect.numerator, info.pixel_aspect.denominator),
         source_bytes=info.size_bytes,
@@ -55,7 +55,7 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
 
 
 def _recorded(spec: TokenizerSpec, options: EncodeOptions) -> dict[str, str | int | float | bool]:
-    """The options that the header keeps: those that differ from what is usual."""
+    """The options that the header records: those that differ from their defaults."""
     recorded: dict[str, str | int | float | bool] = {}
     if options.keyframe_interval != KEYFRAME_INTERVAL:
         recorded["keyframe_interval"] = options.keyframe_interval

@@ -5,11 +5,12 @@
 | whole | all proposed, up to T | as proposed | always, unless single frames win again |
 | pair | the first two | as proposed | where whole is costly and a single frame is not far cheaper |
 | single | the first | as proposed | where whole is costly |
-| keyframe | the first | keyframe | of inter blocks, where the best of the others is not clearly cheaper than the last keyframe |
+| keyframe | the first | keyframe | where the best so far is inter and not clearly cheaper than the last keyframe |
 
 One motion vector per cell cannot follow every motion over four frames; it often can over two, or one. Where even that
-fails (a flash, a dissolve), a keyframe is cheaper than any prediction. Each candidate is judged by its draft: the tokens
-that the error curves promise, without a decode.
+fails (a flash, a dissolve), a keyframe is cheaper than any prediction. Each candidate is judged by its draft: the
+tokens that the error curves promise, without a decode. Costly means more tokens than the effort allows a block before
+others are tried.
 
 Everything here decides and changes nothing else: the scene's state is read only, and only the caller commits a block.
 """
@@ -69,7 +70,10 @@ class Candidates:
 
 
 def choose(candidates: Candidates, state: SceneState, costly_tokens: float) -> Decision:
-    """The block that is expected to be cheapest. An inter block of more than `costly_tokens` is compared with others."""
+    """The block that is expected to be cheapest.
+
+    A block that reaches the target is not compared with others if it is a keyframe block or no more than costly.
+    """
     c = candidates
     several, inter = len(c.whole.frames) > 1, not c.whole.keyframe
     if state.singles_left and several and inter:

@@ -1,24 +1,32 @@
-"""What is asked of an encode."""
+"""The options of an encode."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from elastictok_cli.codec import length_search as lengths
-from elastictok_cli.codec.rate_control import DEFAULT_EFFORT
+from elastictok_cli.codec.length_search import Guess, Method
+from elastictok_cli.codec.rate_control import DEFAULT_EFFORT, Allocation
 
-KEYFRAME_INTERVAL = 5.0  # seconds, where nothing is said
+KEYFRAME_INTERVAL = 5.0  # seconds, by default
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What is asked of an encode; exactly one of `mse` and `tokens` is set."""
+    """The options of an encode; exactly one of `mse` and `tokens` is set.
 
-    mse: float | None = 0.007  # target per block, on [-1, 1] pixels
-    tokens: int | None = None  # or: this many tokens in every cell
-    allocation: Literal["cell", "block"] = "cell"
-    keyframe_interval: float = KEYFRAME_INTERVAL  # seconds between seek points
-    effort: int = DEFAULT_EFFORT  # 0 to 9, for models whose encoder does not see the length
-    search: lengths.Method = "binary"  # for models whose encoder sees the length
-    guess: lengths.Guess | None = None  # what the search "predict" begins with
+    mse: the target, the highest MSE of a block on [-1, 1] pixels.
+    tokens: the same number of tokens for every cell instead.
+    allocation: "cell" gives each cell a length of its own, "block" one length to all cells of a block.
+    keyframe_interval: seconds from the start of a scene to the first frame that may start another; 0: only cuts do.
+    effort: 0 to 9, for nested models.
+    search: how lengths are searched for, for models whose encoder sees the length.
+    guess: the length that the search "predict" begins with.
+    """
+
+    mse: float | None = 0.007
+    tokens: int | None = None
+    allocation: Allocation = "cell"
+    keyframe_interval: float = KEYFRAME_INTERVAL
+    effort: int = DEFAULT_EFFORT
+    search: Method = "binary"
+    guess: Guess | None = None

@@ -58,6 +58,8 @@ MAX_GROWTH_OF_FIRST_PROBE = (
 # target by little is lost. The first probe knows the curves alone, the second what the first showed of each cell, and
 # the third starts closer still.
 AIMS = (0.99, 0.994, 0.996)
+# Range of a draft's lambda, as shares of the squared error that the target leaves a cell of a whole block.
+MIN_PRICE, MAX_PRICE = 0.1, 3.0
 # What a miss multiplies the aim of later probes by.
 AIM_AFTER_NEAR_MISS, AIM_AFTER_MISS, AIM_AFTER_LATE_MISS = 0.995, 0.985, 0.9
 NEAR_MISS = 1.01  # times the target
@@ -96,7 +98,7 @@ class Draft:
     model: the error model at its start. Rate control works on copies of it.
     keep: (1, h, w) int64, the cheapest keep map that should meet the target.
     tokens: how many it keeps in all. reaches: whether it should meet the target at all.
-    price: lambda of the keep map, the squared error that its last token saves.
+    price: lambda of the keep map, the squared error that its last token saves, within `price_range`.
     weight: (1, h, w), how much the error of each cell matters; None: the same everywhere.
     """
 
@@ -142,6 +144,8 @@ def draft(
     allowed = _allowed_error(job, target, encoding.curve.device)
     keep, found = model.allocate(allowed)
     reaches = model.reaches(keep, allowed)
+    lowest, highest = price_range(tokenizer, target)
+    found = min(max(found, lowest), highest)
     return Draft(job, context, encoding, model, keep, int(keep.sum()), reaches, found, weight)
 
 
@@ -173,6 +177,13 @@ def meet_target(
     model = _error_model(tokenizer, job, encoding, drafted.weight)
     complete = replace(drafted, encoding=encoding, model=model, keep=encoding.length)
     return _probe_cells(tokenizer, complete, target, effort, bias)
+
+
+def price_range(tokenizer: NestedTokenizer, target: float) -> tuple[float, float]:
+    """The lowest and the highest lambda that a draft for `target` (MSE) has: squared error per token."""
+    spec = tokenizer.spec
+    error_of_cell = target * spec.frames * 3 * spec.cell[0] * spec.cell[1]
+    return MIN_PRICE * error_of_cell, MAX_PRICE * error_of_cell
 
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:

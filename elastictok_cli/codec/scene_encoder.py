@@ -61,8 +61,8 @@ def encode_scene(
 ) -> Iterator[tuple[SourceBlock, Coded]]:
     """The blocks of a scene, in order, coded. The first is a keyframe block; each keyframe block starts a segment.
 
-    grid: (rows, columns) of cells. A segment that is full ends, so a scene can be more than one. What is coded depends on
-    the arguments alone: scenes can be encoded in any order, or at the same time.
+    grid: (rows, columns) of cells. A segment that is full ends, so a scene can be more than one. What is coded depends
+    on the arguments alone: scenes can be encoded in any order, or at the same time.
     """
     spec = tokenizer.spec
     coder = _coder(tokenizer, options, device, grid)
@@ -170,7 +170,7 @@ class NestedCoder:
             return block, rate_control.fixed_length(self.tokenizer, job, context, self.options.tokens)
         state = SceneState() if block.keyframe else self.state
         decision, coded = self._decide_and_code(block, context, target, state)
-        self.state = state.after(decision, coded, self._error_per_token(decision.draft, target))
+        self.state = state.after(decision, coded)
         return decision.block, coded
 
     def _decide_and_code(
@@ -205,15 +205,29 @@ class NestedCoder:
 
     def _draft(self, block: SourceBlock, context: Any, target: float, state: SceneState) -> Draft:
         """What the curves of a block promise. It reads the state and changes nothing."""
-        return rate_control.draft(
-            self.tokenizer,
-            job_of(block.frames, self.tokenizer, self.device),
-            self.tokenizer.start(*self.size) if block.keyframe else context,
-            target,
-            mode=self.options.allocation,
-            price=state.price.get(len(block.frames)),
-            weight=self.lookahead.weights(block, target) if self.lookahead else None,
-        )
+        job = job_of(block.frames, self.tokenizer, self.device)
+        if block.keyframe:
+            context = self.tokenizer.start(*self.size)
+        weight = self.lookahead.weights(block, target) if self.lookahead else None
+
+        def draft(price: float | None) -> Draft:
+            return rate_control.draft(
+                self.tokenizer,
+                job,
+                context,
+                target,
+                mode=self.options.allocation,
+                price=price,
+                weight=weight,
+            )
+
+        one_length = self.options.allocation == "block"  # which needs no lambda
+        if block.keyframe or one_length or state.price:
+            return draft(state.price.get(len(block.frames)))
+        # No inter block of the scene is coded yet: lambda is unknown, and motion vectors depend on it. So the block is
+        # drafted at two lambdas, the model's own and the highest.
+        drafts = draft(None), draft(rate_control.price_range(self.tokenizer, target)[1])
+        return min(drafts, key=lambda d: (not d.reaches, d.tokens))
 
     def _meet_target(self, block: SourceBlock, draft: Draft, target: float, state: SceneState) -> Coded:
         """The block with the fewest tokens that meet the target. It reads the state and changes nothing."""
@@ -225,7 +239,3 @@ class NestedCoder:
             effort=self.effort,
             bias=state.bias_of(block.keyframe, len(block.frames)),
         )
-
-    def _error_per_token(self, draft: Draft, target: float) -> float:
-        """The squared error that the target leaves a whole block, over the tokens that the block can have."""
-        return target * draft.job.frames[0].numel() / draft.encoding.length[0].numel()

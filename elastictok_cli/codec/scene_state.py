@@ -12,8 +12,6 @@ from elastictok_cli.codec.rate_control import Coded, Draft
 # A single frame that was far cheaper than a whole block is followed by at most this many more single frames before
 # longer blocks are tried again.
 MAX_SINGLES_IN_A_ROW = 2
-# Lambda of the next block, as a share of the mean error that the target leaves for each token of a whole block.
-MIN_LAMBDA_SHARE, MAX_LAMBDA_SHARE = 0.1, 3.0
 MIN_CURVE_BIAS, MAX_CURVE_BIAS = 0.8, 1.25  # measured error over the error that the curves promised
 
 
@@ -65,11 +63,8 @@ class SceneState:
         """The curve bias to expect of a block; 1 where none like it was coded in this scene."""
         return self.curve_bias.get((keyframe, frames), 1.0)
 
-    def after(self, decision: Decision, coded: Coded, error_per_token: float) -> SceneState:
-        """The state once the decided block is committed.
-
-        error_per_token: the squared error that the target leaves a whole block, over the tokens the block can have.
-        """
+    def after(self, decision: Decision, coded: Coded) -> SceneState:
+        """The state once the decided block is committed."""
         block, draft = decision.block, decision.draft
         kind = block.keyframe, len(block.frames)
         bias = min(max(coded.bias, MIN_CURVE_BIAS), MAX_CURVE_BIAS)
@@ -81,8 +76,7 @@ class SceneState:
             if tried.keyframe:
                 keyframe_tokens = tried_draft.tokens
             elif tried_draft.reaches:
-                lowest, highest = MIN_LAMBDA_SHARE * error_per_token, MAX_LAMBDA_SHARE * error_per_token
-                price[len(tried.frames)] = min(max(tried_draft.price, lowest), highest)
+                price[len(tried.frames)] = tried_draft.price
         if decision.reason == "single again":
             singles_left, single_tokens = self.singles_left - 1, self.single_tokens
         elif decision.reason == "single far cheaper":

@@ -17,8 +17,8 @@ import numpy as np
 from elastictok_cli.codec.pixels import thumbnail
 from elastictok_cli.video.records import Frame
 
-# A cut is where the mean difference between thumbnails of two frames (luma, 0 to 255) is over MIN_CHANGE_OF_CUT and
-# more than MIN_RATIO_OF_CUT times the running mean of the differences before it.
+# A cut is where the mean difference between thumbnails of two frames (luma, 0 to 255) is more than MIN_CHANGE_OF_CUT
+# and more than MIN_RATIO_OF_CUT times the running mean of the differences before it.
 MIN_CHANGE_OF_CUT = 18.0
 MIN_RATIO_OF_CUT = 3.0
 THUMBNAIL_SIDE = 64  # pixels of the shorter side, at least, where the frame has them

@@ -1,4 +1,4 @@
-"""Sums over the blocks of an encode, for the event that ends it."""
+"""Sums over the blocks of an encode, for its last event."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from elastictok_cli.video.records import VideoInfo
 
 
 class Totals:
-    """Sums for the summary."""
+    """Sums over the coded blocks."""
 
     def __init__(self) -> None:
         self.frames = self.blocks = self.segments = self.tokens = self.most = 0
         self.fewest: int | None = None
         self.error = self.worst = 0.0
         self.missed_blocks = 0
-        self.missed: list[int] = []  # the first of them
+        self.missed: list[int] = []  # indices, MOST_MISSED of them at most
         self.first_pts: int | None = None
         self.end_pts = 0
 
@@ -37,8 +37,8 @@ class Totals:
         last = block.frames[-1]
         self.end_pts = last.pts + last.duration
 
-    def finished(self, info: VideoInfo, size: int, capacity: int, seconds: float) -> events.Finished:
-        """The last event. `capacity`: tokens that a block can keep; `seconds`: since the encode began."""
+    def finished(self, info: VideoInfo, size: int, tokens_per_block: int, seconds: float) -> events.Finished:
+        """The last event. `tokens_per_block`: that a block can keep at most; `seconds`: since the encode began."""
         shown = float((self.end_pts - (self.first_pts or 0)) * info.time_base)
         return events.Finished(
             frames=self.frames,
@@ -48,7 +48,7 @@ class Totals:
             duration=shown,
             seconds=seconds,
             tokens=self.tokens,
-            tokens_per_block=capacity,
+            tokens_per_block=tokens_per_block,
             min_block_tokens=self.fewest or 0,
             max_block_tokens=self.most,
             mse=self.error / max(1, self.frames),

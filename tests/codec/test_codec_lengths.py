@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 
 
 def drive(
-    asking: bracket.Search, error: Callable[[int], float], target: float
+    asking: bracket.Strategy, error: Callable[[int], float], target: float
 ) -> tuple[int | None, list[list[int]]]:
     """Run a search: the shortest length seen to pass, and what was tried in each step."""
     steps: list[list[int]] = []
