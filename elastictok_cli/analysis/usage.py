@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from elastictok_cli.analysis import units
 
 if TYPE_CHECKING:
-    from elastictok_cli.drawing.tracks import Track
     from formats import Block, EtkReader, Header
     from formats.facts import SegmentFacts
 
@@ -154,19 +153,6 @@ def coded_frames(
                     return
                 if first_pts is None or pts >= first_pts:
                     yield CodedFrame(row, pts, block)
-
-
-def put_on_track(track: "Track", row: FrameUsage) -> None:
-    """Add a frame to the series of a chart."""
-    track.add(
-        row.time,
-        row.duration,
-        row.mse,
-        block=row.block,
-        block_tokens=row.block_tokens,
-        scene_cut=row.scene_cut,
-        missed=row.missed,
-    )
 
 
 def _doubles() -> "array[float]":

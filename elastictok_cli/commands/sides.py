@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from elastictok_cli.analysis import units
-from elastictok_cli.analysis.usage import FrameUsage, coded_frames, put_on_track
+from elastictok_cli.analysis.usage import FrameUsage, coded_frames
 from elastictok_cli.commands.arguments import load_model
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure
-from elastictok_cli.drawing.tracks import Track
+from elastictok_cli.drawing.tracks import Track, put_on_track
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from elastictok_cli.analysis import units
-from elastictok_cli.analysis.usage import MEASURED, FrameUsage, Totals, put_on_track, segments
+from elastictok_cli.analysis.usage import MEASURED, FrameUsage, Totals, segments
 from elastictok_cli.commands import plot
 from elastictok_cli.commands.arguments import Device, DeviceName, Force, Json, Model, Threads, find_device
 from elastictok_cli.commands.console import Display, JsonLines
@@ -32,7 +32,7 @@ from elastictok_cli.commands.targets import (
     check_target,
     publish,
 )
-from elastictok_cli.drawing.tracks import Track
+from elastictok_cli.drawing.tracks import Track, put_on_track
 
 if TYPE_CHECKING:
     import torch

@@ -5,6 +5,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from elastictok_cli.analysis.usage import FrameUsage
+
 MOST_POINTS = 4096  # more than the pixels of any chart
 
 
@@ -115,3 +117,16 @@ class Track:
         if math.isnan(self.begin):
             self.begin = time
         self.end = time + duration
+
+
+def put_on_track(track: Track, row: FrameUsage) -> None:
+    """Add a frame to the series of a chart."""
+    track.add(
+        row.time,
+        row.duration,
+        row.mse,
+        block=row.block,
+        block_tokens=row.block_tokens,
+        scene_cut=row.scene_cut,
+        missed=row.missed,
+    )
