@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from elastictok_cli.version import __version__
 
 if TYPE_CHECKING:
-    from elastictok_cli.api import Model, decode, encode, load_model, open
+    from elastictok_cli.api import decode, encode, open
     from elastictok_cli.codec.decoder import ModelMismatch
     from elastictok_cli.codec.measurement import SourceMismatch
+    from elastictok_cli.model import Model, load_model
     from elastictok_cli.models.checkpoint import CheckpointError
     from elastictok_cli.token_video import TokenVideo
     from elastictok_cli.video import VideoError
@@ -38,14 +39,14 @@ _HOMES = {
     "Block": "formats",
     "CheckpointError": "elastictok_cli.models.checkpoint",
     "EtkError": "formats",
-    "Model": "elastictok_cli.api",
+    "Model": "elastictok_cli.model",
     "ModelMismatch": "elastictok_cli.codec.decoder",
     "SourceMismatch": "elastictok_cli.codec.measurement",
     "TokenVideo": "elastictok_cli.token_video",
     "VideoError": "elastictok_cli.video",
     "decode": "elastictok_cli.api",
     "encode": "elastictok_cli.api",
-    "load_model": "elastictok_cli.api",
+    "load_model": "elastictok_cli.model",
     "open": "elastictok_cli.api",
 }
 

@@ -9,16 +9,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from elastictok_cli.files import writing
+from elastictok_cli.model import Model
 from formats import Block, Damage, EtkReader, EtkWriter, Header, Segment, unpack_tokens
-
-if TYPE_CHECKING:
-    from elastictok_cli.api import Model
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

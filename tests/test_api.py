@@ -37,11 +37,14 @@ def model() -> elastictok.Model:
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    """A coarse texture that glides, and a second one from frame 6 on."""
-    rng = np.random.default_rng(3)
-    coarse = rng.integers(30, 226, (2, HEIGHT // 8, WIDTH // 8 + 2, 3)).astype(np.uint8)
-    fine = coarse.repeat(8, 1).repeat(8, 2)
-    return np.stack([fine[int(n >= 6), :, n : n + WIDTH] for n in range(COUNT)])
+    """Soft waves that glide, and others from frame 6 on."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    pictures = []
+    for n in range(COUNT):
+        period = 30 if n < 6 else 17
+        waves = [np.sin((x + 2 * n) / period * (1 + c / 3)) * np.cos(y / period) for c in range(3)]
+        pictures.append(128 + 90 * np.stack(waves, -1) + 40 * (n >= 6))
+    return np.stack(pictures).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +55,18 @@ def video(frames: np.ndarray, model: elastictok.Model) -> elastictok.TokenVideo:
 @pytest.fixture(scope="module")
 def clip(frames: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a file, with a tone."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mkv"
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p"
-        tone = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        stream = out.add_stream("libx264", rate=25, options={"crf": "8"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        tone = out.add_stream("aac", rate=48000, layout="mono")
         for number, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv444p")
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
             frame.pts, frame.time_base = number, Fraction(1, 25)
             out.mux(stream.encode(frame))
-            wave = (np.sin(np.arange(320) / 5) * 9000).astype(np.int16)[None]
-            sound = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = 8000, 320 * number, Fraction(1, 8000)
+            wave = (np.sin(np.arange(1920) / 9) * 0.3).astype(np.float32)[None]
+            sound = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            sound.sample_rate, sound.pts, sound.time_base = 48000, 1920 * number, Fraction(1, 48000)
             out.mux(tone.encode(sound))
         out.mux(stream.encode(None))
         out.mux(tone.encode(None))
@@ -390,7 +393,7 @@ def test_other_weights_do_not_decode(video: elastictok.TokenVideo, model: elasti
 
 def test_what_a_source_loses_is_a_warning(clip: Path, model: elastictok.Model, tmp_path: Path) -> None:
     data = clip.read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 2 // 3])
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
     with pytest.warns(UserWarning, match="cut short"):
         video = elastictok.encode(tmp_path / "cut.mkv", model, tokens=1)
     assert 0 < video.frame_count < COUNT
