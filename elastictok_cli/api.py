@@ -235,8 +235,6 @@ def _pictures(source: Any) -> Iterable[Frames]:
 
 
 def _pictures_of_tensor(frames: torch.Tensor) -> Frames:
-    from elastictok_cli.models.precision import to_bytes
-
     if not frames.is_floating_point():
         raise TypeError(
             f"a tensor must be floating point, in [-1, 1], not {frames.dtype}; uint8 frames come as a numpy array"
@@ -246,4 +244,4 @@ def _pictures_of_tensor(frames: torch.Tensor) -> Frames:
     frames = frames.detach().cpu().float()
     if frames.numel() and not bool((frames.abs() <= 1 + _TOLERANCE).all()):  # so that NaN fails too
         raise ValueError("a tensor must be in [-1, 1]: uint8 / 127.5 - 1")
-    return to_bytes(frames).permute(0, 2, 3, 1).numpy()
+    return np.rint((frames.permute(0, 2, 3, 1).numpy() + 1) * 127.5).clip(0, 255).astype(np.uint8)
