@@ -31,7 +31,7 @@ _VIEW_NAMES = """
     _reshape_alias _unsafe_view alias as_strided chunk detach diagonal empty empty_like
     empty_strided expand expand_as flatten lift_fresh mT movedim narrow new_empty new_empty_strided
     numpy_T permute reshape resize_ select slice split split_with_sizes squeeze swapaxes t transpose
-    unbind unflatten unfold unsqueeze view
+    unbind unflatten unfold unsqueeze view view_as
 """
 VIEWS = frozenset(_VIEW_NAMES.split())
 # Operations that end in Python or whose result has a size that only the device knows.
