@@ -1,6 +1,7 @@
 """Who may know whom (docs/architecture.md): read from the imports of every file, those inside functions too."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,3 +228,20 @@ def test_formats_and_analysis_never_import_torch() -> None:
         if found.importer in reached and found.imported.split(".")[0] in ("torch", "av", "safetensors")
     ]
     assert not heavy, "\n".join(heavy)
+
+
+def test_the_page_of_the_architecture_names_files_that_exist() -> None:
+    """Paths from elastictok_cli/ or the root; in the picture, from the folder of the frame around them."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    picture = page.split("```mermaid\n")[1].split("```")[0]
+    named = {(ROOT, name) for name in re.findall(r"`([\w/]+\.(?:py|md))`", page)}
+    folder = ""
+    for line in picture.splitlines():
+        if frame := re.search(r'subgraph \w+\["([\w/]+)/', line):
+            folder = frame[1]
+        inside = ROOT if folder == "formats" else ROOT / "elastictok_cli" / folder
+        named |= {(inside, name) for name in re.findall(r"[\w/]+\.py", line)}
+    assert len(named) > 60
+    places = (ROOT, ROOT / "elastictok_cli", ROOT / "formats" / "coding")
+    missing = [n for inside, n in named if not any((place / n).is_file() for place in (inside, *places))]
+    assert not missing
