@@ -244,4 +244,4 @@ def test_the_page_of_the_architecture_names_files_that_exist() -> None:
     assert len(named) > 60
     places = (ROOT, ROOT / "elastictok_cli", ROOT / "formats" / "coding")
     missing = [n for inside, n in named if not any((place / n).is_file() for place in (inside, *places))]
-    assert not missing
+    assert not missing, "\n".join(sorted(missing))
