@@ -106,11 +106,11 @@ def compare(
         sides = open_sides(stack, files, models or [], where)
         original = open_original(source, sides, start, duration)
         job = Comparison(original, sides, tint=heat, gain=gain if diff else None, structure=not no_ssim)
-        watch = _Watch(display, lines, job)
-        job.survey(start, duration, whole=one, watch=watch.measuring)
+        progress = CompareProgress(display, lines, job)
+        job.survey(start, duration, whole=one, on_measured=progress.measuring)
         board, layout = job.board(width, whole=one), job.layout(width)
         lines.write("started", _started(job, layout, target))
-        watch.begin()
+        progress.begin()
         with open_writer(
             target,
             layout,
@@ -123,7 +123,7 @@ def compare(
         ) as writer:
             for item, moment in job.moments():
                 writer.write(_drawn(item, board.draw(moment)))
-                watch.see(item)
+                progress.see(item)
                 if one:
                     break
             signals.check()
@@ -134,9 +134,9 @@ def compare(
         for text in damage:
             display.warn(text)
             lines.write("damage", {"message": text})
-        for text in _report(job, target, watch):
+        for text in _report(job, target, progress):
             display.note(text)
-        lines.write("summary", _summary(job, target, watch, damaged=bool(damage)))
+        lines.write("summary", _summary(job, target, progress, damaged=bool(damage)))
     if damage:
         raise typer.Exit(ExitCode.CORRUPT)
 
@@ -156,7 +156,7 @@ def _check(source: Path, files: list[Path], target: str, *, force: bool) -> None
     check_output(target, codec=codec_for(target))
 
 
-class _Watch:
+class CompareProgress:
     """Counts frames and shows how far the work is, by time."""
 
     def __init__(self, display: Display, lines: JsonLines, job: "Comparison") -> None:
@@ -218,7 +218,7 @@ def _started(job: "Comparison", layout: "Layout", target: str) -> dict[str, Any]
     }
 
 
-def _summary(job: "Comparison", target: str, watch: _Watch, *, damaged: bool) -> dict[str, Any]:
+def _summary(job: "Comparison", target: str, progress: CompareProgress, *, damaged: bool) -> dict[str, Any]:
     files = []
     for side, track, means, lost in zip(job.sides, job.tracks, job.means, job.lost, strict=True):
         mean = means.means()
@@ -241,15 +241,15 @@ def _summary(job: "Comparison", target: str, watch: _Watch, *, damaged: bool) ->
         )
     return {
         "output": target,
-        "frames": watch.frames,
+        "frames": progress.frames,
         "files": files,
         "damaged": damaged,
-        "seconds": watch.seconds,
-        "fps": watch.frames / watch.seconds,
+        "seconds": progress.seconds,
+        "fps": progress.frames / progress.seconds,
     }
 
 
-def _report(job: "Comparison", target: str, watch: _Watch) -> list[str]:
+def _report(job: "Comparison", target: str, progress: CompareProgress) -> list[str]:
     lines = []
     for side, track, means in zip(job.sides, job.tracks, job.means, strict=True):
         mean = means.means()
@@ -262,8 +262,8 @@ def _report(job: "Comparison", target: str, watch: _Watch) -> list[str]:
             parts.append(f"SSIM {mean.ssim:.4f}")
         if not math.isnan(mean.ms_ssim):
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
-        shown = " (of the frame shown)" if watch.frames < side.spent.frames else ""
+        shown = " (of the frame shown)" if progress.frames < side.spent.frames else ""
         lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
-    speed = units.speed(watch.frames, watch.seconds)
-    lines.append(f"{target}: {units.count(watch.frames, 'frame')} in {watch.seconds:.1f} s, {speed}")
+    speed = units.speed(progress.frames, progress.seconds)
+    lines.append(f"{target}: {units.count(progress.frames, 'frame')} in {progress.seconds:.1f} s, {speed}")
     return lines

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from elastictok_cli.video import Frame
 
-_MUCH = 4.0  # times the recorded error (and 0.002 more): these are not the pictures that were encoded
+_DOUBTFUL_ERROR_RATIO = (
+    4.0  # times the recorded error (and 0.002 more): these are not the pictures that were encoded
+)
 
 
 class Measured(NamedTuple):
@@ -104,12 +106,12 @@ class Comparison:
         duration: float | None,
         *,
         whole: bool = False,
-        watch: Callable[[float], None] = lambda _: None,
+        on_measured: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Read what the files say of the window (of all their frames if `whole`) for captions and chart.
 
-        Where a file does not know its errors they are measured, which takes as long as decoding; `watch` is told
-        the time of each frame then. Raises Failure if a file has no frame there.
+        Where a file does not know its errors they are measured, which takes as long as decoding; `on_measured` is
+        called with the time of each frame then. Raises Failure if a file has no frame there.
         """
         self._window = (start, duration)
         names = captions.titles([s.path for s in self.sides], [s.reader.header for s in self.sides])
@@ -121,9 +123,9 @@ class Comparison:
             self.tracks.append(track)
             self._mean_mse.append(side.spent.mse)
         if any(side.spent.known < side.spent.frames for side in self.sides) and not whole:
-            self._measure_errors(watch)
+            self._measure_errors(on_measured)
 
-    def _measure_errors(self, watch: Callable[[float], None]) -> None:
+    def _measure_errors(self, on_measured: Callable[[float], None]) -> None:
         fresh = [Envelope() for _ in self.tracks]
         sums = [Means() for _ in self.tracks]
         for _, shown in measured(
@@ -131,7 +133,7 @@ class Comparison:
         ):
             for one, error, total in zip(shown, fresh, sums, strict=True):
                 if one is not None:
-                    watch(one.usage.time)
+                    on_measured(one.usage.time)
                     error.add(Point(one.usage.time, _error_of(one.usage)))
                     total.add(Quality(one.usage.measured_mse, math.nan, math.nan, math.nan))
         for number, side in enumerate(self.sides):
@@ -210,7 +212,7 @@ class Comparison:
             self.means[number].add(
                 Quality(usage.measured_mse, usage.measured_psnr, usage.ssim, usage.ms_ssim)
             )
-            if usage.measured_mse > _MUCH * usage.mse + 0.002:
+            if usage.measured_mse > _DOUBTFUL_ERROR_RATIO * usage.mse + 0.002:
                 self.doubtful.add(side.path)
 
     def _moment(self, item: Measured) -> Moment:

@@ -196,19 +196,19 @@ def encode(
             if value is not None:
                 header.options[name] = value
         writer = EtkWriter(file, header)
-        watch = EncodeProgress(display, lambda: reader.aux_rate)
+        progress = EncodeProgress(display, lambda: reader.aux_rate)
         warned = 0
         for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):
             for text in reader.warnings[warned:]:
                 display.warn(text)
                 lines.write("warning", {"message": text})
             warned = len(reader.warnings)
-            watch.see(event)
-            if watch.finished is None:
+            progress.see(event)
+            if progress.finished is None:
                 lines.write(*event_line(event))
-    assert watch.finished is not None
+    assert progress.finished is not None
     whole = start is None and duration is None
-    facts = summary_of(watch.finished, watch.missed, whole=whole)
+    facts = summary_of(progress.finished, progress.missed, whole=whole)
     if quiet and facts["missed_blocks"]:  # the summary would have said it
         display.warn(missed_sentence(facts["missed_blocks"], error))
     for line in summary_lines(str(target), facts, error):

@@ -118,7 +118,7 @@ class Side:
         return Failure(f"{self.path} has no frame in the time asked for", ExitCode.BAD_INPUT)
 
 
-class Shelf:
+class LoadedModels:
     """The models to choose from: those named, and the shipped one. Raises Failure where one cannot be loaded."""
 
     def __init__(self, named: Sequence[Path], device: "torch.device") -> None:
@@ -150,8 +150,8 @@ def open_sides(
     """Open the files, each with the one of `models` (and the shipped model) that made it. Raises Failure."""
     from formats import EtkReader
 
-    shelf = Shelf(models, device)
-    return [shelf.side(path, stack.enter_context(EtkReader(path))) for path in paths]
+    loaded = LoadedModels(models, device)
+    return [loaded.side(path, stack.enter_context(EtkReader(path))) for path in paths]
 
 
 @dataclass(frozen=True)

@@ -143,10 +143,10 @@ def _measured(
 ) -> Iterator[FrameUsage]:
     """The same rows, with what decoding and looking at the source adds to them."""
     from elastictok_cli.commands.comparison import measured
-    from elastictok_cli.commands.sides import Shelf, open_original
+    from elastictok_cli.commands.sides import LoadedModels, open_original
 
     display = stack.enter_context(Display(quiet=False))
-    side = Shelf([] if model is None else [model], device).side(path, reader)
+    side = LoadedModels([] if model is None else [model], device).side(path, reader)
     count = reader.frame_count
     for item in measured(open_original(original, [side]), [side]):
         for usage in item.usages:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from elastictok_cli.analysis.usage import FrameUsage
 
-MOST_POINTS = 4096  # more than the pixels of any chart
+MAX_POINTS = 4096  # more than the pixels of any chart
 
 
 class Point(NamedTuple):
@@ -26,7 +26,7 @@ class Envelope:
     unknown and gives way to any number.
     """
 
-    def __init__(self, most: int = MOST_POINTS) -> None:
+    def __init__(self, most: int = MAX_POINTS) -> None:
         self._most = max(2, most // 2 * 2)
         self._points: list[Point] = []
         self._each = 1  # values a whole point stands for

@@ -15,12 +15,12 @@ from elastictok_cli.analysis.usage import FrameUsage, frames
 from elastictok_cli.report.series import Chosen, Series, Strip, numbers, pack
 from formats import EtkReader, Segment
 
-BLOCKS, FRAMES, STEPS = 4096, 8192, 1024  # points of the charts at most
+MAX_BLOCK_POINTS, MAX_FRAME_POINTS, MAX_STEP_POINTS = 4096, 8192, 1024  # points of the charts at most
 _STRIP_ROWS = 24
-_MOMENTS = 12  # lines of the table
-CARDS = 48  # segments shown where no number is asked for
-_APART = 0.5  # seconds: of one such span only the costliest block is a moment
-_MAP_SIDE = 96  # cells of a heat map along one side; more are pooled
+_MAX_MOMENTS = 12  # lines of the table
+DEFAULT_CARDS = 48  # segments shown where no number is asked for
+_MIN_SECONDS_BETWEEN_MOMENTS = 0.5  # seconds: of one such span only the costliest block is a moment
+_MAX_MAP_SIDE = 96  # cells of a heat map along one side; more are pooled
 
 Picture = Callable[[Segment], tuple[str, int, int]]  # data URI, width, height of a segment's first frame
 
@@ -31,7 +31,7 @@ class Gathered:
 
     blocks: Series = field(
         default_factory=lambda: Series(
-            BLOCKS,
+            MAX_BLOCK_POINTS,
             {
                 "start": "first",
                 "end": "last",
@@ -49,7 +49,7 @@ class Gathered:
     )
     frames: Series = field(
         default_factory=lambda: Series(
-            FRAMES, {"start": "first", "end": "last", "worst": "max", "best": "min"}
+            MAX_FRAME_POINTS, {"start": "first", "end": "last", "worst": "max", "best": "min"}
         )
     )
     segments: Chosen = field(default_factory=lambda: Chosen(2))
@@ -160,7 +160,7 @@ class _Moments:
         self._best: _Block | None = None
 
     def add(self, block: _Block) -> None:
-        span = math.floor(block.first.time / _APART)
+        span = math.floor(block.first.time / _MIN_SECONDS_BETWEEN_MOMENTS)
         if span != self._span:
             self._push()
             self._span, self._best = span, block
@@ -177,7 +177,7 @@ class _Moments:
         if self._best is not None:
             # of equals the earlier one stays
             heapq.heappush(self._heap, (self._best.first.block_tokens, -self._best.first.block, self._best))
-            if len(self._heap) > _MOMENTS:
+            if len(self._heap) > _MAX_MOMENTS:
                 heapq.heappop(self._heap)
 
 
@@ -270,7 +270,7 @@ def charts(found: Gathered) -> dict[str, Any]:
 def strip(reader: EtkReader) -> dict[str, Any]:
     """The keep maps of all blocks over time."""
     tick, second = reader.header.time_base
-    found = Strip(STEPS, reader.header.grid, _STRIP_ROWS)
+    found = Strip(MAX_STEP_POINTS, reader.header.grid, _STRIP_ROWS)
     for block in reader.blocks(tokens=False):
         start, end = block.pts[0] * tick / second, (block.pts[-1] + block.durations[-1]) * tick / second
         found.add(start, end, block.keep)
@@ -309,7 +309,7 @@ def _heat_map(keeps: list[npt.NDArray[np.uint16]]) -> dict[str, Any]:
     for keep in keeps:
         mean += keep
     mean /= len(keeps)
-    by = -(-max(mean.shape) // _MAP_SIDE)
+    by = -(-max(mean.shape) // _MAX_MAP_SIDE)
     rows, columns = -(-mean.shape[0] // by), -(-mean.shape[1] // by)
     padded = np.zeros((rows * by, columns * by))
     padded[: mean.shape[0], : mean.shape[1]] = mean
