@@ -9,7 +9,7 @@ from elastictok_cli.analysis import units
 from elastictok_cli.analysis.usage import FrameUsage
 
 if TYPE_CHECKING:
-    from elastictok_cli.commands.sides import Spent
+    from elastictok_cli.commands.sides import SideTotals
     from elastictok_cli.video import VideoInfo
     from formats import Header
 
@@ -45,10 +45,10 @@ def source_facts(path: Path, info: "VideoInfo") -> str:
     return _SEPARATOR.join(parts)
 
 
-def file_facts(spent: "Spent", mse: float) -> str:
+def file_facts(totals: "SideTotals", mse: float) -> str:
     """Of the frames compared: tokens, bytes, rate, PSNR of the mean error."""
-    parts = [f"{spent.tokens:,} {'token' if spent.tokens == 1 else 'tokens'}", units.size(spent.bytes)]
-    rate = units.kbps(spent.bytes, spent.end - spent.begin, spent.frames)
+    parts = [f"{totals.tokens:,} {'token' if totals.tokens == 1 else 'tokens'}", units.size(totals.bytes)]
+    rate = units.kbps(totals.bytes, totals.end - totals.begin, totals.frames)
     if rate is not None:
         parts.append(f"{rate:.0f} kbps")
     if not math.isnan(mse):

@@ -30,7 +30,7 @@ from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.targets import PIPE, check_read_twice, check_target
 
 if TYPE_CHECKING:
-    from elastictok_cli.commands.comparison import Comparison, Measured
+    from elastictok_cli.commands.comparison import ComparedFrame, Comparison
     from elastictok_cli.drawing.layout import Layout
 
 _PICTURES = (".png", ".jpg", ".jpeg")
@@ -177,7 +177,7 @@ class CompareProgress:
         """A frame whose error the file does not know was decoded."""
         self._display.show(self._fraction(at), "measuring errors that the files do not know", "")
 
-    def see(self, item: "Measured") -> None:
+    def see(self, item: "ComparedFrame") -> None:
         """A frame was drawn."""
         self.frames += 1
         original = self._job.original
@@ -195,7 +195,7 @@ class CompareProgress:
         return min(1.0, max(0.0, (at - self._job.begin) / length)) if length > 0 else 1.0
 
 
-def _drawn(item: "Measured", picture: Any) -> Any:
+def _drawn(item: "ComparedFrame", picture: Any) -> Any:
     from elastictok_cli.video import Frame
 
     return Frame(picture, item.frame.pts, item.frame.duration)
@@ -227,11 +227,13 @@ def _summary(job: "Comparison", target: str, progress: CompareProgress, *, damag
                 "name": str(side.path),
                 "target_mse": side.reader.header.target_mse,
                 "target_tokens": side.reader.header.target_tokens,
-                "tokens": side.spent.tokens,
+                "tokens": side.totals.tokens,
                 "tokens_per_block": track.capacity,
-                "share": side.spent.tokens / side.spent.blocks / track.capacity,
-                "bytes": side.spent.bytes,
-                "kbps": units.kbps(side.spent.bytes, side.spent.end - side.spent.begin, side.spent.frames),
+                "share": side.totals.tokens / side.totals.blocks / track.capacity,
+                "bytes": side.totals.bytes,
+                "kbps": units.kbps(
+                    side.totals.bytes, side.totals.end - side.totals.begin, side.totals.frames
+                ),
                 "mse": mean.mse,
                 "psnr": mean.psnr,
                 "ssim": mean.ssim,
@@ -254,15 +256,15 @@ def _report(job: "Comparison", target: str, progress: CompareProgress) -> list[s
     for side, track, means in zip(job.sides, job.tracks, job.means, strict=True):
         mean = means.means()
         parts = [
-            f"{units.count(side.spent.tokens, 'token')}",
-            units.size(side.spent.bytes),
+            f"{units.count(side.totals.tokens, 'token')}",
+            units.size(side.totals.bytes),
             units.quality(mean.mse),
         ]
         if not math.isnan(mean.ssim):
             parts.append(f"SSIM {mean.ssim:.4f}")
         if not math.isnan(mean.ms_ssim):
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
-        shown = " (of the frame shown)" if progress.frames < side.spent.frames else ""
+        shown = " (of the frame shown)" if progress.frames < side.totals.frames else ""
         lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
     speed = units.speed(progress.frames, progress.seconds)
     lines.append(f"{target}: {units.count(progress.frames, 'frame')} in {progress.seconds:.1f} s, {speed}")

@@ -35,7 +35,7 @@ class Shown(NamedTuple):
 
 
 @dataclass
-class Spent:
+class SideTotals:
     """Sums over the frames of a file that are compared."""
 
     frames: int = 0
@@ -76,7 +76,7 @@ class Side:
     reader: "EtkReader"
     loaded: "Loaded"
     device: "torch.device"
-    spent: Spent = field(default_factory=Spent)
+    totals: SideTotals = field(default_factory=SideTotals)
 
     def window(self, start: float | None, duration: float | None) -> tuple[int | None, int | None]:
         """The times (pts) to begin at and to end before; None: no bound."""
@@ -86,11 +86,11 @@ class Side:
         return (None if start is None else first), end
 
     def survey(self, label: str, first_pts: int | None, end_pts: int | None) -> Track:
-        """What these frames cost, by the file alone: sums into `spent`, series into the track."""
-        self.spent = Spent()
+        """What these frames cost, by the file alone: sums into `totals`, series into the track."""
+        self.totals = SideTotals()
         track = Track(label, self.capacity, self.reader.header.target_mse)
         for row, _, _ in coded_frames(self.reader, first_pts=first_pts, end_pts=end_pts):
-            self.spent.add(row)
+            self.totals.add(row)
             put_on_track(track, row)
         return track
 

@@ -118,10 +118,10 @@ def thin(
         lines.write("started", _started(reader.header, found, target))
         rule, header = _choose(request, reader, found, display, measured=measure is not None)
         writer = EtkWriter(stream, header)
-        done = _Done()
-        for event in rewrite.rewrite(reader, writer, rule, done.watched(measure, found, display, began)):
+        progress = ThinProgress()
+        for event in rewrite.rewrite(reader, writer, rule, progress.watched(measure, found, display, began)):
             lines.write("segment", asdict(event))
-        done.bytes, done.side_bytes = writer.bytes_written, rewrite.side_bytes(reader)
+        progress.bytes, progress.side_bytes = writer.bytes_written, rewrite.side_bytes(reader)
     damage = describe_damage(reader)
     for text in damage:
         display.warn(text)
@@ -130,7 +130,7 @@ def thin(
         display.note(
             f"nothing to drop: {units.printable(str(source))} is no larger than that; OUT is the same video"
         )
-    facts = _summary(str(target), reader, found, done, thinned=rule is not None, damage=damage)
+    facts = _summary(str(target), reader, found, progress, thinned=rule is not None, damage=damage)
     facts["seconds"] = time.monotonic() - began
     for line in _report(facts):
         display.note(line)
@@ -212,7 +212,7 @@ def _measure(
     return lambda blocks: list(with_errors(blocks))
 
 
-class _Done:
+class ThinProgress:
     """Sums over the blocks as they are written."""
 
     def __init__(self) -> None:
@@ -258,24 +258,30 @@ def _started(header: "Header", found: "Survey", target: Path) -> dict[str, Any]:
 
 
 def _summary(
-    name: str, reader: "EtkReader", found: "Survey", done: _Done, *, thinned: bool, damage: list[str]
+    name: str,
+    reader: "EtkReader",
+    found: "Survey",
+    progress: ThinProgress,
+    *,
+    thinned: bool,
+    damage: list[str],
 ) -> dict[str, Any]:
     duration = float(found.ticks * Fraction(*reader.header.time_base))
-    mse = done.error / done.frames
+    mse = progress.error / progress.frames
     return {
         "output": name,
         "thinned": thinned,
-        "frames": done.frames,
+        "frames": progress.frames,
         "blocks": found.blocks,
         "segments": found.segments,
         "duration": duration,
-        "tokens": done.tokens,
+        "tokens": progress.tokens,
         "tokens_before": found.tokens,
-        "kept": done.tokens / found.tokens if found.tokens else 1.0,
-        "bytes": done.bytes,
-        "side_bytes": done.side_bytes,
+        "kept": progress.tokens / found.tokens if found.tokens else 1.0,
+        "bytes": progress.bytes,
+        "side_bytes": progress.side_bytes,
         "video_bytes_before": found.bytes,
-        "kbps": units.kbps(done.bytes, duration, done.frames),
+        "kbps": units.kbps(progress.bytes, duration, progress.frames),
         "mse": mse,
         "psnr": units.psnr(mse),
         "damaged": bool(damage),
