@@ -37,7 +37,7 @@ class FrameUsage(NamedTuple):
     ms_ssim: float = math.nan
 
 
-MEASURED = ("measured_mse", "ssim", "ms_ssim")  # fields whose means say something
+MEASURED = ("measured_mse", "ssim", "ms_ssim")  # fields of FrameUsage that are averaged over a file
 
 
 class CodedFrame(NamedTuple):
@@ -111,7 +111,7 @@ class SegmentUsage:
 
 
 class _Counter:
-    """Numbers the frames and blocks of the segments it is given in order."""
+    """Numbers the frames and blocks of segments, which it is given in the order of the file."""
 
     def __init__(self, header: "Header") -> None:
         self._time_base = header.time_base
@@ -119,7 +119,7 @@ class _Counter:
         self._frames = self._blocks = 0
 
     def count(self, facts: "SegmentFacts") -> SegmentUsage:
-        """The next segment."""
+        """Number the next segment."""
         tick, second = self._time_base
         times = [pts * tick / second for pts in facts.pts]
         usage = SegmentUsage(facts, self._frames, self._blocks, self._capacity, self._time_base, times)
@@ -191,7 +191,7 @@ class Totals:
         self.end = row.time + row.duration
 
     def add_segment(self, usage: SegmentUsage) -> None:
-        """Count all frames of a segment; nothing of them was measured."""
+        """Count all frames of a segment, whose errors were not measured against a source."""
         facts = usage.facts
         self.block_tokens.extend(facts.tokens)
         self.block_missed.extend(facts.missed)

@@ -1,4 +1,4 @@
-"""The words of a comparison: what stands above each picture."""
+"""The text above each picture of a comparison."""
 
 import math
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
-"""Token usage over time in the terminal, from characters."""
+"""A chart of token usage over time, drawn with characters for the terminal."""
 
 from collections.abc import Sequence
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
-_MAX_BAR_WIDTH = 4  # characters of a bar, where there are few
-_MIN_CHART_WIDTH = 8  # for bars: with less, the numbers at the side go
+_MAX_BAR_WIDTH = 4  # characters, where there are few bars
+_MIN_CHART_WIDTH = 8  # characters: a narrower chart is drawn without the numbers at its side
 
 
 def columns(values: Sequence[float], lengths: Sequence[float], width: int) -> list[float]:

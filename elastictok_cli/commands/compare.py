@@ -58,7 +58,7 @@ def compare(
         bool, typer.Option("--diff", help="Add the difference to the source, amplified.")
     ] = False,
     gain: Annotated[
-        float, typer.Option(metavar="N", min=1, max=255, help="With --diff: so many times.")
+        float, typer.Option(metavar="N", min=1, max=255, help="With --diff: multiply the difference by N.")
     ] = 4.0,
     width: Annotated[
         int,
@@ -157,7 +157,7 @@ def _check(source: Path, files: list[Path], target: str, *, force: bool) -> None
 
 
 class CompareProgress:
-    """Counts frames and shows how far the work is, by time."""
+    """Counts the frames drawn and shows how far the work is, by their times."""
 
     def __init__(self, display: Display, lines: JsonLines, job: "Comparison") -> None:
         self.frames = 0

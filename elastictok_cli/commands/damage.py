@@ -8,7 +8,7 @@ from elastictok_cli.analysis import units
 if TYPE_CHECKING:
     from formats import Damage, EtkReader
 
-_MAX_NAMED_PARTS = 20
+_MAX_NAMED_PARTS = 20  # damaged parts that get a sentence of their own
 
 
 def describe_damage(reader: "EtkReader") -> list[str]:

@@ -41,7 +41,7 @@ _SECONDS_BETWEEN_REPORTS = 1.0  # seconds between progress objects
 
 
 class Codec(StrEnum):
-    """What the video is written with."""
+    """Video codec of the output."""
 
     h264 = "h264"
     hevc = "hevc"
@@ -287,7 +287,7 @@ def _moved(frame: "Frame", ticks: int) -> "Frame":
 
 
 class DecodeProgress:
-    """Counts frames and shows how far the work is, by time."""
+    """Counts the frames written and shows how far the work is, by their times."""
 
     def __init__(
         self, display: Display, lines: JsonLines, reader: "EtkReader", first: "Frame", end_pts: int | None

@@ -119,7 +119,10 @@ class Side:
 
 
 class LoadedModels:
-    """The models to choose from: those named, and the shipped one. Raises Failure where one cannot be loaded."""
+    """The loaded models, one of which made each file: those named, and the shipped one.
+
+    Raises Failure where one cannot be loaded.
+    """
 
     def __init__(self, named: Sequence[Path], device: "torch.device") -> None:
         self._device = device
@@ -127,7 +130,7 @@ class LoadedModels:
         self._has_shipped = False
 
     def side(self, path: Path, reader: "EtkReader") -> Side:
-        """The file with the model that made it. Raises Failure if that is not there."""
+        """Pair the file with the model that made it. Raises Failure if none of them did."""
         from elastictok_cli.codec.decoder import ModelMismatch, check_model
 
         wanted = reader.header.model.sha256

@@ -15,10 +15,12 @@ from elastictok_cli.commands import chart
 if TYPE_CHECKING:
     from formats import EtkReader
 
-# Of a long file are shown: so many frames, and the first frames of so many blocks.
+# Rows of the table for a long file: frames at its beginning and end, and the first frame of some blocks.
 _FIRST_FRAMES, _LAST_FRAMES = 12, 6
 _MAX_COSTLY_BLOCKS, _MAX_CUT_BLOCKS = 8, 8
-_MAX_NAMED_BLOCKS = 10  # blocks at cuts, and those that missed
+_MAX_NAMED_BLOCKS = (
+    10  # block numbers in a line of the summary: those at scene cuts, those that missed the target
+)
 
 
 def report(

@@ -140,7 +140,7 @@ def thin(
 
 
 def _check_amount(tokens: int | None, share: float | None, kbps: float | None) -> None:
-    """Exactly one, in its range."""
+    """Raise Failure unless exactly one is given, in its range."""
     if sum(value is not None for value in (tokens, share, kbps)) != 1:
         raise Failure("say how much to keep: one of --tokens, --keep and --kbps", ExitCode.USAGE)
     if share is not None and not 0 <= share <= 1:
@@ -189,7 +189,7 @@ def _measure(
     device: DeviceName,
     threads: int | None,
 ) -> "Callable[[Sequence[Block]], list[Block]]":
-    """What puts the errors against the source into the blocks of a segment."""
+    """A function that measures the blocks of a segment against the source and records their errors."""
     from elastictok_cli.codec import decoder
     from elastictok_cli.codec import measurement as measure
 
@@ -213,7 +213,7 @@ def _measure(
 
 
 class ThinProgress:
-    """Sums over the blocks as they are written."""
+    """Counts the blocks as they are written, and shows how far the work is."""
 
     def __init__(self) -> None:
         self.bytes = self.side_bytes = self.frames = self.tokens = 0
@@ -226,7 +226,7 @@ class ThinProgress:
         display: Display,
         began: float,
     ) -> "Callable[[Sequence[Block]], list[Block]]":
-        """`measure`, counting what passes through."""
+        """A function that measures the blocks of a segment, counts them and shows the progress."""
 
         def count(blocks: "Sequence[Block]") -> "list[Block]":
             blocks = measure(blocks) if measure is not None else list(blocks)

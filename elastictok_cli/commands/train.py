@@ -43,7 +43,7 @@ def train(
     span: Span = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=0, max=_MAX_STEPS, help="Stop after this many steps; 0 writes the start."),
+        typer.Option(min=0, max=_MAX_STEPS, help="Stop after this many steps; 0 writes the initial weights."),
     ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Videos to measure on from time to time.")
@@ -72,7 +72,7 @@ def train(
         float | None,
         typer.Option(min=0, max=_MAX_LR, help="Learning rate.", show_default="3e-4; paper: 1e-4"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all random numbers.")] = 0,
     cache_gb: Annotated[
         float, typer.Option(min=0, max=_MAX_CACHE_GB, help="Memory for decoded pictures.")
     ] = 6.0,
@@ -214,7 +214,7 @@ def _interrupted(progress: "TrainProgress | None", out: Path) -> str:
 
 
 class TrainProgress:
-    """Turns events into the state of the progress display."""
+    """Shows the events of a training run on the progress display."""
 
     def __init__(self, display: Display) -> None:
         self.step = 0

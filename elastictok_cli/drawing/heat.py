@@ -12,11 +12,9 @@ _COLOR_STOPS = np.array(
     [(120, 28, 109), (165, 44, 96), (207, 68, 70), (237, 105, 37), (251, 155, 6), (252, 255, 164)], np.float64
 )
 _COLOR_WITHOUT_TOKENS = (110, 110, 110)  # in strips and legends, where there is no picture to show
-_MIN_OPACITY, _MAX_OPACITY = (
-    0.25,
-    0.5,
-)  # opacity inside a cell with one token, and with all: the picture stays legible
-_OUTLINE_OPACITY = 0.8  # and along its outline, which has the colour of the legend
+# Opacity of the tint inside a cell with one token, and with all of them: the picture must stay legible.
+_MIN_OPACITY, _MAX_OPACITY = 0.25, 0.5
+_OUTLINE_OPACITY = 0.8  # along the edge of a cell, which has the colour of the legend
 _MIN_OUTLINED_SIDE = 6  # pixels: the least side of a cell in which an outline leaves room for the picture
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-_MAX_ENLARGED_SIDE = 512  # pictures are enlarged by whole numbers while they stay within this
-_MIN_COLUMN_WIDTH = 320  # a caption needs as much
+_MAX_ENLARGED_SIDE = 512  # pixels: pictures are enlarged by whole numbers while they stay within this
+_MIN_COLUMN_WIDTH = 320  # pixels: a caption needs as much
 CAPTION_LINES = 3
 
 

@@ -16,8 +16,21 @@ _HEADROOM = 1.1
 _FILL_OPACITY = 0.16
 # In heights of a letter: room at the edges for ticks and words, and between the axes.
 _LEFT, _RIGHT, _TOP, _TITLE, _BETWEEN, _BOTTOM = 4.6, 3.4, 2.0, 2.2, 2.6, 3.4
-_MINUTES_FROM_SECONDS = 120.0  # seconds from which the time axis is in minutes
-_TICK_STEPS_SECONDS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)  # between its ticks
+_MINUTES_FROM_SECONDS = 120.0  # a longer video has its time axis in minutes
+_TICK_STEPS_SECONDS = (
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    14400,
+    36000,
+)  # between the ticks of the time axis
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,15 @@ from elastictok_cli.analysis.usage import FrameUsage, frames
 from elastictok_cli.report.series import Chosen, Series, Strip, numbers, pack
 from formats import EtkReader, Segment
 
-MAX_BLOCK_POINTS, MAX_FRAME_POINTS, MAX_STEP_POINTS = 4096, 8192, 1024  # points of the charts at most
+MAX_BLOCK_POINTS, MAX_FRAME_POINTS, MAX_STEP_POINTS = (
+    4096,
+    8192,
+    1024,
+)  # of the charts; longer series are merged
 _STRIP_ROWS = 24
-_MAX_MOMENTS = 12  # lines of the table
+_MAX_MOMENTS = 12  # lines of the table of the costliest blocks
 DEFAULT_CARDS = 48  # segments shown where no number is asked for
-_MIN_SECONDS_BETWEEN_MOMENTS = 0.5  # seconds: of one such span only the costliest block is a moment
+_MIN_SECONDS_BETWEEN_MOMENTS = 0.5  # of the blocks within such a span, the table names only the costliest
 _MAX_MAP_SIDE = 96  # cells of a heat map along one side; more are pooled
 
 Picture = Callable[[Segment], tuple[str, int, int]]  # data URI, width, height of a segment's first frame
@@ -78,7 +82,7 @@ class Gathered:
 
 @dataclass
 class _Block:
-    """One block while its frames come in."""
+    """One block, while its frames are read."""
 
     first: FrameUsage
     end: float
@@ -175,7 +179,7 @@ class _Moments:
 
     def _push(self) -> None:
         if self._best is not None:
-            # of equals the earlier one stays
+            # of blocks with equally many tokens, the earlier one stays
             heapq.heappush(self._heap, (self._best.first.block_tokens, -self._best.first.block, self._best))
             if len(self._heap) > _MAX_MOMENTS:
                 heapq.heappop(self._heap)
