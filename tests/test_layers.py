@@ -13,7 +13,7 @@ MAX_LINES = 400
 
 # What each part of elastictok_cli, and `formats`, may import. Whatever is not here is forbidden.
 TOOLS = {"files", "version"}
-BELOW_THE_CODEC = {"formats", "models.interface", "models.precision", "video", *TOOLS}
+BELOW_THE_CODEC = {"formats", "models.interface", "video", *TOOLS}
 ALLOWED = {
     "formats": set(),
     "files": set(),
@@ -21,7 +21,6 @@ ALLOWED = {
     "devices": set(),
     "video": {"files"},
     "models.interface": set(),
-    "models.precision": set(),
     "models": {"files"},
     "codec": BELOW_THE_CODEC,
     "analysis": {"formats"},
