@@ -25,7 +25,7 @@ from elastictok_cli.models.interface import NestedTokenizer
 Shares = npt.NDArray[np.float64]
 
 _STILL_MSE = 0.007  # above it a keyframe block is one frame; the same for all targets, so that all have the same blocks
-_HAIR = 1e-9  # rounding of sums of shares
+_ROUNDING_OF_SHARES = 1e-9  # rounding of sums of shares
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def tokens_for(curve: Curve, share: float) -> float | None:
 
     Linear between points; nothing is known before the first, so a share it exceeds costs what it costs.
     """
-    enough = np.flatnonzero(curve.met >= share - _HAIR)
+    enough = np.flatnonzero(curve.met >= share - _ROUNDING_OF_SHARES)
     if not len(enough):
         return None
     n = int(enough[0])

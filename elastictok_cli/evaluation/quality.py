@@ -20,8 +20,8 @@ from elastictok_cli.codec.pixels import picture_error
 
 Pixels = npt.NDArray[np.uint8]
 
-_WINDOW = 11
-_MS_SSIM_SIDE = (_WINDOW - 1) * 2**4 + 1  # the window must fit after four halvings
+_SSIM_WINDOW = 11
+_MS_SSIM_SIDE = (_SSIM_WINDOW - 1) * 2**4 + 1  # the window must fit after four halvings
 
 
 class Quality(NamedTuple):
@@ -51,7 +51,7 @@ def measure(source: Pixels, shown: Pixels, *, structure: bool = True) -> Quality
     return Quality(
         mse,
         psnr(mse),
-        float(ssim(first, second, data_range=255)) if side >= _WINDOW else math.nan,
+        float(ssim(first, second, data_range=255)) if side >= _SSIM_WINDOW else math.nan,
         float(ms_ssim(first, second, data_range=255)) if side >= _MS_SSIM_SIDE else math.nan,
     )
 

@@ -317,7 +317,7 @@ def test_the_last_state_shows_the_real_size(
     piped: bool, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where progress is lines, and where it is a bar; also of a pipe, whose length is not known."""
-    monkeypatch.setattr("elastictok_cli.commands.console._PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("elastictok_cli.commands.console._SECONDS_BETWEEN_LINES", 0.0)
     out = tmp_path / "a.etk"
     source: Path | str = clip
     if piped:
