@@ -34,7 +34,7 @@ from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.layers import ResBlock, pointwise, zero
 from elastictok_cli.models.cell.motion import compensation
 from elastictok_cli.models.cell.quantizer import NestedQuantizer
-from elastictok_cli.models.cell.selection import Cells
+from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.transform import (
     from_cells,
     from_eighth,
@@ -100,17 +100,17 @@ class DefaultModel(nn.Module):
         """What `moved` gives, knowing what it gave for the velocities `before`: cells that keep theirs are copied."""
         c = self.config
         times = torch.arange(1, count + 1, device=velocity.device)
-        cells = Cells.of((velocity != before).any(1))
-        if len(cells) > _MOST * velocity[0, 0].numel():
+        cells = Selection((velocity != before).any(1))
+        if cells.most > _MOST * velocity[0, 0].numel():
             out = compensation.warp(context.frame, velocity, times, c.interpolation, path)
         else:
             out = moved[:, :count].clone(memory_format=torch.contiguous_format)
-            if len(cells):
-                wanted = cells.take(velocity).unsqueeze(2)
+            if cells.count:
+                wanted = cells.take_each(velocity).unsqueeze(2)
                 patches = compensation.warp_cells(
                     context.frame, wanted, cells, c.cell, times, c.interpolation, path
                 )
-                cells.put_patches(out, patches[:, :, 0])
+                cells.write_pixels(out, patches[:, :, 0])
         return torch.cat([out, out[:, -1:].expand(-1, c.frames - count, -1, -1, -1)], 1)
 
     def predict(

@@ -17,7 +17,7 @@ from elastictok_cli.models.cell.motion import camera_shake as global_motion
 from elastictok_cli.models.cell.motion import vectors as motion
 from elastictok_cli.models.cell.motion.decision import choose_motion, stands_still
 from elastictok_cli.models.cell.networks import DefaultModel
-from elastictok_cli.models.cell.selection import Picked
+from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import GAINS, TokenLayout
 from elastictok_cli.models.cell.transform import cell_energy, project, to_cells
 from elastictok_cli.models.interface import Encoding, TokenizerSpec
@@ -155,7 +155,7 @@ class DefaultTokenizer:
         none = torch.zeros_like(energy, dtype=torch.int64)
         slots = (-1, c.residual_tokens, -1, -1)
         out = Residual(none.expand(slots) - 1, energy.expand(slots), none, none)
-        picked = Picked((energy > (0.0 if complete else _NEGLIGIBLE * goal))[:, 0])
+        picked = Selection((energy > (0.0 if complete else _NEGLIGIBLE * goal))[:, 0])
         if picked.count:
             patches = picked.take(to_cells(residual, c.cell))
             known = (picked.take(x) for x in (energy, prior, steady))
@@ -185,7 +185,7 @@ class DefaultTokenizer:
         total = c.residual_tokens
 
         def code(
-            cells: Picked, gain: float, most: int, done: int = 0, told: torch.Tensor | None = None
+            cells: Selection, gain: float, most: int, done: int = 0, told: torch.Tensor | None = None
         ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             """Codes from the token after `done` on, the error each leaves, and the coefficients all of them tell."""
             own_class = cells.take(cell_class[:, None])[:, 0]
@@ -203,7 +203,7 @@ class DefaultTokenizer:
             left = (cells.take(before) - coded.gains.cumsum(1)).clamp_min(0)
             return fsq.digits_to_index(coded.digits, m.quantizer.levels), left, coded.told
 
-        everyone = Picked(torch.ones_like(cell_class, dtype=torch.bool))
+        everyone = Selection(torch.ones_like(cell_class, dtype=torch.bool))
         codes, after, told = code(everyone, 1.0, total if complete else self._few)
         length = torch.full_like(energy, codes.shape[1], dtype=torch.int64)
         gain = torch.zeros_like(length)
@@ -214,7 +214,7 @@ class DefaultTokenizer:
             more = codes.new_full((1, end - codes.shape[1], *codes.shape[2:]), -1)
             more_after = after[:, -1:].expand_as(more)
             if bool((deep := after[:, -1] > _NEGLIGIBLE * goal).any()):
-                cells = Picked(deep)
+                cells = Selection(deep)
                 *late, late_told = code(cells, 1.0, end, codes.shape[1], cells.take(told))
                 more, more_after = cells.put(more, late[0]), cells.put(more_after, late[1])
                 told = cells.put(told, late_told)
@@ -222,7 +222,7 @@ class DefaultTokenizer:
             codes, after = torch.cat([codes, more], 1), torch.cat([after, more_after], 1)
         allowed = 0.5 * goal
         if bool((short := (after[:, -1] > _FAR * goal) & ~steady[:, 0]).any()):
-            cells = Picked(short)
+            cells = Selection(short)
             best = cells.take(codes), cells.take(after), cells.take(gain)
             for number, factor in enumerate(GAINS, 1):
                 other, other_after, _ = code(cells, factor, total)
@@ -307,7 +307,7 @@ class DefaultTokenizer:
             lasting = torch.where((moving & ~leads).unsqueeze(1), own, followed.lasting)
             prediction, features = self._predict(context, velocity, count, path=path)
         coefficients = prediction.new_zeros(batch, c.coefficients, rows, cols)
-        told = Picked(kept > 0)
+        told = Selection(kept > 0)
         if told.count:
             prior = told.take(m.prior(context, (rows, cols), batch))
             own = told.take(digits.flatten(1, 2)).view(1, *digits.shape[1:3], 1, -1)

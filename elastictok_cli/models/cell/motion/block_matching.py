@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from elastictok_cli.models.cell.motion.compensation import warp_cells
 from elastictok_cli.models.cell.motion.vectors import in_table, nearest_entry, speeds
-from elastictok_cli.models.cell.selection import Cells
+from elastictok_cli.models.cell.selection import Selection
 
 _EVERY = 2  # rows and columns of which one is looked at where many errors are compared
 _COARSE_REACH = 12  # small-picture pixels: +-24 pixels per frame
@@ -54,18 +54,18 @@ def search(
         half, seen = path / 2, min(2, frames.shape[1])
         coarse = coarse - path[:, seen - 1, :, None, None] / seen
 
-    def cost(candidates: torch.Tensor, cells: Cells) -> torch.Tensor:  # (B, M, N, 2) -> (B, M, N)
+    def cost(candidates: torch.Tensor, cells: Selection) -> torch.Tensor:  # (B, M, N, 2) -> (B, M, N)
         moved = warp_cells(last_half, candidates / 2, cells, cell // 2, times, path=half)
-        error = (moved - cells.patches(frames_half, cell // 2)[:, :, None]).flatten(3).square().mean(3)
+        error = (moved - cells.take_pixels(frames_half, cell // 2)[:, :, None]).flatten(3).square().mean(3)
         return error + 1e-6 * candidates.abs().sum(3)  # the slowest where it makes no difference
 
     found = inherited.clone()
-    cells = Cells.of(torch.ones_like(found[:, 0], dtype=torch.bool) if wanted is None else wanted)
+    cells = Selection(torch.ones_like(found[:, 0], dtype=torch.bool) if wanted is None else wanted)
     padded = F.pad(table[nearest_entry(coarse, table)], (1, 1, 1, 1), mode="replicate")
     around = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS]
-    candidates = torch.stack([cells.take(c) for c in (torch.zeros_like(coarse), inherited, *around)], 2)
+    candidates = torch.stack([cells.take_each(c) for c in (torch.zeros_like(coarse), inherited, *around)], 2)
     best, least = _pick(candidates, cost(candidates, cells))
-    cells.put(found, best)
+    cells.write_each(found, best)
     ring = torch.tensor(RING, device=frames.device)
     for stride in (3, 1, 1):
         nearby = nearest_entry(best, table).unsqueeze(2) + ring * stride  # (B, M, 8, 2)
@@ -74,25 +74,25 @@ def search(
         better = cheapest < least
         best = torch.where(better.unsqueeze(2), other, best)
         least = torch.where(better, cheapest, least)
-        cells.put(found, best)
+        cells.write_each(found, best)
 
     left = torch.zeros_like(found[:, :1])
-    cells.put(left, least.unsqueeze(2))
+    cells.write_each(left, least.unsqueeze(2))
     chess = torch.arange(grid[0]).view(-1, 1) + torch.arange(grid[1])
     for parity in (0, 1):  # neighbours stand still while a cell decides
         here = (chess % 2 == parity).to(frames.device).expand_as(found[:, 0])
-        some = Cells.of(here if wanted is None else here & wanted)
-        if not len(some):
+        some = Selection(here if wanted is None else here & wanted)
+        if not some.count:
             continue
         padded = F.pad(found, (1, 1, 1, 1), mode="replicate")
         near = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS[1:]]
-        candidates = torch.stack([some.take(n) for n in (found, *near)], 2)  # (B, M, 5, 2)
+        candidates = torch.stack([some.take_each(n) for n in (found, *near)], 2)  # (B, M, 5, 2)
         expected = candidates[:, :, 1:].sort(2).values[:, :, 1:2]  # the lower median, part by part
         away = (nearest_entry(candidates, table) - nearest_entry(expected, table)).abs()
         bits = 2 * torch.log2(1 + away.float()).sum(3)  # roughly what `formats` needs for it
-        errors = torch.cat([some.take(left), cost(candidates[:, :, 1:], some)], 2)
+        errors = torch.cat([some.take_each(left), cost(candidates[:, :, 1:], some)], 2)
         rate = price.view(-1, 1, 1) if isinstance(price, torch.Tensor) else price
-        some.put(found, _pick(candidates, errors + rate * bits)[0])
+        some.write_each(found, _pick(candidates, errors + rate * bits)[0])
     return found
 
 
@@ -106,8 +106,8 @@ def luma_errors(
     after = luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
     grid = (frames.shape[3] // cell, frames.shape[4] // cell)
-    cells = Cells.of(torch.ones(1, *grid, dtype=torch.bool, device=frames.device))
-    wanted = cells.patches(after, cell)[:, :, None, ..., ::_EVERY, ::_EVERY]
+    cells = Selection.everywhere(1, grid, frames.device)
+    wanted = cells.take_pixels(after, cell)[:, :, None, ..., ::_EVERY, ::_EVERY]
 
     def errors(velocity: torch.Tensor) -> torch.Tensor:
         tries = velocity.flatten(2).permute(2, 0, 1)[None]  # (1, M, N, 2)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from elastictok_cli.models.cell.motion import block_matching as motion
 from elastictok_cli.models.cell.motion.compensation import warp_cells
-from elastictok_cli.models.cell.selection import Cells
+from elastictok_cli.models.cell.selection import Selection
 
 _FINE, _MOST = 64, 125  # steps on each side of zero: those of an eighth of a pixel, all
 _SIDE = 2 * _MOST + 1
@@ -72,8 +72,8 @@ def estimate(
     before = F.avg_pool2d(motion.luma(last), 2)
     after = [F.avg_pool2d(motion.luma(frame), 2) for frame in frames.unbind(1)]
     small = [F.avg_pool2d(picture, 2) for picture in (before, *after)]
-    cells = Cells.of(torch.ones(batch, *grid, dtype=torch.bool, device=last.device))
-    velocity = cells.take(inherited).unsqueeze(2)  # (B, M, 1, 2)
+    cells = Selection.everywhere(batch, (grid[0], grid[1]), last.device)
+    velocity = cells.take_each(inherited).unsqueeze(2)  # (B, M, 1, 2)
     once = torch.ones(1, device=last.device)
     least_error = floor.view(-1, 1, 1) if isinstance(floor, torch.Tensor) else floor
     ring = torch.tensor(motion.RING, device=last.device, dtype=torch.float32)
@@ -81,7 +81,7 @@ def estimate(
     here = step = nowhere
     path, gain = [], torch.zeros(batch, device=last.device)
     for number in range(count):
-        wanted = cells.patches(after[number].unsqueeze(1), cell // 2).unsqueeze(2)
+        wanted = cells.take_pixels(after[number].unsqueeze(1), cell // 2).unsqueeze(2)
         still = (number + 1) * velocity
 
         def bits(tries: torch.Tensor, still: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

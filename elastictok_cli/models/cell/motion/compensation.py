@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.models.cell.selection import Cells
+from elastictok_cli.models.cell.selection import Selection
 
 
 def warp(
@@ -40,7 +40,7 @@ def warp(
 def warp_cells(
     picture: torch.Tensor,
     velocity: torch.Tensor,
-    cells: Cells,
+    cells: Selection,
     cell: int,
     times: torch.Tensor,
     mode: str = "bilinear",
@@ -57,8 +57,8 @@ def warp_cells(
     if path is not None:
         shift = shift + path[:, None, None]
     inside = _pixels(cell, picture)[::every]
-    y = (cells.row * cell).view(batch, -1, 1, 1, 1) + inside
-    x = (cells.col * cell).view(batch, -1, 1, 1, 1) + inside
+    y = (cells.each.row * cell).view(batch, -1, 1, 1, 1) + inside
+    x = (cells.each.column * cell).view(batch, -1, 1, 1, 1) + inside
     at_y = _between(y - shift[..., :1], height)  # (B, M, N, T, cell)
     at_x = _between(x - shift[..., 1:], width)
     grid = picture.new_empty(*at_y.shape, len(inside), 2)
