@@ -243,7 +243,7 @@ def _probe(
     target: float | None,
 ) -> Coded:
     count, height, width, _ = job.source.shape
-    decoded, left = tokenizer.decode(encoding.tokens, keep, context, count=count)
+    decoded, left = tokenizer.decode(encoding.tokens, keep, context, count=count, reuse=encoding.reuse)
     pixels = to_pixels(decoded, height, width, count)
     errors = frame_errors(job.source, pixels)
     mse = float(errors.mean())
