@@ -266,7 +266,9 @@ def _probe(
 ) -> Coded:
     """Decode the block with a keep map (1, h, w) and measure its error. Without a target nothing is missed."""
     count, height, width, _ = job.source.shape
-    decoded, next_context = tokenizer.decode(encoding.tokens, keep, context, count=count)
+    decoded, next_context = tokenizer.decode(
+        encoding.tokens, keep, context, count=count, reuse=encoding.reuse
+    )
     pixels = to_pixels(decoded, height, width, count)
     errors = frame_errors(job.source, pixels)
     mse = float(errors.mean())

@@ -59,6 +59,8 @@ class Encoding:
     length: (B, h, w) int64, how many of the G slots each cell can use.
     curve: (B, G + 1, h, w) float32, predicted sum of squared errors over the cell's pixels ([-1, 1] scale)
         when its first k tokens are kept.
+    reuse: what `decode` can use again of the work that went into these tokens. Only for blocks decoded after the same
+        context and with as many real frames; decoding adds to it.
     filled: for blocks whose cells, without a token, are filled in from the others: what each would then err by.
     """
 
@@ -66,6 +68,7 @@ class Encoding:
     length: torch.Tensor
     curve: torch.Tensor
     filled: Filled | None = None
+    reuse: Any = None
 
 
 class Trial(NamedTuple):
@@ -99,6 +102,12 @@ class Tokenizer(Protocol):
 
 class NestedTokenizer(Tokenizer, Protocol):
     """A model whose encoder does not see how much is kept: one encode serves every length of every cell."""
+
+    def decode(
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int, reuse: Any = None
+    ) -> tuple[torch.Tensor, Any]:
+        """See `Tokenizer.decode`. `reuse`: that of the `Encoding` which the tokens are from. It makes the decode
+        faster, and changes nothing that it returns."""
 
     def encode(
         self,

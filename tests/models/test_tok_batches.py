@@ -59,7 +59,7 @@ def partly_moving() -> torch.Tensor:
 
 
 def few_shaken() -> torch.Tensor:
-    """A stroke that shakes within five cells: too few for the six tokens that global motion takes."""
+    """A stroke that shakes within five cells: too few for the six tokens that a shake takes."""
     picture = torch.full((3, 128, 192), 0.25)
     picture[:, 41:48, 41:112] = texture(6)[:, 41:48, 41:112]
     return along(picture, _SHAKE)
@@ -134,7 +134,7 @@ def check(tokenizer: DefaultTokenizer, numbers: list[int], count: int, target: f
                 torch.testing.assert_close(alone.filled(keep[one] > 0), foreseen, rtol=1e-4, atol=1e-2)
             shown, left = tokenizer.decode(alone.tokens, keep[one], of_one(context, n), count=count)
             torch.testing.assert_close(shown, decoded[one], rtol=0, atol=_ROUNDING)
-            assert torch.equal(left.velocity, after.velocity[one])
+            assert torch.equal(left.vectors, after.vectors[one])
             torch.testing.assert_close(left.features, after.features[one], rtol=1e-4, atol=1e-3)
         context = after
 
@@ -157,7 +157,7 @@ def test_cells_without_a_token_are_filled_in_picture_by_picture(tokenizer: Defau
     assert torch.equal(together[2:], model.refine(grey, None, nothing, keep[2:], KEY)[0].clamp(-1, 1))
 
 
-def test_velocities_are_searched_in_each_picture_for_its_own_cells_only() -> None:
+def test_vectors_are_searched_in_each_picture_for_its_own_cells_only() -> None:
     generator = torch.Generator().manual_seed(0)
     last = torch.stack([texture(n)[:, :_HEIGHT, :_WIDTH] for n in range(3)])
     frames = torch.stack([last.roll(2 * t, -1) for t in range(1, 5)], 1)
@@ -173,18 +173,18 @@ def test_velocities_are_searched_in_each_picture_for_its_own_cells_only() -> Non
     assert torch.equal(together[0, :, ~wanted[0]], vectors.in_table(inherited)[0, :, ~wanted[0]])
 
 
-def test_few_cells_do_not_say_global_motion_because_others_do(tokenizer: DefaultTokenizer) -> None:
+def test_few_cells_do_not_send_a_shake_because_others_do(tokenizer: DefaultTokenizer) -> None:
     model = tokenizer.model
     clips = torch.stack([few_shaken(), shaken()])
     context = Context(
         clips[:, 0], torch.zeros(2, 128, 2 * _ROWS, 2 * _COLUMNS), torch.zeros(2, 2, _ROWS, _COLUMNS)
     )
     frames = clips[:, 1:5]
-    found = choose_motion(model, frames, context, 0.0035, 4)
-    assert found.telling.flatten(1).sum(1).tolist() == [0, 1]
-    alone = choose_motion(model, frames[:1], Context(*(x[:1] for x in context)), 0.0035, 4)
-    assert not alone.telling.any()
-    assert torch.equal(alone.velocity, found.velocity[:1])
+    found = choose_motion(model.config, frames, context, 0.0035, 4)
+    assert found.sends_shake.flatten(1).sum(1).tolist() == [0, 1]
+    alone = choose_motion(model.config, frames[:1], Context(*(x[:1] for x in context)), 0.0035, 4)
+    assert not alone.sends_shake.any()
+    assert torch.equal(alone.vectors, found.vectors[:1])
     assert torch.equal(alone.sent, found.sent[:1])
     assert torch.equal(alone.lasting, found.lasting[:1])
     torch.testing.assert_close(alone.moved, found.moved[:1])

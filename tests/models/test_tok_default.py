@@ -76,7 +76,7 @@ def test_error_falls_with_tokens(loaded: Loaded) -> None:
     assert errors[-1] < 0.08 * errors[0]
 
 
-def test_values_are_within_the_vocabulary_and_velocities_come_first(loaded: Loaded) -> None:
+def test_values_are_within_the_vocabulary_and_motion_vectors_come_first(loaded: Loaded) -> None:
     tokenizer = loaded.tokenizer
     generator = torch.Generator().manual_seed(0)
     still = torch.nn.functional.interpolate(
@@ -87,10 +87,10 @@ def test_values_are_within_the_vocabulary_and_velocities_come_first(loaded: Load
         (first := tokenizer.encode(clip[:, :4], None, count=4)).tokens, first.length, None, count=4
     )
     encoding = tokenizer.encode(clip[:, 4:], context, count=4, target=0.001)
-    assert ((first.tokens < 64_000) | (first.tokens >= 65_521)).all()  # no velocity in a keyframe block
+    assert ((first.tokens < 64_000) | (first.tokens >= 65_521)).all()  # no motion vector in a keyframe block
     heads = (encoding.tokens >= 64_000).sum(1)
     assert (encoding.tokens[:, 0] >= 64_000).any()
-    assert heads.max() <= 2  # a velocity, a gain
+    assert heads.max() <= 2  # a motion vector, a gain
     assert encoding.tokens.max() < tokenizer.spec.vocabulary <= 65_536
     assert (encoding.tokens[:, 2:] < 64_000).all()
     telling = encoding.tokens[:, 1] == tokenizer.spec.vocabulary - 1
@@ -105,8 +105,8 @@ def test_values_are_within_the_vocabulary_and_velocities_come_first(loaded: Load
 
 
 def test_motion_is_followed(loaded: Loaded) -> None:
-    """A picture that glides costs far less to predict than one that is replaced, each cell by its own velocity."""
-    tokenizer = configured(loaded, leaders=False, global_motion=False)  # test_tok_leaders.py has those
+    """A picture that glides costs far less to predict than one that is replaced, each cell by its own vector."""
+    tokenizer = configured(loaded, leaders=False, global_motion=False)  # test_camera_pan.py has those
     noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     picture = torch.nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
     glide = torch.stack([picture.roll(4 * t, -1) for t in range(1, 5)], 1)
@@ -212,8 +212,8 @@ def test_what_stands_still_and_keeps_no_token_is_copied(loaded: Loaded) -> None:
     assert not torch.equal(drifting.decode(first.tokens, nothing, context, count=4)[0], again)
 
     # a cell that keeps a token, and one that moves, are not copied; the others are
-    moving = context._replace(velocity=context.velocity.clone())
-    moving.velocity[:, 1, 0, 0] = 2.0
+    moving = context._replace(vectors=context.vectors.clone())
+    moving.vectors[:, 1, 0, 0] = 2.0
     nothing[:, 2, 3] = 1
     changed = (
         (shown.decode(first.tokens, nothing, moving, count=4)[0] != context.frame[:, None]).any(2).any(1)
@@ -227,7 +227,7 @@ def test_curves_know_what_is_copied(loaded: Loaded) -> None:
     first = shown.encode(video(4), None, count=4)
     decoded, context = shown.decode(first.tokens, first.length, None, count=4)
     block = (decoded[:, -1:] + 0.02 * video(4)).clamp(-1, 1)
-    encoding = shown.encode(block, context, count=4, price=1e9)  # no velocity is worth that
+    encoding = shown.encode(block, context, count=4, price=1e9)  # no motion vector is worth that
     torch.testing.assert_close(encoding.curve[:, 0], cell_energy(block - decoded[:, -1:], 16))
 
 
@@ -264,4 +264,4 @@ def test_autocast_leaves_projection_quantizer_and_energies_in_float32(loaded: Lo
         coded = model.quantizer(prior, KEY, plain[2], target=plain[0])
     expected = model.quantizer(prior.float(), KEY, plain[2], target=plain[0])
     assert torch.equal(coded.digits, expected.digits)
-    assert torch.equal(coded.told, expected.told)
+    assert torch.equal(coded.decoded, expected.decoded)

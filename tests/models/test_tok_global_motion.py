@@ -9,7 +9,7 @@ from elastictok_cli.codec.pixels import make_job, to_pixels
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.context import Context
-from elastictok_cli.models.cell.motion import camera_shake as global_motion
+from elastictok_cli.models.cell.motion import camera_shake
 from elastictok_cli.models.cell.motion.compensation import warp
 from elastictok_cli.models.cell.motion.decision import choose_motion
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
@@ -19,23 +19,23 @@ _SHAKE = ((3.125, -8.5), (-6.25, -2.0), (12.0, 30.5), (11.0, 31.125))  # pixels,
 
 def test_codes_say_paths_to_a_sixteenth_of_a_pixel_where_steps_are_small() -> None:
     path = torch.rand(5, 4, 2, generator=torch.Generator().manual_seed(0)).mul(16).sub(8).cumsum(1) / 2
-    codes, said = global_motion.to_codes(path)
+    codes, said = camera_shake.to_codes(path)
     assert int(codes.min()) >= 0
-    assert int(codes.max()) < global_motion.CODES <= 64000
+    assert int(codes.max()) < camera_shake.CODES <= 64000
     assert float((said - path).abs().max()) <= 1 / 16
-    assert torch.equal(global_motion.from_codes(codes), said)
+    assert torch.equal(camera_shake.from_codes(codes), said)
     assert torch.equal(said * 8, (said * 8).round())
 
 
 def test_large_steps_are_rough_but_errors_do_not_add_up() -> None:
     path = torch.tensor([[[20.3, -35.2], [55.1, -70.9], [90.7, -71.4], [90.7, -71.4]]])
-    _, said = global_motion.to_codes(path)
+    _, said = camera_shake.to_codes(path)
     assert float((said - path).abs().max()) <= 0.25
     assert float((said - path)[:, 3].abs().max()) <= 1 / 16
 
 
 def test_the_code_of_no_motion() -> None:
-    assert not global_motion.from_codes(torch.full((1, 4), global_motion.NOWHERE)).any()
+    assert not camera_shake.from_codes(torch.full((1, 4), camera_shake.NO_STEP)).any()
 
 
 def texture(height: int, width: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ def shaken(count: int = 4) -> tuple[Context, torch.Tensor]:
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_shake_is_found_to_an_eighth_of_a_pixel(count: int) -> None:
     context, frames = shaken(count)
-    path, gain = global_motion.estimate(context.frame, frames, context.velocity, 16, 0.0035)
+    path, gain = camera_shake.estimate(context.frame, frames, context.vectors, 16, 0.0035)
     assert path.shape == (1, count, 2)
     assert float((path[0] - torch.tensor(_SHAKE[:count])).abs().max()) <= 0.125
     assert float(gain) > 1
@@ -67,10 +67,10 @@ def test_pictures_of_a_batch_have_paths_of_their_own() -> None:
     context, frames = shaken()
     still = context.frame[:, None].expand(-1, 4, -1, -1, -1)
     both = torch.cat([still, frames])
-    path, gain = global_motion.estimate(
+    path, gain = camera_shake.estimate(
         context.frame.expand(2, -1, -1, -1),
         both,
-        torch.cat([torch.zeros_like(context.velocity), context.velocity]),
+        torch.cat([torch.zeros_like(context.vectors), context.vectors]),
         16,
         torch.tensor([0.0035, 0.0035]).view(2, 1, 1),
     )
@@ -114,8 +114,8 @@ def test_a_shake_costs_a_few_tokens(count: int) -> None:
     # a decoder that starts afresh sees the same, and goes on with velocities that know nothing of the shake
     decoded, after = tokenizer(True).decode(one.tokens, one.keep, context, count=count)
     assert torch.equal(to_pixels(decoded, 160, 192, count), one.pixels)
-    assert after.velocity[0, 1, 5, 3] == 0
-    assert after.velocity[0, 1, 5, 9] == 2
+    assert after.vectors[0, 1, 5, 3] == 0
+    assert after.vectors[0, 1, 5, 9] == 2
 
 
 def test_a_path_cut_short_says_nothing() -> None:
@@ -139,13 +139,13 @@ def test_what_a_camera_moves_is_not_copied() -> None:
 def test_a_batch_takes_of_each_what_is_cheaper() -> None:
     model = tokenizer(True).model
     context, frames = shaken()
-    own = torch.cat([warp(context.frame, context.velocity, torch.arange(1, 5), "bicubic"), frames])
+    own = torch.cat([warp(context.frame, context.vectors, torch.arange(1, 5), "bicubic"), frames])
     both = Context(*(x.expand(2, *x.shape[1:]) for x in context))
-    found = choose_motion(model, own.clamp(-1, 1), both, torch.full((2, 1, 1), 0.0035), 4)
-    assert found.telling.flatten(1).sum(1).tolist() == [0, 1]
-    assert found.path is not None
-    assert not found.path[0].any()
-    assert float((found.path[1] - torch.tensor(_SHAKE)).abs().max()) <= 0.25
+    found = choose_motion(model.config, own.clamp(-1, 1), both, torch.full((2, 1, 1), 0.0035), 4)
+    assert found.sends_shake.flatten(1).sum(1).tolist() == [0, 1]
+    assert found.shake is not None
+    assert not found.shake[0].any()
+    assert float((found.shake[1] - torch.tensor(_SHAKE)).abs().max()) <= 0.25
     error = (own.clamp(-1, 1) - found.moved).square().mean((1, 2, 3, 4))
     assert float(error.max()) < 0.0035
 
@@ -154,7 +154,7 @@ def test_lengths_that_are_all_alike_and_older_models_know_none() -> None:
     context, frames = shaken()
     shown = tokenizer(True)
     encoding = shown.encode(frames, context, count=4, complete=True)
-    assert not bool((encoding.tokens >= shown.first_scope).any())
+    assert not bool((encoding.tokens >= shown.layout.first_pan).any())
     older = tokenizer(False)
     encoding = older.encode(frames, context, count=4)
     assert int(encoding.tokens.max()) < older.spec.vocabulary == shown.spec.vocabulary - 1

@@ -8,7 +8,7 @@ from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.pixels import make_job, to_pixels
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.context import Context
-from elastictok_cli.models.cell.motion import camera_pan as leaders
+from elastictok_cli.models.cell.motion import camera_pan
 from elastictok_cli.models.cell.motion.camera_pan import EVERYTHING, MOVING, Tried, choose, follow
 from elastictok_cli.models.cell.motion.compensation import warp
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
@@ -21,7 +21,7 @@ def field(height: int = 6, width: int = 8) -> torch.Tensor:
     return inherited
 
 
-def led(inherited: torch.Tensor, *cells: tuple[int, int, float, float, int]) -> leaders.Followed:
+def led(inherited: torch.Tensor, *cells: tuple[int, int, float, float, int]) -> camera_pan.Panned:
     """Cells (row, column) send what they inherited, changed by so much, and lead in a scope."""
     velocity, leading = inherited.clone(), torch.zeros_like(inherited[:, 0], dtype=torch.int64)
     for row, column, down, right, scope in cells:
@@ -33,7 +33,7 @@ def led(inherited: torch.Tensor, *cells: tuple[int, int, float, float, int]) -> 
 def test_without_a_leader_all_goes_on() -> None:
     inherited = field()
     followed = led(inherited)
-    assert torch.equal(followed.velocity, inherited)
+    assert torch.equal(followed.vectors, inherited)
     assert torch.equal(followed.lasting, inherited)
 
 
@@ -41,28 +41,28 @@ def test_one_leader_changes_every_cell_alike() -> None:
     inherited = field()
     followed = led(inherited, (1, 6, -3.0, 0.5, EVERYTHING))
     assert torch.equal(
-        followed.velocity - inherited, torch.tensor([-3.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 6, 8)
+        followed.vectors - inherited, torch.tensor([-3.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 6, 8)
     )
-    assert torch.equal(followed.lasting, followed.velocity)
+    assert torch.equal(followed.lasting, followed.vectors)
 
 
 def test_what_stands_still_can_be_left_out() -> None:
     inherited = field()
     followed = led(inherited, (1, 6, -3.0, 0.5, MOVING))
-    assert torch.equal(followed.velocity[..., :4], inherited[..., :4])
-    assert torch.equal((followed.velocity - inherited)[0, 0, :, 4:], torch.full((6, 4), -3.0))
+    assert torch.equal(followed.vectors[..., :4], inherited[..., :4])
+    assert torch.equal((followed.vectors - inherited)[0, 0, :, 4:], torch.full((6, 4), -3.0))
 
 
 def test_sway_does_not_last() -> None:
     inherited = field()
     followed = led(inherited, (0, 0, 0.25, -1.0, EVERYTHING))
-    assert bool((followed.velocity[:, 1] == inherited[:, 1] - 1).all())
+    assert bool((followed.vectors[:, 1] == inherited[:, 1] - 1).all())
     assert torch.equal(followed.lasting, inherited)
 
 
 def test_near_leaders_count_more() -> None:
     inherited = torch.zeros(1, 2, 1, 5)
-    followed = led(inherited, (0, 0, 0.0, 8.0, EVERYTHING), (0, 4, 0.0, 4.0, EVERYTHING)).velocity[0, 1, 0]
+    followed = led(inherited, (0, 0, 0.0, 8.0, EVERYTHING), (0, 4, 0.0, 4.0, EVERYTHING)).vectors[0, 1, 0]
     assert followed[2] == 6
     assert bool((followed.diff() < 0).all())
     assert float(followed[0]) > 7.5
@@ -71,14 +71,14 @@ def test_near_leaders_count_more() -> None:
 
 def test_no_velocity_leaves_the_table() -> None:
     followed = led(field(), (0, 0, 24.0, -24.0, EVERYTHING))
-    assert float(followed.velocity.abs().max()) == 24
+    assert float(followed.vectors.abs().max()) == 24
 
 
 def test_pictures_of_a_batch_follow_their_own_leaders() -> None:
     inherited = torch.cat([field(), field() + 0.5])
     velocity, leading = inherited + 2, torch.zeros(2, 6, 8, dtype=torch.int64)
     leading[1, 3, 3] = 1 + EVERYTHING
-    followed = follow(inherited, velocity, leading).velocity
+    followed = follow(inherited, velocity, leading).vectors
     assert torch.equal(followed[0], inherited[0])
     assert torch.equal(followed[1], inherited[1] + 2)
 
@@ -98,7 +98,7 @@ def test_who_leads(still: int) -> None:
     errors = Tried(estimate(inherited[None])[0], torch.zeros(6, 8))
     leading = choose(inherited, wanted, errors, 1.0, 0.9, estimate)
     assert int((leading > 0).sum()) == 1
-    assert torch.equal(follow(inherited[None], wanted[None], leading[None]).velocity[0], wanted)
+    assert torch.equal(follow(inherited[None], wanted[None], leading[None]).vectors[0], wanted)
     if still:
         assert int(leading.max()) == 1 + MOVING
 
@@ -155,18 +155,20 @@ def test_a_camera_that_moves_is_told_once() -> None:
 
     def velocities(tokens: search.Coded) -> int:
         first = tokens.tokens[:, 0]
-        return int(((first >= alone.codes) & (first < alone.first_gain) & (tokens.keep > 0)).sum())
+        return int(
+            ((first >= alone.layout.codes) & (first < alone.layout.first_gain) & (tokens.keep > 0)).sum()
+        )
 
     assert velocities(each) > 20
     assert velocities(one) < 8
     assert int(one.keep.sum()) < int(each.keep.sum()) / 2
-    leads = (one.tokens[:, 1] >= shown.first_scope) & (one.keep > 1)
+    leads = (one.tokens[:, 1] >= shown.layout.first_pan) & (one.keep > 1)
     assert bool(leads.any())
     assert int(one.tokens.max()) < shown.spec.vocabulary <= 65536
 
     # the next block goes on with what lasts of it, which a decoder knows as well
     decoded, after = shown.decode(one.tokens, one.keep, context, count=4)
-    change = (after.velocity - context.velocity)[0].flatten(1)
+    change = (after.vectors - context.vectors)[0].flatten(1)
     assert change.median(1).values.tolist() == [-2.0, 3.0]
     assert torch.equal(to_pixels(decoded, 96, 128, 4), one.pixels)
 
@@ -178,24 +180,24 @@ def test_a_leader_begins_with_two_values_that_are_no_codes(monkeypatch: pytest.M
     stripes = torch.where(torch.arange(128) % 6 < 3, 1.0, -1.0).expand(1, 4, 3, 96, 128)
     leading = torch.zeros(6, 8, dtype=torch.int64)
     leading[2, 3] = 1 + EVERYTHING
-    monkeypatch.setattr(leaders, "choose", lambda *_: leading)
+    monkeypatch.setattr(camera_pan, "choose", lambda *_: leading)
     encoding = shown.encode(stripes, context, count=4)
-    special = (encoding.tokens >= shown.codes).sum(1)[0]
-    gains = (encoding.tokens >= shown.first_gain) & (encoding.tokens < shown.first_scope)
+    special = (encoding.tokens >= shown.layout.codes).sum(1)[0]
+    gains = (encoding.tokens >= shown.layout.first_gain) & (encoding.tokens < shown.layout.first_pan)
     assert int(gains.sum()) > 24  # most others need one
-    assert int(encoding.tokens[0, 1, 2, 3]) == shown.first_scope + EVERYTHING
+    assert int(encoding.tokens[0, 1, 2, 3]) == shown.layout.first_pan + EVERYTHING
     assert int(special[2, 3]) == 2
     assert int(special.max()) == 2
 
 
 def test_models_that_know_no_leaders_have_none() -> None:
     shown, *_, found = coded(False)
-    assert shown.spec.vocabulary == shown.first_scope
-    assert int(found.tokens.max()) < shown.first_scope
+    assert shown.spec.vocabulary == shown.layout.first_pan
+    assert int(found.tokens.max()) < shown.layout.first_pan
 
 
 def test_lengths_that_are_all_alike_know_no_leaders() -> None:
     shown = tokenizer(True)
     context, block = shaken()
     encoding = shown.encode(block, context, count=4, complete=True)
-    assert not bool((encoding.tokens >= shown.first_scope).any())
+    assert not bool((encoding.tokens >= shown.layout.first_pan).any())

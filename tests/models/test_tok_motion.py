@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from elastictok_cli.models.cell.motion.block_matching import search
 from elastictok_cli.models.cell.motion.compensation import warp
-from elastictok_cli.models.cell.motion.vectors import VELOCITIES, index_to_velocity, velocity_to_index
+from elastictok_cli.models.cell.motion.vectors import VECTORS, index_to_vector, vector_to_index
 
 
 def texture(height: int, width: int) -> torch.Tensor:
@@ -12,17 +12,17 @@ def texture(height: int, width: int) -> torch.Tensor:
     return F.interpolate(noise, (height, width), mode="bicubic").clamp(-1, 1)
 
 
-def test_every_velocity_has_a_number() -> None:
-    index = torch.arange(VELOCITIES).view(1, 39, 39)
-    velocity = index_to_velocity(index)
-    assert torch.equal(velocity_to_index(velocity), index)
-    assert velocity.abs().max() == 24
+def test_every_vector_has_a_number() -> None:
+    index = torch.arange(VECTORS).view(1, 39, 39)
+    vectors = index_to_vector(index)
+    assert torch.equal(vector_to_index(vectors), index)
+    assert vectors.abs().max() == 24
 
 
 def test_warp_moves_a_picture_by_whole_pixels_exactly() -> None:
     picture = texture(32, 48)
-    velocity = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1).expand(1, 2, 2, 3)
-    moved = warp(picture, velocity, torch.tensor([1, 2]))
+    vectors = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1).expand(1, 2, 2, 3)
+    moved = warp(picture, vectors, torch.tensor([1, 2]))
     assert moved.shape == (1, 2, 3, 32, 48)
     for n, t in enumerate((1, 2)):
         wanted = picture.roll((2 * t, -3 * t), (2, 3))
@@ -32,13 +32,13 @@ def test_warp_moves_a_picture_by_whole_pixels_exactly() -> None:
 
 @pytest.mark.parametrize(("vy", "vx"), [(0, 0), (1, -2), (6, 4), (-10, 0.5), (0.25, 17)])
 @pytest.mark.parametrize("count", [1, 4])
-def test_search_finds_a_known_velocity(vy: float, vx: float, count: int) -> None:
+def test_search_finds_a_known_vector(vy: float, vx: float, count: int) -> None:
     wide = texture(256, 256)
-    velocity = torch.tensor([vy, vx]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
-    frames = warp(wide, velocity, torch.arange(1, count + 1))
+    vectors = torch.tensor([vy, vx]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+    frames = warp(wide, vectors, torch.arange(1, count + 1))
     found = search(wide, frames, torch.zeros(1, 2, 16, 16), 16)
     inner = found[:, :, 6:-6, 6:-6]
-    wanted = velocity[:, :, 6:-6, 6:-6]
+    wanted = vectors[:, :, 6:-6, 6:-6]
     assert (inner - wanted).abs().amax(1).le(0.5).float().mean() > 0.9
 
 
@@ -47,21 +47,21 @@ def test_flat_pictures_stay_still() -> None:
     assert not search(flat, flat[:, None].expand(1, 4, 3, 64, 64), torch.zeros(1, 2, 4, 4), 16).any()
 
 
-def test_a_price_makes_velocities_alike_and_only_that() -> None:
+def test_a_price_makes_vectors_alike_and_only_that() -> None:
     last = texture(128, 128)
     noise = torch.randn(1, 4, 3, 128, 128, generator=torch.Generator().manual_seed(4))
     frames = warp(last, torch.full((1, 2, 8, 8), 2.0), torch.arange(1, 5)) * 0.1 + 0.2 * noise
     still = torch.zeros(1, 2, 8, 8)
 
     def roughness(price: float) -> float:
-        found = search(last * 0.1, frames, still, 16, price=price)
+        found = search(last * 0.1, frames, still, 16, bit_price=price)
         return float(found.diff(dim=2).ne(0).sum() + found.diff(dim=3).ne(0).sum())
 
     assert roughness(1e-3) < 0.7 * roughness(0.0)
 
-    # a cell that moves unlike its neighbours keeps its velocity where that is worth it
-    velocity = still.clone()
-    velocity[:, :, 3:5, 3:5] = 3.0
-    alone = warp(last, velocity, torch.arange(1, 5))
+    # a cell that moves unlike its neighbours keeps its vector where that is worth it
+    vectors = still.clone()
+    vectors[:, :, 3:5, 3:5] = 3.0
+    alone = warp(last, vectors, torch.arange(1, 5))
     for price in (0.0, 1e-5):
-        assert search(last, alone, still, 16, price=price)[0, :, 3, 3].tolist() == [3.0, 3.0]
+        assert search(last, alone, still, 16, bit_price=price)[0, :, 3, 3].tolist() == [3.0, 3.0]

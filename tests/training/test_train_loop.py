@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from elastictok_cli.models import checkpoint
+from elastictok_cli.models.cell import encode
 from elastictok_cli.models.cell.config import INTER, KEY, DefaultConfig
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion.decision import Motion
@@ -288,13 +289,13 @@ def test_training_sees_the_reference_that_a_decoder_will(
 ) -> None:
     sampler, model = start(folder)
     seen: list[torch.Tensor] = []
-    choose = rollout.choose_motion
+    choose = encode.choose_motion
 
-    def spy(model: DefaultModel, block: torch.Tensor, context: Context, *rest: Any) -> Motion:
+    def spy(config: DefaultConfig, block: torch.Tensor, context: Context, *rest: Any, camera: bool) -> Motion:
         seen.append(context.frame)
-        return choose(model, block, context, *rest)
+        return choose(config, block, context, *rest, camera=camera)
 
-    monkeypatch.setattr(rollout, "choose_motion", spy)
+    monkeypatch.setattr(encode, "choose_motion", spy)
     target = torch.full((4,), 0.007)
     rule = rollout.random_keep(target, 32 * 32 * 3, torch.Generator().manual_seed(0))
     first, second = rollout.rollout(model, sampler.batch(4), (1, 1), target, rule)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from elastictok_cli.models.cell.motion import camera_shake as global_motion
+from elastictok_cli.models.cell.motion import camera_shake
 
 KEY, INTER = 0, 1  # which basis: keyframe blocks, predicted blocks
 CLASS_DIGITS = (0, 3)  # the digits of a cell's first FSQ token that name its class
@@ -41,8 +41,8 @@ class DefaultConfig:
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"unknown interpolation {self.interpolation!r}")
-        if self.global_motion and not (self.leaders and math.prod(self.levels) >= global_motion.CODES):
-            raise ValueError(f"global motion wants leaders, and {global_motion.CODES:,} codes")
+        if self.global_motion and not (self.leaders and math.prod(self.levels) >= camera_shake.CODES):
+            raise ValueError(f"global motion wants leaders, and {camera_shake.CODES:,} codes")
 
     @property
     def classes(self) -> int:

@@ -8,8 +8,8 @@ import torch
 
 
 class Context(NamedTuple):
-    """What one block leaves behind for the next. `None` in its place means: a keyframe block comes."""
+    """The state of the decoder between two blocks. `None` in its place means that a keyframe block comes."""
 
-    frame: torch.Tensor  # (B, 3, H, W) last decoded frame, as `DefaultModel.reference` gives it
-    features: torch.Tensor  # (B, width, H/8, W/8)
-    velocity: torch.Tensor  # (B, 2, h, w) pixels per frame
+    frame: torch.Tensor  # (B, 3, H, W) the reference: the last decoded frame, in [-1, 1]
+    features: torch.Tensor  # (B, width, H/8, W/8) of the synthesis network
+    vectors: torch.Tensor  # (B, 2, h, w) motion vectors that cells go on with, in pixels per frame

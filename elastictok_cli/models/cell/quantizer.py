@@ -14,21 +14,23 @@ from elastictok_cli.models.cell.config import CLASS_DIGITS, DefaultConfig
 from elastictok_cli.models.cell.layers import pointwise, zero
 from elastictok_cli.models.precision import full_precision
 
+CELLS_AT_ONCE = 2048  # quantized together: bounds memory at any picture size
+
 
 class Quantized(NamedTuple):
     """What the quantizer makes of one block's coefficients, all tokens kept."""
 
     changes: torch.Tensor  # (B, R, D, h, w) what each digit adds to its coefficient
     digits: torch.Tensor  # (B, R, D, h, w) signed digits
-    gains: (
+    removed: (
         torch.Tensor
     )  # (B, R, h, w) squared error each token removes (may be negative); zeros when decoding
-    told: torch.Tensor  # (B, K, h, w) coefficients as decoded from all of it
+    decoded: torch.Tensor  # (B, K, h, w) coefficients as decoded from all of it
 
 
 class NestedQuantizer(nn.Module):
-    """Residual FSQ over KLT coefficients whose order follows the cell's class, and whose means and steps follow
-    what has been told so far.
+    """Residual FSQ over KLT coefficients. Their order follows the cell's class, their means and steps what its
+    tokens say so far.
 
     `index[kind, class, r, d]` says which coefficient digit d of residual token r refines, `log_step` its step. Tokens
     are grouped in stages; at the start of a stage a small network, seeing the cell's prior, its class and the
@@ -69,20 +71,20 @@ class NestedQuantizer(nn.Module):
         digits: torch.Tensor | None = None,  # (B, R, D, h, w) ... digits to decode
         gain: torch.Tensor | float = 1.0,  # (B, 1, h, w) factor on the steps
         most: int | None = None,  # tokens after which no further stage is begun
-        done: int = 0,  # tokens to go on after: a stage's end
-        told: torch.Tensor | None = None,  # (B, K, h, w) what those tell
+        done: int = 0,  # tokens to go on after: the end of a stage
+        decoded: torch.Tensor | None = None,  # (B, K, h, w) what those say
     ) -> Quantized:
         """Quantize `target`, or decode `digits`; exactly one of them is given.
 
         `digits` are all of them, whatever `most` and `done` are; the answer has those of the stages worked out."""
         batch, _, height, width = prior.shape
         scale = self.scale[kind].view(1, -1, 1, 1)
-        if told is None:
-            told = prior.new_zeros(batch, scale.shape[1], height, width)
+        if decoded is None:
+            decoded = prior.new_zeros(batch, scale.shape[1], height, width)
         index = self.order(kind, cell_class)  # (B, R * D, h, w)
         log_step = F.embedding(cell_class, self.log_step[kind].flatten(1)).permute(0, 3, 1, 2)
         biases = F.embedding(cell_class, self.class_bias[kind]).permute(0, 3, 1, 2).chunk(len(self.stages), 1)
-        all_changes, all_digits, gains = [], [], []
+        all_changes, all_digits, removed = [], [], []
         first = 0
         for count, into, outof, bias in zip(self.stages, self.into, self.outof, biases, strict=True):
             if most is not None and first >= most:
@@ -95,7 +97,7 @@ class NestedQuantizer(nn.Module):
             first += count
             where = index[:, flat]
             shape = (batch, count, len(self.levels), height, width)
-            normal = told / scale
+            normal = decoded / scale
             state = (normal, torch.log(normal.abs() + 0.05), prior)
             assert isinstance(into, nn.Conv2d)
             assert isinstance(outof, nn.Conv2d)
@@ -105,22 +107,22 @@ class NestedQuantizer(nn.Module):
             mean = (shift * scale).gather(1, where)
             refining = self.refining[span].view(1, -1, 1, 1)
             if target is not None:
-                before = (target - told).gather(1, where)
+                before = (target - decoded).gather(1, where)
                 value = fsq.quantize(((before - mean) / step).view(shape), self.levels)
                 change = (mean + value.flatten(1, 2) * step) * refining
-                gains.append((before.square() - (before - change).square()).detach().view(shape).sum(2))
+                removed.append((before.square() - (before - change).square()).detach().view(shape).sum(2))
             else:
                 assert digits is not None
                 value = digits[:, span]
                 change = (mean + value.flatten(1, 2) * step) * refining
-                gains.append(torch.zeros_like(value[:, :, 0]))
-            told = told.scatter_add(1, where, change)
+                removed.append(torch.zeros_like(value[:, :, 0]))
+            decoded = decoded.scatter_add(1, where, change)
             all_changes.append(change.view(shape))
             all_digits.append(value)
         coded = torch.cat(all_digits, 1)
         if target is not None and not done:
             coded = torch.cat([self._name_class(coded[:, :1], cell_class), coded[:, 1:]], 1)
-        return Quantized(torch.cat(all_changes, 1), coded, torch.cat(gains, 1), told)
+        return Quantized(torch.cat(all_changes, 1), coded, torch.cat(removed, 1), decoded)
 
     def order(self, kind: int, cell_class: torch.Tensor) -> torch.Tensor:
         """Which coefficient each digit refines: classes (B, h, w) to (B, R * D, h, w)."""

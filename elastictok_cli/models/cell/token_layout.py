@@ -21,23 +21,84 @@ The control tokens (all that are no FSQ codes) come first in a cell's sequence, 
     motion vector, gain, FSQ codes ...
     motion vector, camera pan, FSQ codes ...
     motion vector, camera shake, one code for each real frame, FSQ codes ...
+
+The file's entropy coder counts on it that a cell starts with at most two control tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from elastictok_cli.models.cell.motion import camera_pan, vectors
+import torch
+
+from elastictok_cli.models.cell.motion import camera_pan, camera_shake, vectors
 from elastictok_cli.models.interface import ControlRange
 
 GAINS = (2.0, 4.0, 8.0)  # factors on all steps of a cell, for contrasts beyond the reach of its quantizers
+_UNUSED = -1  # the value of a slot in which a cell has no token
+_UNBEARABLE = (
+    1e9  # squared error, above that of any cell: the tokens that remove it are kept whatever they cost
+)
+
+
+class Sequences(NamedTuple):
+    """The tokens of the cells of some pictures, and what each of them is worth."""
+
+    tokens: torch.Tensor  # (B, G, h, w) int64, -1 where a cell has no more
+    curve: torch.Tensor  # (B, G + 1, h, w) squared error of each cell after k tokens
+    length: torch.Tensor  # (B, h, w) int64: how many each cell has
+
+    def with_first(self, where: torch.Tensor, token: torch.Tensor, error: torch.Tensor) -> Sequences:
+        """With a token in front of some cells' sequences; the others get an unused slot at the end.
+
+        where: (B, h, w) bool; token: (B, h, w) int64; error: (B, 1, h, w) squared error without any token.
+        """
+        unused = self.with_unused_slot()
+        pick = where.unsqueeze(1)
+        tokens = torch.cat([token.unsqueeze(1), self.tokens], 1)
+        curve = torch.cat([error, self.curve], 1)
+        return Sequences(
+            torch.where(pick, tokens, unused.tokens),
+            torch.where(pick, curve, unused.curve),
+            self.length + where,
+        )
+
+    def with_unused_slot(self) -> Sequences:
+        """With one more slot at the end, which no cell uses."""
+        tokens = torch.cat([self.tokens, torch.full_like(self.tokens[:, :1], _UNUSED)], 1)
+        return Sequences(tokens, torch.cat([self.curve, self.curve[:, -1:]], 1), self.length)
+
+
+class MotionTokens(NamedTuple):
+    """What the control tokens of a block say about motion, before they become values."""
+
+    sent: torch.Tensor  # (B, h, w) bool: cells that send a motion vector
+    vectors: torch.Tensor  # (B, 2, h, w) from the table, read where one is sent
+    pan: torch.Tensor  # (B, h, w) int64: 0, or 1 + the scope of the camera pan that the cell sends
+    sends_shake: torch.Tensor  # (B, h, w) bool: cells that send the camera shake, at most one in each picture
+    shake_codes: torch.Tensor | None  # (B, count) int64
+
+
+class Contents(NamedTuple):
+    """What the kept tokens of a block say."""
+
+    sent: torch.Tensor  # (B, h, w) bool: cells that send a motion vector
+    vectors: torch.Tensor  # (B, 2, h, w) pixels per frame, read where one is sent
+    pan: torch.Tensor  # (B, h, w) int64: 0, or 1 + the scope of the camera pan that the cell sends
+    shake: torch.Tensor | None  # (B, count, 2) pixels; None: no picture has any
+    gain: torch.Tensor  # (B, 1, h, w) float32 factor on the quantizer's steps
+    codes: torch.Tensor  # (B, R, h, w) int64 FSQ codes
+    codes_kept: torch.Tensor  # (B, h, w) int64: how many of them are kept
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Which values mean what, for one model."""
+    """Which values mean what, for one model, and how they are put in front of FSQ codes and taken off."""
 
     codes: int  # FSQ codes; they have the values 0 to codes - 1
+    codes_per_cell: int  # at most
+    frames: int  # of a block
     pan: bool  # whether there are camera pans
     shake: bool  # whether there is camera shake
 
@@ -48,29 +109,34 @@ class TokenLayout:
 
     @property
     def first_gain(self) -> int:
-        """The smallest gain."""
-        return self.first_vector + vectors.VELOCITIES
+        """The gain with index 0."""
+        return self.first_vector + vectors.VECTORS
 
     @property
     def first_pan(self) -> int:
-        """The camera pan of all cells."""
+        """The camera pan with scope 0."""
         return self.first_gain + len(GAINS)
 
     @property
     def shake_mark(self) -> int:
-        """The value behind which the camera shake of a block stands."""
+        """The value behind which the codes of a camera shake stand."""
         return self.first_pan + len(camera_pan.SCOPES)
 
     @property
     def vocabulary(self) -> int:
         """Tokens have values below this."""
-        return max(end.first + end.count for end in self.control_tokens)
+        return max(control.first + control.count for control in self.control_tokens)
+
+    @property
+    def tokens_per_cell(self) -> int:
+        """The longest sequence of a cell."""
+        return self.codes_per_cell + 2 + self.pan + self.frames * self.shake
 
     @property
     def control_tokens(self) -> tuple[ControlRange, ...]:
-        """All values that are no FSQ codes."""
+        """All values that are no FSQ codes, ascending."""
         ranges = [
-            ControlRange("motion_vector", self.first_vector, vectors.VELOCITIES),
+            ControlRange("motion_vector", self.first_vector, vectors.VECTORS),
             ControlRange("gain", self.first_gain, len(GAINS)),
         ]
         if self.pan:
@@ -78,3 +144,83 @@ class TokenLayout:
         if self.shake:
             ranges.append(ControlRange("shake", self.shake_mark, 1, followed_by=1))
         return tuple(ranges)
+
+    def put_gain(self, coded: Sequences, gain: torch.Tensor) -> Sequences:
+        """With a gain in front, where gain (B, h, w) int64 is not 0 but 1 + its place in `GAINS`."""
+        return coded.with_first(gain > 0, self.first_gain + gain - 1, coded.curve[:, :1])
+
+    def put_motion(
+        self, coded: Sequences, motion: MotionTokens, unsent_error: torch.Tensor, count: int
+    ) -> Sequences:
+        """With motion vectors, camera pans and the camera shake in front; `count` frames of the block are real.
+
+        unsent_error: (B, h, w) squared error of each cell if it keeps no token. Cells that speak for others, by a
+        pan or a shake, keep all of their control tokens: dropping them would change cells elsewhere.
+        """
+        for_others = (motion.pan > 0) | motion.sends_shake
+        error = unsent_error.unsqueeze(1).masked_fill(for_others.unsqueeze(1), _UNBEARABLE)
+        if self.shake:
+            for frame in reversed(range(self.frames)):
+                here, code = motion.sends_shake & (frame < count), torch.zeros_like(motion.pan)
+                if motion.shake_codes is not None and frame < count:
+                    code = motion.shake_codes[:, frame].view(-1, 1, 1).expand_as(code)
+                coded = coded.with_first(here, code, error)
+        if self.pan:
+            scope = torch.where(motion.sends_shake, len(camera_pan.SCOPES), motion.pan - 1)
+            coded = coded.with_first(for_others, self.first_pan + scope, error)
+        vector = self.first_vector + vectors.vector_to_index(motion.vectors)
+        return coded.with_first(motion.sent, vector, error)
+
+    def read(self, tokens: torch.Tensor, keep: torch.Tensor, count: int) -> Contents:
+        """What the first `keep` (B, h, w) tokens (B, G, h, w) of each cell say. `count` frames of the block are real.
+
+        Tokens beyond `keep` are not read. A shake that is cut short says nothing.
+        """
+        first = tokens[:, 0]
+        sent = (first >= self.first_vector) & (first < self.first_gain) & (keep > 0)
+        vector = (first - self.first_vector).clamp(0, vectors.VECTORS - 1)
+        tokens, kept = _without_first(sent, tokens, keep)
+        pan, marks_shake, tokens, kept = self._read_pan(sent, tokens, kept)
+        shake = None
+        if bool(marks_shake.any()):
+            shake, tokens, kept = _read_shake(marks_shake, tokens, kept, count)
+        gain = torch.where(kept > 0, tokens[:, 0] - self.first_gain, -1)
+        factor = tokens.new_tensor(GAINS, dtype=torch.float32)[gain.clamp(0, len(GAINS) - 1)]
+        factor = torch.where(gain >= 0, factor, 1.0).unsqueeze(1)
+        tokens, kept = _without_first(gain >= 0, tokens, kept)
+        codes = tokens[:, : self.codes_per_cell].clamp(0, self.codes - 1)
+        return Contents(sent, vectors.index_to_vector(vector), pan, shake, factor, codes, kept)
+
+    def _read_pan(
+        self, sent: torch.Tensor, tokens: torch.Tensor, kept: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pans (B, h, w), where a shake follows (B, h, w) bool, and the tokens behind, of which `kept` are left."""
+        first = tokens[:, 0]
+        marked = sent & (first >= self.first_pan) & (kept > 0) & self.pan
+        marks_shake = marked & (first == self.shake_mark) & self.shake
+        pan = torch.where(marked & ~marks_shake, 1 + first - self.first_pan, 0)
+        return pan, marks_shake, *_without_first(marked, tokens, kept)
+
+
+def _read_shake(
+    marked: torch.Tensor, tokens: torch.Tensor, kept: torch.Tensor, count: int
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """The shake that the next `count` tokens of marked cells say, and the tokens behind, of which `kept` are left."""
+    whole, codes = marked & (kept >= count), []
+    for _ in range(count):
+        here = torch.where(whole, tokens[:, 0].clamp(0, camera_shake.CODES - 1), -1)
+        codes.append(here.flatten(1).amax(1))
+        tokens, kept = _without_first(marked, tokens, kept)
+    kept = kept.clamp_min(0)
+    if not bool(whole.any()):
+        return None, tokens, kept
+    said = torch.stack(codes, 1)
+    return camera_shake.from_codes(torch.where(said < 0, camera_shake.NO_STEP, said)), tokens, kept
+
+
+def _without_first(
+    where: torch.Tensor, tokens: torch.Tensor, keep: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some cells' (B, h, w) tokens (B, G, h, w) without the first one, and how many are then kept (B, h, w)."""
+    behind = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], _UNUSED)], 1)
+    return torch.where(where.unsqueeze(1), behind, tokens), keep - where.to(keep.dtype)

@@ -1,4 +1,7 @@
-"""Running the model over consecutive blocks the way the codec will, for the KLT start, training and validation."""
+"""Running the model over consecutive blocks as the codec does, for the KLT start and training.
+
+It calls the codec's own `analyze`, `quantize` and `reconstruct`, with gradients on.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from dataclasses import dataclass
 import torch
 
 from elastictok_cli.codec import allocation
-from elastictok_cli.models.cell.config import INTER, KEY
+from elastictok_cli.models.cell.config import KEY
 from elastictok_cli.models.cell.context import Context
+from elastictok_cli.models.cell.decode import reconstruct
+from elastictok_cli.models.cell.encode import analyze, quantize
 from elastictok_cli.models.cell.fill import filling
-from elastictok_cli.models.cell.motion.decision import choose_motion
 from elastictok_cli.models.cell.networks import DefaultModel
-from elastictok_cli.models.cell.transform import cell_energy, project, to_cells
+from elastictok_cli.models.cell.transform import project, to_cells
 from elastictok_cli.models.precision import full_precision
 
 
@@ -25,7 +29,7 @@ class Step:
     residual: torch.Tensor  # (B, 4, 3, H, W) what the transform was given
     decoded: torch.Tensor  # (B, 4, 3, H, W) not clamped
     keep: torch.Tensor  # (B, h, w) residual tokens
-    sent: torch.Tensor  # (B, h, w) bool, velocities
+    sent: torch.Tensor  # (B, h, w) bool: cells that send a motion vector
     mse: torch.Tensor  # (B,)
     linear_mse: torch.Tensor  # (B,) before the last network
     curve: torch.Tensor  # (B, R + 1, h, w) squared error of each cell after k tokens, before the last network
@@ -39,7 +43,7 @@ def rollout(
 ) -> Iterator[Step]:
     """Closed loop over clip (B, T, 3, H, W), cut in blocks of `counts` frames; the first is a keyframe block.
 
-    target: (B,) MSE that steers which velocities are sent; `rule` says how many tokens stay. Gradients flow
+    target: (B,) MSE that steers which motion vectors are sent; `rule` says how many tokens stay. Gradients flow
     through features from block to block, not through the decoded frame.
     """
     c = model.config
@@ -48,48 +52,29 @@ def rollout(
     for count in counts:
         block = short_block(clip[:, first : first + count], c.frames)
         first += count
-        grid = (block.shape[-2] // c.cell, block.shape[-1] // c.cell)
-        features = None
-        if context is None:
-            kind = KEY
-            prediction = model.key_mean.view(1, 1, 3, 1, 1).expand_as(block)
-            lasting = block.new_zeros(block.shape[0], 2, *grid)
-            sent = torch.zeros(block.shape[0], *grid, dtype=torch.bool, device=block.device)
-        else:
-            kind = INTER
-            with torch.no_grad():
-                threshold = 0.5 * target.view(-1, 1, 1)
-                found = choose_motion(model, block, context, threshold, count)
-            sent, lasting = found.sent, found.lasting
-            prediction, features = model.predict(found.moved, context, found.velocity, count, found.path)
-        residual = block - prediction
-        prior = model.prior(context, grid, block.shape[0])
-        wanted = project(to_cells(residual, c.cell), model.basis[kind])
+        seen = analyze(model, block, context, count=count, threshold=0.5 * target.view(-1, 1, 1))
+        kind, energy = seen.prediction.kind, seen.energy.detach()
+        wanted = project(to_cells(seen.residual, c.cell), model.basis[kind])
+        allowed = target.view(-1, 1, 1).expand(energy[:, 0].shape) * model.basis.shape[-1]
+        cell_class = model.quantizer.classify(wanted, energy[:, 0], allowed, kind)
+        coded, error = quantize(model, kind, wanted, energy, seen.prior, cell_class)
+        fills = kind == KEY and c.fill
         with torch.no_grad():
-            energy = cell_energy(residual, c.cell).unsqueeze(1)
-            allowed = target.view(-1, 1, 1).expand(energy[:, 0].shape) * model.basis.shape[-1]
-            cell_class = model.quantizer.classify(wanted, energy[:, 0], allowed, kind)
-        coded = model.quantizer(prior, kind, cell_class, target=wanted)
-        with torch.no_grad():
-            curve = torch.cat([energy, (energy - coded.gains.cumsum(1)).clamp_min(0)], 1)
-            if kind == KEY and c.fill:
-                error = target * block[0].numel()
+            curve = torch.cat([energy, error], 1)
+            if fills:
                 length = torch.full_like(cell_class, c.residual_tokens)
-                curve, _ = allocation.filled_in(curve, length, error, filling(block, count, c.cell))
+                filled = filling(block, count, c.cell)
+                curve, _ = allocation.filled_in(curve, length, target * block[0].numel(), filled)
             keep = rule(curve)
+        sent = torch.zeros_like(keep, dtype=torch.bool) if seen.motion is None else seen.motion.sent
         coefficients = model.quantizer.assemble(coded.changes, keep, kind, cell_class)
-        decoded, left = model.refine(prediction, features, coefficients, keep, kind)
-        if context is not None:
-            decoded = model.stand_still(decoded, context.frame, found.still, keep + sent)
-        mse = _mse(decoded, block)
+        decoded, context = reconstruct(model, seen.prediction, coefficients, keep, keep + sent, context)
         # the basis is orthonormal: what the coefficients miss, and what lies outside them
-        linear = cell_energy(residual, c.cell) - _squares(wanted)  # with a gradient, unlike `energy`
-        linear = linear + _squares(wanted - coefficients)  # (B, h, w)
-        if kind == KEY and c.fill:
+        linear = seen.energy[:, 0] - _squares(wanted) + _squares(wanted - coefficients)  # (B, h, w)
+        if fills:
             linear = torch.where(keep > 0, linear, curve[:, 0])
-        linear = linear.sum((1, 2)) / block[0].numel()
-        yield Step(kind, residual, decoded, keep, sent, mse, linear.clamp_min(0), curve)
-        context = Context(model.reference(decoded), left, lasting)
+        linear_mse = (linear.sum((1, 2)) / block[0].numel()).clamp_min(0)
+        yield Step(kind, seen.residual, decoded, keep, sent, _mse(decoded, block), linear_mse, curve)
 
 
 @full_precision

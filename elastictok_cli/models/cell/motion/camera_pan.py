@@ -1,11 +1,12 @@
-"""Leaders: cells whose velocity says how that of others changes.
+"""Camera pans: a cell that sends its motion vector may change those of other cells alike.
 
-Where a camera pans or shakes, velocities change alike in many cells, and a token for each of them is dear. A cell that
-sends its velocity may lead: by how much it differs from the velocity it inherited, those that send none change too.
-Of several leaders, near ones count more, as in inverse distance weighting (Shepard, 1968), so that a few describe a
-zoom or a turn. A leader's scope is every cell, or those that move already (a caption stays in its place).
+Where a camera pans or turns, motion vectors change alike in many cells, and a token for each of them is dear. A cell
+that sends a pan behind its motion vector changes the motion vectors of cells that send none by as much as its own
+differs from the one it inherited from the block before. Where several cells send a pan, near ones count more, as in
+inverse distance weighting (Shepard, 1968), so that a few describe a zoom or a turn. A pan's scope is every cell, or
+those that move already (a caption stays in its place).
 
-Small changes are taken for sway, which comes back, and hold for one block; larger ones last.
+Small changes are taken for sway, which comes back: they hold for one block. Larger ones last.
 
 Decoders on all devices have to agree, so all of this is in whole sixteenths of a pixel.
 """
@@ -18,151 +19,164 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-Errors = Callable[[torch.Tensor], torch.Tensor]  # velocities (N, 2, h, w) to errors of cells (N, h, w)
+CellErrors = Callable[
+    [torch.Tensor], torch.Tensor
+]  # motion vectors (N, 2, h, w) to errors of cells (N, h, w)
 
 EVERYTHING, MOVING = 0, 1
 SCOPES = (EVERYTHING, MOVING)
-_UNIT = 16  # parts of a pixel
-_MOST = 24 * _UNIT  # no velocity grows beyond the table's
-_SWAY = 1 * _UNIT  # changes of at most so much hold for one block
-_NEAREST = 1 << 20  # weight of a leader in its own cell
-_LEADERS = 4  # of a block at most
-_CANDIDATES = 3  # changes considered for each
-_PITCH = 2  # by which changes are sorted: half pixels
-_REACH = 48  # in these: no two velocities differ by more
-_FELLOWS = 3  # cells that would send a velocity, below which none leads
-_EXTRA = 2.0  # tokens that a leader takes
-_CLEAR = 3.0  # times what a velocity must gain: no cell's gain counts for more where changes are sorted
+_UNITS_PER_PIXEL = 16
+_MAX_SPEED = 24 * _UNITS_PER_PIXEL  # the largest of the table of motion vectors
+_MAX_SWAY = 1 * _UNITS_PER_PIXEL  # changes of at most so much hold for one block
+_WEIGHT_AT_DISTANCE_0 = 1 << 20
+_MAX_PANS = 4  # in a block
+_CHANGES_TRIED = 3  # for each pan
+_BINS_PER_PIXEL = 2  # of the histogram of changes
+_MAX_BIN = 48  # on each side of zero: no two motion vectors differ by more
+_MIN_CELLS = 3  # that would send a motion vector; with fewer no pan is tried
+_PAN_TOKENS = 2.0  # a motion vector and the pan
+_MAX_GAIN_TOKENS = 3.0  # in the histogram no cell counts for more, in prices of a token
 
 
-class Followed(NamedTuple):
-    """What leaders make of inherited velocities, in pixels per frame."""
+class Panned(NamedTuple):
+    """What pans make of inherited motion vectors, in pixels per frame."""
 
-    velocity: torch.Tensor  # (B, 2, h, w) in force where none is sent
+    vectors: torch.Tensor  # (B, 2, h, w) in force where a cell sends none
     lasting: torch.Tensor  # (B, 2, h, w) with which these cells go on in the next block
 
 
-def follow(inherited: torch.Tensor, velocity: torch.Tensor, leading: torch.Tensor) -> Followed:
-    """Change velocities as leaders say.
+def follow(inherited: torch.Tensor, sent: torch.Tensor, pan: torch.Tensor) -> Panned:
+    """Change inherited motion vectors by the pans of a block.
 
-    inherited: (B, 2, h, w) multiples of 1/16; velocity: (B, 2, h, w) sent ones, read where cells lead; leading:
-    (B, h, w) int64, 0 where a cell does not lead, else 1 + its scope.
+    inherited: (B, 2, h, w) multiples of 1/16; sent: (B, 2, h, w) motion vectors, read where a cell sends a pan; pan:
+    (B, h, w) int64, 0 where a cell sends none, else 1 + its scope.
     """
-    if not bool((leading > 0).any()):
-        return Followed(inherited, inherited)
-    before = (inherited * _UNIT).round().to(torch.int64)
-    sent = (velocity * _UNIT).round().to(torch.int64)
+    if not bool((pan > 0).any()):
+        return Panned(inherited, inherited)
+    before = (inherited * _UNITS_PER_PIXEL).round().to(torch.int64)
+    after = (sent * _UNITS_PER_PIXEL).round().to(torch.int64)
     moving = (before != 0).any(1)
     weights = torch.zeros_like(before[:, :1])
     change, lasting = torch.zeros_like(before), torch.zeros_like(before)
     rows = torch.arange(before.shape[2], device=before.device).view(-1, 1)
     columns = torch.arange(before.shape[3], device=before.device)
-    for item, row, column in (leading > 0).nonzero().tolist():
-        own = sent[item, :, row, column] - before[item, :, row, column]
-        away = (rows - row) ** 2 + (columns - column) ** 2
-        weight = (_NEAREST // (1 + away)).clamp_min(1)
-        if int(leading[item, row, column]) - 1 == MOVING:
+    for item, row, column in (pan > 0).nonzero().tolist():
+        own = after[item, :, row, column] - before[item, :, row, column]
+        squared_distance = (rows - row) ** 2 + (columns - column) ** 2
+        weight = (_WEIGHT_AT_DISTANCE_0 // (1 + squared_distance)).clamp_min(1)
+        if int(pan[item, row, column]) - 1 == MOVING:
             weight = weight * moving[item]
         weights[item, 0] += weight
         change[item] += weight * own.view(2, 1, 1)
-        if int(own.abs().max()) > _SWAY:
+        if int(own.abs().max()) > _MAX_SWAY:
             lasting[item] += weight * own.view(2, 1, 1)
     total = weights.clamp_min(1)
 
     def changed(by: torch.Tensor) -> torch.Tensor:
         mean = (2 * by + total).div(2 * total, rounding_mode="floor")  # rounded
-        return (before + mean).clamp(-_MOST, _MOST).to(inherited.dtype) / _UNIT
+        return (before + mean).clamp(-_MAX_SPEED, _MAX_SPEED).to(inherited.dtype) / _UNITS_PER_PIXEL
 
-    return Followed(changed(change), changed(lasting))
+    return Panned(changed(change), changed(lasting))
 
 
 class Tried(NamedTuple):
-    """Errors (h, w) of one picture's cells: squared, and of whole cells."""
+    """Squared errors (h, w) of the cells of one picture."""
 
-    inherited: torch.Tensor  # with the velocities they inherit
-    found: torch.Tensor  # with the best ones found
+    inherited: torch.Tensor  # with the motion vectors they inherit
+    found: torch.Tensor  # with the best ones that the search found
 
 
 def choose(
-    inherited: torch.Tensor,  # (2, h, w)
-    found: torch.Tensor,  # (2, h, w) table velocities
+    inherited: torch.Tensor,
+    found: torch.Tensor,
     errors: Tried,
-    toll: float,  # squared error that a velocity must save to be sent
-    least: float,  # share of its error that a cell may at most have left with a velocity, to send it
-    estimate: Errors,
+    token_price: float,
+    max_error_left: float,
+    estimate: CellErrors,
 ) -> torch.Tensor:
-    """The leaders of one picture, (h, w) int64 as `follow` reads them: those by which, one after the other, the cost
-    of all cells falls most. `estimate` says what cells err by."""
+    """The pans of one picture, (h, w) int64 as `follow` reads them: one after the other, the one that lowers the
+    cost of all cells most.
+
+    inherited, found: (2, h, w) motion vectors, the latter from the table; token_price: squared error that a token
+    must save; max_error_left: see `sends`; estimate: squared errors of cells with other motion vectors.
+    """
     height, width = errors.found.shape
-    leading = torch.zeros(height, width, dtype=torch.int64, device=found.device)
-    error, velocity = errors.inherited, inherited
-    cost = float(costs(error, errors.found, toll, least).sum())
+    pan = torch.zeros(height, width, dtype=torch.int64, device=found.device)
+    error, vectors = errors.inherited, inherited
+    cost = float(costs(error, errors.found, token_price, max_error_left).sum())
     moving = (inherited != 0).any(0)
-    scopes = (
-        SCOPES if bool(moving.any()) and not bool(moving.all()) else (EVERYTHING,)
-    )  # else they are the same
-    for _ in range(_LEADERS):
-        sending = sends(error, errors.found, toll, least) & (leading == 0)
-        places = _candidates(found - velocity, sending, (error - errors.found).clamp_max(_CLEAR * toll))
+    scopes_differ = bool(moving.any()) and not bool(moving.all())
+    scopes = SCOPES if scopes_differ else (EVERYTHING,)
+    for _ in range(_MAX_PANS):
+        sending = sends(error, errors.found, token_price, max_error_left) & (pan == 0)
+        gain = (error - errors.found).clamp_max(_MAX_GAIN_TOKENS * token_price)
+        places = _candidates(found - vectors, sending, gain)
         if not places:
             break
         tries = []
         for row, column in places:
             for scope in scopes:
-                more = leading.clone()
+                more = pan.clone()
                 more[row, column] = 1 + scope
                 tries.append(more)
         before, sent = (x.expand(len(tries), -1, -1, -1) for x in (inherited, found))
-        moved = follow(before, sent, torch.stack(tries)).velocity
-        after = estimate(moved)
-        each = costs(after, errors.found, toll, least).sum((1, 2)) + _EXTRA * toll
+        panned = follow(before, sent, torch.stack(tries)).vectors
+        after = estimate(panned)
+        each = costs(after, errors.found, token_price, max_error_left).sum((1, 2)) + _PAN_TOKENS * token_price
         best = int(each.argmin())
         if float(each[best]) >= cost:
             break
         cost, error = float(each[best]), after[best]
-        leading, velocity = tries[best], moved[best]
-    return leading
+        pan, vectors = tries[best], panned[best]
+    return pan
 
 
-def sends(error: torch.Tensor, found: torch.Tensor, toll: torch.Tensor | float, least: float) -> torch.Tensor:
-    """Whether cells send the velocity found for them: where it saves more than `toll` of their error, and leaves less
-    than `least` times it."""
-    return (error - found > toll) & (found < least * error)
+def sends(
+    error: torch.Tensor, found: torch.Tensor, token_price: torch.Tensor | float, max_error_left: float
+) -> torch.Tensor:
+    """Whether cells send the motion vector that the search found for them.
+
+    They do if it removes more than `token_price` of their squared error, and leaves less than the share
+    `max_error_left` of it.
+    """
+    return (error - found > token_price) & (found < max_error_left * error)
 
 
-def costs(error: torch.Tensor, found: torch.Tensor, toll: float, least: float) -> torch.Tensor:
-    """What cells cost: the error that is left, and `toll` for a velocity that is sent."""
-    return torch.where(sends(error, found, toll, least), found + toll, error)
+def costs(
+    error: torch.Tensor, found: torch.Tensor, token_price: float, max_error_left: float
+) -> torch.Tensor:
+    """What cells cost: the squared error that is left, and the price of a motion vector that is sent."""
+    return torch.where(sends(error, found, token_price, max_error_left), found + token_price, error)
 
 
 def _candidates(change: torch.Tensor, sending: torch.Tensor, gain: torch.Tensor) -> list[tuple[int, int]]:
-    """Cells (row, column) that stand for the commonest changes (2, h, w) of the cells that send, weighed by gains."""
-    picked = sending & (change != 0).any(0)
-    if int(picked.sum()) < _FELLOWS:
+    """Cells (row, column) that stand for the commonest changes (2, h, w) among those that send, weighted by gain."""
+    counted = sending & (change != 0).any(0)
+    if int(counted.sum()) < _MIN_CELLS:
         return []
-    side = 2 * _REACH + 1
-    at = (change * _PITCH).round().clamp(-_REACH, _REACH).to(torch.int64) + _REACH
+    side = 2 * _MAX_BIN + 1
+    at = (change * _BINS_PER_PIXEL).round().clamp(-_MAX_BIN, _MAX_BIN).to(torch.int64) + _MAX_BIN
     number = at[0] * side + at[1]
-    counts = torch.zeros(side * side, device=change.device).index_add_(0, number[picked], gain[picked])
-    counts = F.avg_pool2d(counts.view(1, 1, side, side), 3, 1, 1)[0, 0]
+    histogram = torch.zeros(side * side, device=change.device).index_add_(0, number[counted], gain[counted])
+    histogram = F.avg_pool2d(histogram.view(1, 1, side, side), 3, 1, 1)[0, 0]
     places = []
-    for centre in counts.flatten().topk(_CANDIDATES).indices.tolist():
+    for centre in histogram.flatten().topk(_CHANGES_TRIED).indices.tolist():
         middle = torch.tensor(divmod(centre, side), device=change.device).view(2, 1, 1)
-        near = picked & ((at - middle).abs() <= 1).all(0)
-        if int(near.sum()) < _FELLOWS - 1:
+        near = counted & ((at - middle).abs() <= 1).all(0)
+        if int(near.sum()) < _MIN_CELLS - 1:
             continue
-        away = (change * _PITCH + _REACH - middle).abs().sum(0)
+        away = (change * _BINS_PER_PIXEL + _MAX_BIN - middle).abs().sum(0)
         places.append(divmod(int(torch.where(near, away, torch.inf).argmin()), change.shape[2]))
     return places
 
 
 def estimator(
-    mean_errors: Errors,
-    inherited: torch.Tensor,  # (2, h, w)
-    error: torch.Tensor,  # (h, w) squared error of cells with these
-    pixels: int,  # values of a cell
-) -> Errors:
-    """Squared errors of cells with other velocities, as far as luma shows them: `mean_errors` is what
-    `motion.luma_errors` gives."""
+    mean_errors: CellErrors, inherited: torch.Tensor, error: torch.Tensor, cell_values: int
+) -> CellErrors:
+    """A function that estimates squared errors of cells with other motion vectors from luma alone.
+
+    mean_errors: from `block_matching.luma_errors`; inherited: (2, h, w); error: (h, w) squared error of each cell
+    with those; cell_values: how many values a cell has.
+    """
     base = mean_errors(inherited[None])[0]
-    return lambda velocity: (error + pixels * (mean_errors(velocity) - base)).clamp_min(0)
+    return lambda vectors: (error + cell_values * (mean_errors(vectors) - base)).clamp_min(0)

@@ -1,35 +1,75 @@
-"""Motion compensation: a picture moved along the motion vectors of its cells."""
+"""Motion compensation: the reference moved along the motion vectors of its cells."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.models.cell.selection import Cells
+from elastictok_cli.models.cell.selection import Selection
+
+_MOSTLY_CHANGED = (
+    0.7  # share of cells with a new motion vector from which on the whole picture is moved at once
+)
+
+
+def compensate(
+    last: torch.Tensor,
+    vectors: torch.Tensor,
+    count: int,
+    *,
+    frames: int,
+    mode: str,
+    shake: torch.Tensor | None = None,
+    known: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """The reference `last` (B, 3, H, W) moved along motion vectors (B, 2, h, w), as a block (B, frames, 3, H, W).
+
+    Of a short block only `count` frames are real; motion stops there, as its padding repeats the last one. shake:
+    (B, count, 2) pixels by which the whole picture is displaced besides. mode: bilinear or bicubic. known: a block
+    that this function returned for other vectors and the same shake, and those vectors; cells with equal vectors
+    are copied from it.
+    """
+    if known is None:
+        still = last[:, None].expand(-1, frames, -1, -1, -1)
+        # a vector of zeros changes nothing; under a shake no cell stays where it was
+        known = still, torch.zeros_like(vectors) if shake is None else torch.full_like(vectors, torch.nan)
+    moved, before = known
+    times = torch.arange(1, count + 1, device=vectors.device)
+    changed = Selection((vectors != before).any(1))
+    if changed.most > _MOSTLY_CHANGED * vectors[0, 0].numel():
+        out = warp(last, vectors, times, mode, shake)
+    else:
+        out = moved[:, :count].clone(memory_format=torch.contiguous_format)
+        if changed.count:
+            wanted = changed.take_each(vectors).unsqueeze(2)
+            cell = last.shape[-1] // vectors.shape[-1]
+            pixels = warp_cells(last, wanted, changed, cell, times, mode, shake)
+            changed.write_pixels(out, pixels[:, :, 0])
+    return torch.cat([out, out[:, -1:].expand(-1, frames - count, -1, -1, -1)], 1)
 
 
 def warp(
     picture: torch.Tensor,
-    velocity: torch.Tensor,
+    vectors: torch.Tensor,
     times: torch.Tensor,
     mode: str = "bilinear",
-    path: torch.Tensor | None = None,
+    shake: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Move a picture along per-cell velocities, edges repeated. `mode`: bilinear, or bicubic (sharper, may overshoot).
+    """Move a picture along per-cell motion vectors; what comes from outside repeats its edges.
 
-    picture: (B, C, H, W); velocity: (B, 2, h, w) in pixels of `picture` per frame, one per cell of
-    (H / h) x (W / w) pixels; times: (T,) frames ahead; path: (B, T, 2) how far everything has moved besides, in
-    pixels of `picture`. Returns (B, T, C, H, W).
+    picture: (B, C, H, W); vectors: (B, 2, h, w) in pixels of `picture` per frame, one per cell of (H / h) x (W / w)
+    pixels; times: (T,) frames ahead; mode: bilinear, or bicubic (sharper, may overshoot); shake: (B, T, 2) how far
+    everything is displaced besides, in pixels of `picture`. Returns (B, T, C, H, W).
     """
     batch, channels, height, width = picture.shape
-    rows, cols = velocity.shape[-2:]
-    shape = (batch, len(times), rows, height // rows, cols, width // cols)
-    shift = times.view(1, -1, 1, 1, 1).float() * velocity[:, None]  # (B, T, 2, h, w)
-    if path is not None:
-        shift = shift + path[..., None, None]
+    rows, columns = vectors.shape[-2:]
+    shape = (batch, len(times), rows, height // rows, columns, width // columns)
+    shift = times.view(1, -1, 1, 1, 1).float() * vectors[:, None]  # (B, T, 2, h, w)
+    if shake is not None:
+        shift = shift + shake[..., None, None]
     # rows move alike within a row of a cell, columns within a column: far fewer numbers than there are pixels
-    at_y = _between(_pixels(height, picture).view(rows, -1, 1) - shift[:, :, 0, :, None], height)
-    at_x = _between(_pixels(width, picture).view(cols, -1) - shift[:, :, 1, :, :, None], width)
+    at_y = _sampling_scale(_pixels(height, picture).view(rows, -1, 1) - shift[:, :, 0, :, None], height)
+    at_x = _sampling_scale(_pixels(width, picture).view(columns, -1) - shift[:, :, 1, :, :, None], width)
     grid = picture.new_empty(*shape, 2)
     grid[..., 0] = at_x[:, :, :, None]
     grid[..., 1] = at_y[..., None]
@@ -39,28 +79,28 @@ def warp(
 
 def warp_cells(
     picture: torch.Tensor,
-    velocity: torch.Tensor,
-    cells: Cells,
+    vectors: torch.Tensor,
+    cells: Selection,
     cell: int,
     times: torch.Tensor,
     mode: str = "bilinear",
-    path: torch.Tensor | None = None,
-    every: int = 1,
+    shake: torch.Tensor | None = None,
+    pixel_step: int = 1,
 ) -> torch.Tensor:
-    """What `warp` gives for some cells.
+    """What `warp` gives for some cells, M in each picture, each with N motion vectors to try.
 
-    velocity: (B, M, N, 2), N tries for each; `every`: only each n-th row and column of pixels. Returns (B, M, N, T, C,
-    cell, cell).
+    vectors: (B, M, N, 2); pixel_step: only each n-th row and column of pixels is worked out. Returns
+    (B, M, N, T, C, cell, cell), with a smaller last two sizes where `pixel_step` is above 1.
     """
     batch, channels, height, width = picture.shape
-    shift = times.view(-1, 1).float() * velocity[..., None, :]  # (B, M, N, T, 2)
-    if path is not None:
-        shift = shift + path[:, None, None]
-    inside = _pixels(cell, picture)[::every]
-    y = (cells.row * cell).view(batch, -1, 1, 1, 1) + inside
-    x = (cells.col * cell).view(batch, -1, 1, 1, 1) + inside
-    at_y = _between(y - shift[..., :1], height)  # (B, M, N, T, cell)
-    at_x = _between(x - shift[..., 1:], width)
+    shift = times.view(-1, 1).float() * vectors[..., None, :]  # (B, M, N, T, 2)
+    if shake is not None:
+        shift = shift + shake[:, None, None]
+    inside = _pixels(cell, picture)[::pixel_step]
+    y = (cells.each.row * cell).view(batch, -1, 1, 1, 1) + inside
+    x = (cells.each.column * cell).view(batch, -1, 1, 1, 1) + inside
+    at_y = _sampling_scale(y - shift[..., :1], height)  # (B, M, N, T, cell)
+    at_x = _sampling_scale(x - shift[..., 1:], width)
     grid = picture.new_empty(*at_y.shape, len(inside), 2)
     grid[..., 0] = at_x[..., None, :]
     grid[..., 1] = at_y[..., None]
@@ -72,8 +112,8 @@ def _pixels(count: int, like: torch.Tensor) -> torch.Tensor:
     return torch.arange(count, device=like.device, dtype=torch.float32)
 
 
-def _between(position: torch.Tensor, size: int) -> torch.Tensor:
-    """Pixel positions on the scale that `grid_sample` wants."""
+def _sampling_scale(position: torch.Tensor, size: int) -> torch.Tensor:
+    """Pixel positions on the scale that `grid_sample` wants: -1 and 1 are the picture's edges."""
     return (position + 0.5) * (2 / size) - 1
 
 

@@ -1,4 +1,4 @@
-"""Motion decision: which cells send a motion vector, which of them a camera pan or the camera shake."""
+"""Motion decision: which cells send a motion vector, which of them a camera pan, and whether one sends the shake."""
 
 from __future__ import annotations
 
@@ -7,79 +7,84 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.context import Context
-from elastictok_cli.models.cell.motion import block_matching, vectors
-from elastictok_cli.models.cell.motion import camera_pan as leaders
-from elastictok_cli.models.cell.motion import camera_shake as global_motion
-from elastictok_cli.models.cell.networks import DefaultModel
+from elastictok_cli.models.cell.motion import block_matching, camera_pan, camera_shake, vectors
+from elastictok_cli.models.cell.motion.compensation import compensate
 from elastictok_cli.models.cell.transform import cell_energy
 
-_BIT = 0.08  # of what a velocity must gain to be sent: what one bit of it must save
-_LESS = 0.9  # share of its error that a cell may at most have left with a velocity, to send it
-_DOUBTFUL = 0.03  # bits by which global motion must lower errors of cells to be considered
+_BIT_PRICE = (
+    0.08  # error that one bit of a motion vector must save, as a share of what a whole token must save
+)
+_MAX_ERROR_LEFT = 0.9  # a motion vector is sent only if it removes at least 10 % of the cell's error
+_MIN_SHAKE_GAIN_BITS = (
+    0.03  # a shake is tried only if it lowers the log2 of cells' errors by as much on average
+)
 
 
 class Motion(NamedTuple):
-    """What `choose_motion` found."""
+    """What `choose_motion` decided."""
 
-    velocity: torch.Tensor  # (B, 2, h, w) in force
-    sent: torch.Tensor  # (B, h, w) bool
-    leading: torch.Tensor  # (B, h, w) int64, as `leaders.follow` reads it: cells that send and lead
-    lasting: torch.Tensor  # (B, 2, h, w) with which the next block begins
-    moved: torch.Tensor  # (B, 4, 3, H, W)
-    followed: torch.Tensor  # (B, h, w) squared error of cells if they send none
-    cost: torch.Tensor  # (B,) what all of it is expected to cost, as squared error
-    telling: torch.Tensor  # (B, h, w) bool: the cell that sends, and says global motion
-    path: torch.Tensor | None = None  # (B, count, 2) global motion in pixels, None where there is none at all
-    codes: torch.Tensor | None = None  # (B, count) int64 that say it
+    vectors: torch.Tensor  # (B, 2, h, w) motion vectors in force
+    sent: torch.Tensor  # (B, h, w) bool: cells that send theirs
+    pan: torch.Tensor  # (B, h, w) int64: 0, or 1 + the scope of the camera pan that the cell sends
+    lasting: torch.Tensor  # (B, 2, h, w) motion vectors with which the next block begins
+    moved: torch.Tensor  # (B, 4, 3, H, W) the reference moved along all of it
+    unsent_error: torch.Tensor  # (B, h, w) squared error of each cell if it sends no motion vector
+    cost: torch.Tensor  # (B,) expected cost of the block: squared errors, and tokens at their price
+    sends_shake: torch.Tensor  # (B, h, w) bool: the cell that sends the camera shake
+    shake: torch.Tensor | None = None  # (B, count, 2) displacement of the whole picture in pixels; None: none
+    shake_codes: torch.Tensor | None = None  # (B, count) int64 of it
 
     @property
     def still(self) -> torch.Tensor:
         """(B, h, w) bool: cells that do not move."""
-        return stands_still(self.velocity, self.path)
+        return stands_still(self.vectors, self.shake)
 
 
-def stands_still(velocity: torch.Tensor, path: torch.Tensor | None) -> torch.Tensor:
-    """(B, h, w) bool: cells whose velocity (B, 2, h, w) is zero, in pictures without global motion (B, T, 2)."""
-    still = (velocity == 0).all(1)
-    return still if path is None else still & (path == 0).all(2).all(1).view(-1, 1, 1)
+def stands_still(motion_vectors: torch.Tensor, shake: torch.Tensor | None) -> torch.Tensor:
+    """Cells whose motion vector (B, 2, h, w) is zero, in pictures without a camera shake (B, T, 2): (B, h, w) bool."""
+    still = (motion_vectors == 0).all(1)
+    return still if shake is None else still & (shake == 0).all(2).all(1).view(-1, 1, 1)
 
 
 def choose_motion(
-    model: DefaultModel,
+    config: DefaultConfig,
     frames: torch.Tensor,
     context: Context,
     threshold: torch.Tensor | float,
     count: int,
-    lead: bool = True,
+    *,
+    camera: bool = True,
 ) -> Motion:
-    """Search velocities and decide which cells send one; where `lead` and the model allow it, also which of them
-    lead, and whether one says global motion.
+    """Search motion vectors and decide which cells send one.
 
-    A cell sends its velocity when that lowers its prediction error by more than `threshold` (MSE, a float or (B, 1,
-    1)) and by a tenth.
+    A cell sends its motion vector if that lowers its prediction error by more than `threshold` (MSE, a float or
+    (B, 1, 1)), which is the price of a token, and by at least 10 %. With `camera`, and if the model knows them,
+    cells may also send camera pans and a camera shake. frames: (B, 4, 3, H, W), of which `count` are real.
     """
-    search = _MotionSearch(model, frames, context, threshold, count, lead)
-    enough = search.wanting.flatten(1).sum(1) > count + 1  # that many tokens it takes
-    if not (lead and model.config.global_motion and bool(enough.any())):
-        return search.find()
-    path, gain = global_motion.estimate(
-        context.frame, frames[:, :count], context.velocity, model.config.cell, threshold
+    decision = _Decision(config, frames, context, threshold, count, camera)
+    shake_tokens = count + 1
+    worth_it = decision.improvable.flatten(1).sum(1) > shake_tokens
+    if not (camera and config.global_motion and bool(worth_it.any())):
+        return decision.decide()
+    shake, gain = camera_shake.estimate(
+        context.frame, frames[:, :count], context.vectors, config.cell, threshold
     )
-    codes, path = global_motion.to_codes(path)
-    gain = gain.masked_fill((path == 0).all(2).all(1) | ~enough, 0.0)
-    if bool((gain < _DOUBTFUL).all()):
-        return search.find()
-    shaken = search.find(path, codes)
-    plain = search.find()
-    better = (gain >= _DOUBTFUL) & (shaken.cost < plain.cost)
+    codes, shake = camera_shake.to_codes(shake)
+    gain = gain.masked_fill((shake == 0).all(2).all(1) | ~worth_it, 0.0)
+    if bool((gain < _MIN_SHAKE_GAIN_BITS).all()):
+        return decision.decide()
+    with_shake = decision.decide(shake, codes)
+    without = decision.decide()
+    better = (gain >= _MIN_SHAKE_GAIN_BITS) & (with_shake.cost < without.cost)
     if not bool(better.any()):
-        return plain
+        return without
     if bool(better.all()):
-        return shaken
-    nowhere = torch.full_like(codes, global_motion.NOWHERE)
-    other = plain._replace(path=torch.zeros_like(path), codes=nowhere)
-    return Motion(*(_where(better, a, b) for a, b in zip(shaken, other, strict=True)))
+        return with_shake
+    no_shake = torch.full_like(codes, camera_shake.NO_STEP)
+    without = without._replace(shake=torch.zeros_like(shake), shake_codes=no_shake)
+    return Motion(*(_where(better, a, b) for a, b in zip(with_shake, without, strict=True)))
 
 
 def _where(pick: torch.Tensor, one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor:
@@ -89,106 +94,128 @@ def _where(pick: torch.Tensor, one: torch.Tensor | None, other: torch.Tensor | N
     return torch.where(pick.view(-1, *(1,) * (one.ndim - 1)), one, other)
 
 
-class _MotionSearch:
-    """How cells of some pictures may move, all of them along a path or not."""
+class _Decision:
+    """The motion decision of one block, with and without a camera shake."""
 
     def __init__(
         self,
-        model: DefaultModel,
+        config: DefaultConfig,
         frames: torch.Tensor,  # (B, 4, 3, H, W)
         context: Context,
         threshold: torch.Tensor | float,  # MSE
         count: int,
-        lead: bool,
+        camera: bool,
     ) -> None:
-        self.model, self.frames, self.context, self.count = model, frames, context, count
+        self.config, self.frames, self.context, self.count = config, frames, context, count
         self.threshold = torch.as_tensor(threshold, device=frames.device).view(-1, 1, 1)
-        self.pixels = 3 * model.config.frames * model.config.cell**2
-        self.lead = lead and model.config.leaders
-        self.inherited = model.moved(context, context.velocity, count)
+        self.cell_values = 3 * config.frames * config.cell**2
+        self.pan = camera and config.leaders
+        self.inherited = self._compensate(context.vectors)
         self.error = self._errors(self.inherited)
-        self.toll = (self.threshold * self.pixels).expand_as(self.error[:, :1, :1])  # (B, 1, 1)
-        self.wanting = self.error > self.toll  # a velocity could gain nothing elsewhere
+        # squared error that a token must save, (B, 1, 1)
+        self.token_price = (self.threshold * self.cell_values).expand_as(self.error[:, :1, :1])
+        self.improvable = self.error > self.token_price  # in other cells no motion vector could save enough
 
-    def find(self, path: torch.Tensor | None = None, codes: torch.Tensor | None = None) -> Motion:
-        """What is cheapest along a path (B, count, 2), which `codes` say."""
-        model, context, count = self.model, self.context, self.count
-        inherited, moved, error, wanting = context.velocity, self.inherited, self.error, self.wanting
-        if path is not None:
-            moved = model.moved(context, inherited, count, path)
+    def decide(self, shake: torch.Tensor | None = None, codes: torch.Tensor | None = None) -> Motion:
+        """The cheapest motion vectors and pans under a camera shake (B, count, 2) with these codes, or under none."""
+        context, count, price = self.context, self.count, self.token_price
+        inherited, moved, error, improvable = context.vectors, self.inherited, self.error, self.improvable
+        if shake is not None:
+            moved = self._compensate(inherited, shake)
             error = self._errors(moved)
-            wanting = error > self.toll
-        leading = torch.zeros_like(error, dtype=torch.int64)
-        telling = torch.zeros_like(wanting)
-        if path is None and not bool(wanting.any()):
-            cost = _expected(error, self.toll).sum((1, 2))
-            return Motion(inherited, telling, leading, inherited, moved, error, cost, telling)
-        cell = model.config.cell
-        if bool(wanting.any()):
-            price = _BIT * self.threshold
+            improvable = error > price
+        pan = torch.zeros_like(error, dtype=torch.int64)
+        sends_shake = torch.zeros_like(improvable)
+        if shake is None and not bool(improvable.any()):
+            cost = _expected(error, price).sum((1, 2))
+            return Motion(inherited, sends_shake, pan, inherited, moved, error, cost, sends_shake)
+        cell = self.config.cell
+        if bool(improvable.any()):
+            bit_price = _BIT_PRICE * self.threshold
             real = self.frames[:, :count]
-            found = block_matching.search(context.frame, real, inherited, cell, wanting, price, path)
+            found = block_matching.search(context.frame, real, inherited, cell, improvable, bit_price, shake)
         else:
             found = vectors.in_table(inherited)
-        found_moved = model.moved_again(moved, inherited, context, found, count, path)
+        found_moved = self._compensate(found, shake, (moved, inherited))
         found_error = self._errors(found_moved)
-        followed = leaders.Followed(inherited, inherited)
-        if self.lead:
-            leading = self._leading(found, error, found_error, path)
-            followed = leaders.follow(inherited, found, leading)
-            moved = model.moved_again(moved, inherited, context, followed.velocity, count, path)
+        panned = camera_pan.Panned(inherited, inherited)
+        if self.pan:
+            pan = self._choose_pans(found, error, found_error, shake)
+            panned = camera_pan.follow(inherited, found, pan)
+            moved = self._compensate(panned.vectors, shake, (moved, inherited))
             error = self._errors(moved)
-        sent = leaders.sends(error, found_error, self.toll, _LESS) | (leading > 0)
-        if path is not None:
-            telling = _first_best(sent, leading == 0)
-            sent = sent | telling
+        sent = camera_pan.sends(error, found_error, price, _MAX_ERROR_LEFT) | (pan > 0)
+        if shake is not None:
+            sends_shake = _first_best(sent, pan == 0)
+            sent = sent | sends_shake
         wide = sent.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[:, None, None]
-        tokens = sent.sum((1, 2)) + (leading > 0).sum((1, 2)) + telling.sum((1, 2)) * (count + 1)
-        cost = _expected(torch.where(sent, found_error, error), self.toll).sum((1, 2))
-        cost = cost + self.toll.flatten() * tokens
-        if path is not None:
-            cost = cost.masked_fill(~telling.flatten(1).any(1), torch.inf)  # nobody can say it
+        tokens = sent.sum((1, 2)) + (pan > 0).sum((1, 2)) + sends_shake.sum((1, 2)) * (count + 1)
+        cost = _expected(torch.where(sent, found_error, error), price).sum((1, 2))
+        cost = cost + price.flatten() * tokens
+        if shake is not None:
+            cost = cost.masked_fill(~sends_shake.flatten(1).any(1), torch.inf)  # no cell is free to send it
         return Motion(
-            torch.where(sent.unsqueeze(1), found, followed.velocity),
+            torch.where(sent.unsqueeze(1), found, panned.vectors),
             sent,
-            leading,
-            torch.where((sent & (leading == 0)).unsqueeze(1), found, followed.lasting),
+            pan,
+            torch.where((sent & (pan == 0)).unsqueeze(1), found, panned.lasting),
             torch.where(wide, found_moved, moved),
             error,
             cost,
-            telling,
-            path,
+            sends_shake,
+            shake,
             codes,
         )
 
-    def _leading(
-        self, found: torch.Tensor, error: torch.Tensor, found_error: torch.Tensor, path: torch.Tensor | None
+    def _choose_pans(
+        self, found: torch.Tensor, error: torch.Tensor, found_error: torch.Tensor, shake: torch.Tensor | None
     ) -> torch.Tensor:
-        """Who leads, (B, h, w) int64."""
-        c, each = self.model.config, []
-        for n, inherited in enumerate(self.context.velocity):
+        """The camera pans of each picture, (B, h, w) int64."""
+        c, each = self.config, []
+        for n, inherited in enumerate(self.context.vectors):
             one = slice(n, n + 1)
-            along = None if path is None else path[one]
+            own_shake = None if shake is None else shake[one]
             errors = block_matching.luma_errors(
-                self.context.frame[one], self.frames[one, : self.count], c.cell, c.interpolation, along
+                self.context.frame[one], self.frames[one, : self.count], c.cell, c.interpolation, own_shake
             )
-            estimate = leaders.estimator(errors, inherited, error[n], self.pixels)
-            tried = leaders.Tried(error[n], found_error[n])
-            each.append(leaders.choose(inherited, found[n], tried, float(self.toll[n]), _LESS, estimate))
+            estimate = camera_pan.estimator(errors, inherited, error[n], self.cell_values)
+            tried = camera_pan.Tried(error[n], found_error[n])
+            price = float(self.token_price[n])
+            each.append(camera_pan.choose(inherited, found[n], tried, price, _MAX_ERROR_LEFT, estimate))
         return torch.stack(each)
 
+    def _compensate(
+        self,
+        motion_vectors: torch.Tensor,
+        shake: torch.Tensor | None = None,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        c = self.config
+        return compensate(
+            self.context.frame,
+            motion_vectors,
+            self.count,
+            frames=c.frames,
+            mode=c.interpolation,
+            shake=shake,
+            known=known,
+        )
+
     def _errors(self, moved: torch.Tensor) -> torch.Tensor:
-        return cell_energy(self.frames - moved, self.model.config.cell)
+        return cell_energy(self.frames - moved, self.config.cell)
 
 
-def _expected(error: torch.Tensor, toll: torch.Tensor) -> torch.Tensor:
-    """What cells' squared errors are expected to cost in the end: tokens, each worth `toll`, go with the logarithm of
-    what is much."""
-    return torch.where(error < toll, error, toll * (1 + torch.log((error / toll).clamp_min(1))))
+def _expected(error: torch.Tensor, token_price: torch.Tensor) -> torch.Tensor:
+    """The cost, as squared error, that a cell with this prediction error will have once its residual is coded.
+
+    Above the price of a token, the number of tokens grows with the logarithm of the error.
+    """
+    tokens = 1 + torch.log((error / token_price).clamp_min(1))
+    return torch.where(error < token_price, error, token_price * tokens)
 
 
 def _first_best(good: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
-    """In each picture (B, h, w) one cell, a good one if there is any, of those that are possible."""
+    """In each picture (B, h, w) one of the possible cells, a good one if there is any."""
     rank = (possible.int() + (possible & good).int()).flatten(1)
     best = F.one_hot(rank.argmax(1), rank.shape[1]).bool()
     return best.view_as(good) & possible
