@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.encoder import make_job
+from elastictok_cli.codec.pixels import make_job
 from elastictok_cli.codec.rate_control import EFFORTS, draft, meet_target
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.context import Context
