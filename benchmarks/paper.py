@@ -31,7 +31,7 @@ from elastictok_cli.codec import bracketing as bracket
 from elastictok_cli.codec import decoder, events
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
 from elastictok_cli.codec.length_search import LengthSearch
-from elastictok_cli.codec.rate_control import Job
+from elastictok_cli.codec.pixels import Job
 from elastictok_cli.evaluation import clips
 from elastictok_cli.models.checkpoint import Loaded
 from elastictok_cli.models.interface import Trial
@@ -178,7 +178,7 @@ def count_probes(config: str) -> dict[str, Any]:
     }
 
 
-def _steps(search: bracket.Search, curve: np.ndarray) -> int:
+def _steps(search: bracket.Strategy, curve: np.ndarray) -> int:
     count = 0
     try:
         asked = next(search)

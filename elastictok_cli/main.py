@@ -10,6 +10,7 @@ from elastictok_cli.commands.compare import compare
 from elastictok_cli.commands.convert import convert
 from elastictok_cli.commands.decode import decode
 from elastictok_cli.commands.encode import encode
+from elastictok_cli.commands.failures import run_to_exit
 from elastictok_cli.commands.models import models
 from elastictok_cli.commands.report import report
 from elastictok_cli.commands.stats import stats
@@ -124,4 +125,4 @@ def run() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without the characters of a chart
     sys.stdout = named_stdout()
-    app(prog_name="elastictok")
+    run_to_exit(lambda: app(prog_name="elastictok"))

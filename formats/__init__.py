@@ -13,10 +13,12 @@ from formats.errors import (
 from formats.reader import EtkReader
 from formats.records import (
     COLOR_TAGS,
+    CONTROL_KINDS,
     MAX_CELLS,
     MAX_SEGMENT_BLOCKS,
     MAX_SEGMENT_TOKENS,
     Block,
+    ControlRange,
     Damage,
     Header,
     ModelRef,
@@ -28,10 +30,12 @@ from formats.writer import EtkWriter
 
 __all__ = [
     "COLOR_TAGS",
+    "CONTROL_KINDS",
     "MAX_CELLS",
     "MAX_SEGMENT_BLOCKS",
     "MAX_SEGMENT_TOKENS",
     "Block",
+    "ControlRange",
     "Corrupt",
     "Damage",
     "EtkError",

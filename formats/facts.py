@@ -6,9 +6,10 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from formats.coding.keep_maps import unpack_totals
 from formats.errors import InvalidRecord
-from formats.records import MAX_TIME, Header, Segment
-from formats.segment import MISSED, SCENE_CUT, begin_segment, unpack_totals
+from formats.records import MAX_TIME_TICKS, Header, Segment
+from formats.segment import MISSED, SCENE_CUT, begin_segment
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,7 +39,7 @@ def unpack_facts(header: Header, payload: bytes, offset: int, size_bytes: int) -
     count = len(facts.flags)
     frames = np.diff(facts.starts).tolist()
     totals = unpack_totals(cursor, (count, *header.grid), frames, header.model)
-    _check_range("pts", facts.pts, -MAX_TIME)
+    _check_range("pts", facts.pts, -MAX_TIME_TICKS)
     if not all(a < b for a, b in pairwise(facts.pts)):
         raise InvalidRecord("presentation times must increase strictly")
     _check_range("duration", facts.durations, 0)
@@ -74,6 +75,6 @@ def facts_of(segment: Segment) -> SegmentFacts:
 
 
 def _check_range(name: str, values: Sequence[int], low: int) -> None:
-    if min(values) < low or max(values) > MAX_TIME:
-        wrong = next(value for value in values if not low <= value <= MAX_TIME)
-        raise InvalidRecord(f"{name} must be an integer from {low} to {MAX_TIME}, not {wrong}")
+    if min(values) < low or max(values) > MAX_TIME_TICKS:
+        wrong = next(value for value in values if not low <= value <= MAX_TIME_TICKS)
+        raise InvalidRecord(f"{name} must be an integer from {low} to {MAX_TIME_TICKS}, not {wrong}")

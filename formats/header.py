@@ -1,15 +1,25 @@
 """The HEADER payload: a Header to bytes and back (SPEC.md, 4)."""
 
+import math
 from typing import Any, cast
 
 import msgpack
 
 from formats.errors import Corrupt, InvalidRecord, LimitExceeded, UnsupportedVersion
-from formats.records import COLOR_TAGS, MAX_MAP, Header, ModelRef, check_header
+from formats.records import (
+    COLOR_TAGS,
+    KIND_NUMBERS,
+    MAX_MAP_ENTRIES,
+    ControlRange,
+    Header,
+    ModelRef,
+    check_header,
+    kind_name,
+)
 from formats.wire import MIB, Cursor, pack_blob
 
 INTEGERS, VECTORS = 0, 1  # token kinds
-_MAX_HEADER = MIB
+_MAX_HEADER_BYTES = MIB
 _ALLOCATIONS = ("cell", "block")
 _COLOR_KEYS = dict(zip(COLOR_TAGS, "ptsr", strict=True))
 
@@ -52,18 +62,19 @@ def pack_header(header: Header) -> bytes:
         "x": header.aux["container"] if header.aux else None,
         "w": header.program or None,
         "e": header.options or None,
+        "i": [_pack_range(part) for part in header.control_tokens] or None,
     }
     values = required | {key: value for key, value in optional.items() if value is not None}
     data: bytes = msgpack.packb(values)
-    if len(data) > _MAX_HEADER:
-        raise LimitExceeded(f"header of {len(data)} bytes, the limit is {_MAX_HEADER}")
+    if len(data) > _MAX_HEADER_BYTES:
+        raise LimitExceeded(f"header of {len(data)} bytes, the limit is {_MAX_HEADER_BYTES}")
     return pack_blob(data)
 
 
 def unpack_header(payload: bytes) -> Header:
     """Decode a header. Raises EtkError: UnsupportedVersion for a token kind of later programs."""
     cursor = Cursor(payload)
-    values = _unpack_map(cursor.blob(_MAX_HEADER))
+    values = _unpack_map(cursor.blob(_MAX_HEADER_BYTES))
     cursor.finish()
     kind = values.get("k", INTEGERS)
     if type(kind) is not int or kind not in (INTEGERS, VECTORS):
@@ -117,7 +128,25 @@ def _build_header(values: dict[str, Any]) -> Header:
         aux={"container": values["x"]} if "x" in values else None,
         program=values.get("w", ""),
         options=values.get("e", {}),
+        control_tokens=_control_tokens(values.get("i", ()), math.prod(levels)),
     )
+
+
+def _pack_range(part: ControlRange) -> list[int]:
+    """[kind, count, codes for each frame], the last left out if 0. A range begins where the one before ends."""
+    packed = [KIND_NUMBERS[part.kind], part.count]
+    return [*packed, part.followed_by] if part.followed_by else packed
+
+
+def _control_tokens(packed: Any, first: int) -> tuple[ControlRange, ...]:
+    """Undo _pack_range for all ranges; `first`: the value that the first one begins at."""
+    ranges = []
+    for kind, count, *followed_by in packed:
+        if type(count) is not int or len(followed_by) > 1:
+            raise TypeError("control tokens")
+        ranges.append(ControlRange(kind_name(kind), first, count, *followed_by))
+        first += count
+    return tuple(ranges)
 
 
 def _vector_size(values: dict[str, Any]) -> int:
@@ -137,8 +166,8 @@ def _unpack_map(data: bytes) -> dict[str, Any]:
             object_pairs_hook=_unique,
             max_str_len=len(data),
             max_bin_len=len(data),
-            max_array_len=MAX_MAP,
-            max_map_len=MAX_MAP,
+            max_array_len=MAX_MAP_ENTRIES,
+            max_map_len=MAX_MAP_ENTRIES,
             max_ext_len=0,
         )
     except Corrupt:

@@ -30,9 +30,9 @@ from formats.wire import (
     parse_head,
 )
 
-_WINDOW = 1 << 16  # bytes looked at in one go while searching for a unit
-_SPOOL_IN_MEMORY = 1 << 23
-MAX_DAMAGE = 10_000  # reports kept
+_SEARCH_WINDOW_BYTES = 1 << 16  # bytes looked at in one go while searching for a unit
+_SPOOL_MEMORY_BYTES = 1 << 23
+MAX_DAMAGE_REPORTS = 10_000  # reports kept
 
 
 class _Unit(NamedTuple):
@@ -234,7 +234,7 @@ class EtkReader:
 
     def _search(self, offset: int) -> int | None:
         """Find the next bytes that are the head of a unit inside the file."""
-        while len(window := self._bytes.read_at(offset, _WINDOW)) >= HEAD_SIZE:
+        while len(window := self._bytes.read_at(offset, _SEARCH_WINDOW_BYTES)) >= HEAD_SIZE:
             for position, head in find_heads(window):
                 if self._bytes.reaches(offset + position + head.size):
                     return offset + position
@@ -303,7 +303,7 @@ class EtkReader:
             raise error
         damage = Damage(offset, str(error))
         # reading twice meets the same damage twice; a hostile file may hold millions
-        if damage not in self._reported and len(self.damage) < MAX_DAMAGE:
+        if damage not in self._reported and len(self.damage) < MAX_DAMAGE_REPORTS:
             self._reported.add(damage)
             self.damage.append(damage)
 
@@ -356,7 +356,7 @@ class _Pipe:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._kept = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115
+        self._kept = tempfile.SpooledTemporaryFile(_SPOOL_MEMORY_BYTES)  # noqa: SIM115
         self._filled = 0
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -366,7 +366,7 @@ class _Pipe:
 
     def reaches(self, end: int) -> bool:
         while self._filled < end:
-            part = _read(self._stream, min(_WINDOW, end - self._filled))
+            part = _read(self._stream, min(_SEARCH_WINDOW_BYTES, end - self._filled))
             if not part:
                 return False
             self._kept.seek(self._filled)

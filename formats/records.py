@@ -14,20 +14,24 @@ from formats.errors import InvalidRecord, LimitExceeded
 UInt16Array = npt.NDArray[np.uint16]
 TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.float16]
 
-MAX_SIDE = 65535  # pixels
+MAX_SIDE_PIXELS = 65535  # pixels
 MAX_CELLS = 1 << 24  # of one grid, and of all blocks of a segment together
 MAX_SEGMENT_TOKENS = 1 << 24
 MAX_SEGMENT_NUMBERS = 1 << 25  # of all vectors of a segment
-MAX_VECTOR = 64  # numbers
+MAX_VECTOR_NUMBERS = 64  # numbers
 MAX_SEGMENT_BLOCKS = 1024
 MAX_SEGMENTS = 1 << 18
 MAX_BLOCK_FRAMES = 32
 MAX_TOKENS_PER_CELL = 8192
-MAX_STRING = 65535  # bytes of UTF-8
-MAX_MAP = 1024  # entries
+MAX_STRING_BYTES = 65535  # bytes of UTF-8
+MAX_MAP_ENTRIES = 1024  # entries
 MAX_CHAPTERS = 1024
-MAX_TIME = 1 << 60  # ticks of the time base; leaves room to add a few without overflow
+MAX_CONTROL_RANGES = 16
+MAX_TIME_TICKS = 1 << 60  # ticks of the time base; leaves room to add a few without overflow
 
+CONTROL_KINDS = ("motion_vector", "gain", "pan", "shake")
+_KIND_NAMES = [*CONTROL_KINDS, *(f"kind {number}" for number in range(len(CONTROL_KINDS), 256))]
+KIND_NUMBERS = {name: number for number, name in enumerate(_KIND_NAMES)}
 COLOR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
 
 
@@ -51,6 +55,20 @@ class ModelRef:
 
 
 @dataclass(frozen=True)
+class ControlRange:
+    """Token values that are no codes: they tell the model how to read the rest of a cell's sequence.
+
+    kind: one of CONTROL_KINDS, or "kind N" for a number N, 4 to 255, of a later program. The values are `first` to
+    `first + count - 1`. followed_by: how many codes after such a token belong to it, for each real frame of the block.
+    """
+
+    kind: str
+    first: int
+    count: int
+    followed_by: int = 0
+
+
+@dataclass(frozen=True)
 class Header:
     """Facts about the whole video.
 
@@ -63,6 +81,8 @@ class Header:
     start_time: of the first frame on the source's own clock, clock_offset: what was subtracted from that clock, so that
     times begin at zero; both in time_base. chapters: (start, end, title) of each, times as those of frames.
     aux: {"container": name} when audio or subtitles are carried.
+    control_tokens: what the token values from the product of the levels on mean, range after range without gaps, as
+    far as the writer said it.
     """
 
     model: ModelRef
@@ -87,6 +107,7 @@ class Header:
     aux: dict[str, str] | None = None
     program: str = ""
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    control_tokens: tuple[ControlRange, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,18 +179,18 @@ def check_header(header: Header) -> None:
     _check_text("model name", model.name)
     require(1 <= len(model.name.encode()) <= 256, "model name must have 1 to 256 bytes")
     require(isinstance(model.sha256, bytes) and len(model.sha256) == 32, "sha256 must be 32 bytes")
-    _check_int("vector", model.vector, 0, MAX_VECTOR)
+    _check_int("vector", model.vector, 0, MAX_VECTOR_NUMBERS)
     if model.vector:
         require(model.levels == () and model.vocabulary == 0, "vectors have no levels and no vocabulary")
     else:
         _check_levels(model)
     _check_int("tokens per cell", model.tokens_per_cell, 1, MAX_TOKENS_PER_CELL)
     _check_int("frames per block", model.block_frames, 1, MAX_BLOCK_FRAMES)
-    _check_pair("cell", model.cell, 1, MAX_SIDE)
+    _check_pair("cell", model.cell, 1, MAX_SIDE_PIXELS)
 
-    _check_int("width", header.width, 1, MAX_SIDE)
-    _check_int("height", header.height, 1, MAX_SIDE)
-    _check_pair("grid", header.grid, 1, MAX_SIDE)
+    _check_int("width", header.width, 1, MAX_SIDE_PIXELS)
+    _check_int("height", header.height, 1, MAX_SIDE_PIXELS)
+    _check_pair("grid", header.grid, 1, MAX_SIDE_PIXELS)
     rows, columns = header.grid
     if rows * columns > MAX_CELLS:
         raise LimitExceeded(f"grid has {rows * columns} cells, the limit is {MAX_CELLS}")
@@ -209,13 +230,33 @@ def check_header(header: Header) -> None:
         require(header.aux["container"] != "", "aux container must have a name")
     _check_text("program", header.program)
     _check_map("options", header.options, (str, int, float, bool))
+    _check_control_tokens(header.control_tokens, model)
+
+
+def kind_name(number: int) -> str:
+    """The name of a kind of control token, of which a file has the number. Raises InvalidRecord if there is none."""
+    _check_int("kind of control token", number, 0, len(_KIND_NAMES) - 1)
+    return _KIND_NAMES[number]
+
+
+def _check_control_tokens(ranges: tuple[ControlRange, ...], model: ModelRef) -> None:
+    require(not (ranges and model.vector), "vectors have no control tokens")
+    require(len(ranges) <= MAX_CONTROL_RANGES, f"more than {MAX_CONTROL_RANGES} ranges of control tokens")
+    first = math.prod(model.levels)
+    for part in ranges:
+        require(part.kind in KIND_NUMBERS, f"unknown kind of control token {part.kind!r:.80}")
+        require(part.first == first, f"control tokens must begin at {first}, not {part.first!r:.80}")
+        _check_int("number of control tokens", part.count, 1, model.vocabulary)
+        _check_int("codes after a control token", part.followed_by, 0, model.tokens_per_cell)
+        first += part.count
+    require(not ranges or first <= model.vocabulary, "control tokens are outside the vocabulary")
 
 
 def _check_chapters(chapters: tuple[tuple[int, int, str], ...]) -> None:
     require(len(chapters) <= MAX_CHAPTERS, f"more than {MAX_CHAPTERS} chapters")
     for start, end, title in chapters:
-        _check_int("start of a chapter", start, -MAX_TIME, MAX_TIME)
-        _check_int("end of a chapter", end, start, MAX_TIME)
+        _check_int("start of a chapter", start, -MAX_TIME_TICKS, MAX_TIME_TICKS)
+        _check_int("end of a chapter", end, start, MAX_TIME_TICKS)
         _check_text("title of a chapter", title)
 
 
@@ -285,12 +326,12 @@ def check_segment(header: Header, blocks: Sequence[Block], *, tokens: bool = Tru
             )
     check_token_count(total, model)
     times = [time for block in blocks for time in block.pts]
-    _check_ints("pts", times, -MAX_TIME, MAX_TIME)
+    _check_ints("pts", times, -MAX_TIME_TICKS, MAX_TIME_TICKS)
     require(
         all(a < b for a, b in pairwise(times)),
         "presentation times must increase strictly",
     )
-    _check_ints("duration", [d for block in blocks for d in block.durations], 0, MAX_TIME)
+    _check_ints("duration", [d for block in blocks for d in block.durations], 0, MAX_TIME_TICKS)
 
 
 def _check_ints(name: str, values: Sequence[object], low: int, high: int) -> None:
@@ -320,7 +361,7 @@ def _check_text(name: str, value: object) -> None:
         size = len(value.encode())
     except UnicodeEncodeError as error:
         raise InvalidRecord(f"{name} is not valid Unicode") from error
-    require(size <= MAX_STRING, f"{name} is longer than {MAX_STRING} bytes")
+    require(size <= MAX_STRING_BYTES, f"{name} is longer than {MAX_STRING_BYTES} bytes")
 
 
 def _check_scalar(name: str, value: object, types: tuple[type, ...]) -> None:
@@ -336,7 +377,7 @@ def _check_scalar(name: str, value: object, types: tuple[type, ...]) -> None:
 def _check_map(name: str, value: object, types: tuple[type, ...]) -> None:
     require(isinstance(value, dict), f"{name} must be a map")
     assert isinstance(value, dict)
-    require(len(value) <= MAX_MAP, f"{name} has more than {MAX_MAP} entries")
+    require(len(value) <= MAX_MAP_ENTRIES, f"{name} has more than {MAX_MAP_ENTRIES} entries")
     for key, entry in value.items():
         _check_text(f"a key of {name}", key)
         _check_scalar(name, entry, types)

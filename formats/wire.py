@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ HEAD_SIZE = _HEAD_FACTS.size + 2
 TRAILER_SIZE = HEAD_SIZE + 4
 
 ZSTD_LEVEL = 19
-_WINDOW_LOG = 23  # 8 MiB: what a reader must be ready to hold
+_ZSTD_WINDOW_LOG = 23  # 8 MiB: what a reader must be ready to hold
 
 
 class Head(NamedTuple):
@@ -223,7 +223,7 @@ class Cursor:
 def _unpack_zstd(data: memoryview, limit: int) -> bytes:
     # Not ZstdDecompressor.decompress: it believes the size that the frame itself declares.
     decompressor = zstandard.ZstdDecompressor(
-        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << _WINDOW_LOG
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << _ZSTD_WINDOW_LOG
     )
     parts: list[bytes] = []
     room = limit + 1
@@ -237,3 +237,15 @@ def _unpack_zstd(data: memoryview, limit: int) -> bytes:
     if room == 0:
         raise LimitExceeded(f"unpacks to more than {limit} bytes")
     return b"".join(parts)
+
+
+def to_byte_planes(values: npt.NDArray[Any]) -> bytes:
+    """8-bit values as they are; 16-bit ones as all low bytes, then all high bytes."""
+    planes = values.astype(values.dtype.newbyteorder("<")).view(np.uint8)
+    return planes.reshape(len(values), -1).T.tobytes()
+
+
+def from_byte_planes(data: bytes | memoryview) -> npt.NDArray[np.uint16]:
+    """Undo to_byte_planes for 16-bit values."""
+    low, high = np.frombuffer(data, np.uint8).reshape(2, -1).astype(np.uint16)
+    return np.asarray(low | high << 8, np.uint16)

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from formats import EtkReader, unpack_tokens
-from formats.coding import predicted
+from formats.coding import control_tokens, keep_maps, networks, wavefront
 
 HIDDEN_KEEP, HIDDEN_PATTERN = 32, 16
-ONE_LOGIT = 64  # fixed point of logits: predicted._EXP
+ONE_LOGIT = 64  # fixed point of logits: networks._EXP_OF_LOGIT
 KEEP_UNIT = 16  # features of keep maps: 16 * log2
 
 
@@ -40,13 +40,13 @@ def main() -> None:
         seen.file(path)
     data = seen.arrays()
     tables = {
-        **network("keep", data["keep"], HIDDEN_KEEP, KEEP_UNIT, len(predicted.EDGES), options.steps),
-        **network("pattern", data["pattern"], HIDDEN_PATTERN, 1, predicted.PATTERNS, options.steps),
+        **network("keep", data["keep"], HIDDEN_KEEP, KEEP_UNIT, len(networks.BIN_EDGES), options.steps),
+        **network("pattern", data["pattern"], HIDDEN_PATTERN, 1, networks.PATTERNS, options.steps),
         **vectors(data["row"], data["column"], options.steps),
         "digits": first_counts(seen.digits),
     }
     np.savez_compressed(options.out, **tables)
-    known = predicted.Tables(*(tables[name].astype(np.int64) for name in predicted.Tables._fields))
+    known = networks.Tables(*(tables[name].astype(np.int64) for name in networks.Tables._fields))
     for path in options.held_out:
         cost = Cost()
         walk(path, known, cost)
@@ -54,11 +54,11 @@ def main() -> None:
 
 
 class Record:
-    """Stands for tables and coder at once, and notes what they are asked and told."""
+    """Stands for tables and coder at once, and notes the inputs and the symbols of every prediction."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, list] = defaultdict(list)
-        self.told: dict[str, list] = defaultdict(list)
+        self.inputs: dict[str, list] = defaultdict(list)
+        self.symbols: dict[str, list] = defaultdict(list)
         self.name = ""
         self.digits = np.zeros((6, 8, 8))
 
@@ -73,8 +73,8 @@ class Record:
         return self.note("keep", np.concatenate(inputs, 1))
 
     def pattern(self, near, keep, block, frames):
-        parts = [one_hot(near[:, i], 6) for i in range(predicted.NEAREST)]
-        parts += [one_hot(np.minimum(predicted.bins(keep), 12), 13)]
+        parts = [one_hot(near[:, i], 6) for i in range(wavefront.NEAREST)]
+        parts += [one_hot(np.minimum(networks.bin_of(keep), 12), 13)]
         parts += [one_hot(np.minimum(block, 2), 3), one_hot(np.clip(frames, 1, 4) - 1, 4)]
         return self.note("pattern", np.concatenate(parts, 1))
 
@@ -87,10 +87,10 @@ class Record:
 
     def note(self, name, inputs):
         self.name = name
-        self.asked[name].append(inputs.astype(np.int16))
+        self.inputs[name].append(inputs.astype(np.int16))
 
     def code(self, starts, symbols):
-        self.told[self.name].append(symbols)
+        self.symbols[self.name].append(symbols)
         return symbols
 
     def code_uniform(self, sizes, symbols):
@@ -99,10 +99,10 @@ class Record:
     def arrays(self):
         return {
             name: (
-                torch.from_numpy(np.concatenate(self.asked[name])),
-                torch.from_numpy(np.concatenate(self.told[name])),
+                torch.from_numpy(np.concatenate(self.inputs[name])),
+                torch.from_numpy(np.concatenate(self.symbols[name])),
             )
-            for name in self.asked
+            for name in self.inputs
         }
 
 
@@ -126,7 +126,7 @@ class Cost:
 
 
 def walk(path: Path, known, coder) -> None:
-    """Let a coder visit the keep maps and special tokens of a file."""
+    """Let a coder visit the keep maps and control tokens of a file."""
     with EtkReader(path) as reader:
         model = reader.header.model
         regular = math.prod(model.levels)
@@ -134,13 +134,13 @@ def walk(path: Path, known, coder) -> None:
             keeps = np.stack([b.keep for b in segment.blocks])
             frames = np.array([len(b.pts) for b in segment.blocks])
             totals = keeps.reshape(len(keeps), -1).sum(1).astype(np.int64)
-            predicted.code_keeps(keeps, totals, frames, coder, known)
+            keep_maps.code_keep_maps(keeps, totals, frames, coder, known)
             grid = np.stack(
                 [unpack_tokens(b.tokens, b.keep, model.tokens_per_cell)[:2] for b in segment.blocks]
             ).astype(np.int64)
             first, second = (np.where(keeps.ravel() > i, grid[:, i].ravel(), -1) for i in range(2))
-            pattern = predicted.leading(first, second, regular, model.vocabulary)
-            predicted.code_leading(
+            pattern = control_tokens.patterns_of(first, second, regular, model.vocabulary)
+            control_tokens.code_control_tokens(
                 first, second, pattern, keeps, frames, regular, model.vocabulary, coder, known
             )
 
@@ -177,7 +177,7 @@ def network(name: str, data, hidden: int, unit: float, symbols: int, steps: int)
     inputs, told = data
     scale = torch.ones(inputs.shape[1])
     if name == "keep":
-        scale[: len(predicted.NEIGHBOURS) + 1] = 1 / unit
+        scale[: len(wavefront.NEIGHBOURS) + 1] = 1 / unit
     model = torch.nn.Sequential(
         torch.nn.Linear(inputs.shape[1], hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, symbols)
     )
@@ -187,7 +187,7 @@ def network(name: str, data, hidden: int, unit: float, symbols: int, steps: int)
 
     fit(name, model.parameters(), loss, len(told), steps, 1e-2)
     into, outof = model[0], model[2]
-    one_in, one_out = 1 << 2 * predicted._HIDDEN_SHIFT, 1 << predicted._LOGIT_SHIFT
+    one_in, one_out = 1 << 2 * networks._HIDDEN_SHIFT, 1 << networks._LOGIT_SHIFT
     weight = (into.weight * scale).t() * one_in
     bias = into.bias * one_in
     # hidden values have _HIDDEN_SHIFT binary places, as logits have
@@ -200,8 +200,8 @@ def network(name: str, data, hidden: int, unit: float, symbols: int, steps: int)
 
 def vectors(rows, columns, steps: int) -> dict[str, np.ndarray]:
     """Fit the tables that are summed up for vectors."""
-    reach, near = 2 * predicted._REACH + 1, predicted.NEAREST + 1
-    slope = -0.15 * (torch.arange(reach) - predicted._REACH).abs().clamp_max(6).float()
+    reach, near = 2 * networks._MAX_DIFFERENCE + 1, wavefront.NEAREST + 1
+    slope = -0.15 * (torch.arange(reach) - networks._MAX_DIFFERENCE).abs().clamp_max(6).float()
     tables = [
         torch.nn.Parameter(slope.repeat(near, 3, 1)),
         torch.nn.Parameter(slope.repeat(near, 3, 3, 1)),
@@ -209,7 +209,9 @@ def vectors(rows, columns, steps: int) -> dict[str, np.ndarray]:
     number, radix = torch.arange(near), torch.arange(39)
 
     def logits(table, status, value, off=None):
-        away = (radix - value[..., None]).clamp(-predicted._REACH, predicted._REACH) + predicted._REACH
+        away = (radix - value[..., None]).clamp(
+            -networks._MAX_DIFFERENCE, networks._MAX_DIFFERENCE
+        ) + networks._MAX_DIFFERENCE
         chosen = table[number, status] if off is None else table[number, status, off]  # (n, 8, 77)
         return chosen.gather(2, away.long()).sum(1)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from elastictok_cli.analysis import units
 
 if TYPE_CHECKING:
-    from elastictok_cli.drawing.tracks import Track
     from formats import Block, EtkReader, Header
     from formats.facts import SegmentFacts
 
@@ -38,7 +37,7 @@ class FrameUsage(NamedTuple):
     ms_ssim: float = math.nan
 
 
-MEASURED = ("measured_mse", "ssim", "ms_ssim")  # fields whose means say something
+MEASURED = ("measured_mse", "ssim", "ms_ssim")  # fields of FrameUsage that are averaged over a file
 
 
 class CodedFrame(NamedTuple):
@@ -112,7 +111,7 @@ class SegmentUsage:
 
 
 class _Counter:
-    """Numbers the frames and blocks of the segments it is given in order."""
+    """Numbers the frames and blocks of segments, which it is given in the order of the file."""
 
     def __init__(self, header: "Header") -> None:
         self._time_base = header.time_base
@@ -120,7 +119,7 @@ class _Counter:
         self._frames = self._blocks = 0
 
     def count(self, facts: "SegmentFacts") -> SegmentUsage:
-        """The next segment."""
+        """Number the next segment."""
         tick, second = self._time_base
         times = [pts * tick / second for pts in facts.pts]
         usage = SegmentUsage(facts, self._frames, self._blocks, self._capacity, self._time_base, times)
@@ -154,19 +153,6 @@ def coded_frames(
                     return
                 if first_pts is None or pts >= first_pts:
                     yield CodedFrame(row, pts, block)
-
-
-def put_on_track(track: "Track", row: FrameUsage) -> None:
-    """Add a frame to the series of a chart."""
-    track.add(
-        row.time,
-        row.duration,
-        row.mse,
-        block=row.block,
-        block_tokens=row.block_tokens,
-        scene_cut=row.scene_cut,
-        missed=row.missed,
-    )
 
 
 def _doubles() -> "array[float]":
@@ -205,7 +191,7 @@ class Totals:
         self.end = row.time + row.duration
 
     def add_segment(self, usage: SegmentUsage) -> None:
-        """Count all frames of a segment; nothing of them was measured."""
+        """Count all frames of a segment, whose errors were not measured against a source."""
         facts = usage.facts
         self.block_tokens.extend(facts.tokens)
         self.block_missed.extend(facts.missed)

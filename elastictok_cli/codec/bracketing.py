@@ -1,7 +1,7 @@
-"""Which lengths to try: the paper's searches as conversations.
+"""Strategies that say which lengths to probe: the paper's (section 3.3), as generators.
 
-A search is a generator. It yields lengths to try, is sent the error of each, and ends when it has seen enough. Whoever
-drives it keeps the shortest length that met the target, so no search can give up a pass for a failure.
+A strategy yields lengths, is sent the error (MSE) of each, and ends when it has seen enough. Its caller keeps the
+shortest length that met the target, so no strategy can give up a pass for a failure.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 
-Search = Generator[list[int], list[float], None]
+Strategy = Generator[list[int], list[float], None]
 
-LINEAR_STEPS = 100  # lengths of the linear search, as in the paper
-PREDICTED_PROBES = 4  # lengths tried around a prediction
-_SPARE = 2  # steps that a search may take more than bisection
-_SLOPE = 0.7  # of log error over log length where nothing better is known
-_CLOSE = 0.97  # a pass this near the target is not improved further by `predicted`
-_TINY = 1e-12
+LINEAR_STEPS = 100  # lengths of the linear strategy, as in the paper
+PREDICTED_PROBES = 4  # lengths that `predicted` tries around a guess
+STEPS_OVER_BISECTION = 2  # steps that `binary` may take more than plain bisection
+UNKNOWN_SLOPE = 0.7  # fall of log error with log length where only one error is known
+MIN_SLOPE = 0.1  # smaller ones, which noise can give, would send the next length far off
+MAX_LOG_STEP = 3.0  # of the logarithm of a length, from the nearest known length to the next one tried
+CLOSE_PASS = 0.97  # share of the target: `predicted` ends at a pass with at least this error
+MIN_ERROR = 1e-12  # MSE, so that it has a logarithm
 
 
-def binary(low: int, high: int, target: float, *, guess: int | None = None, batch: int = 1) -> Search:
+def binary(low: int, high: int, target: float, *, guess: int | None = None, batch: int = 1) -> Strategy:
     """The shortest length from `low` to `high` that meets `target`, exactly where errors fall with length.
 
     Each step narrows the bracket between a failing and a passing length. Where to cut it is read off the errors
@@ -30,7 +32,7 @@ def binary(low: int, high: int, target: float, *, guess: int | None = None, batc
     """
     errors: dict[int, float] = {}
     failing, passing = low - 1, high + 1  # not tried: beyond the ends
-    steps_left = math.ceil(math.log2(passing - failing)) + _SPARE
+    steps_left = math.ceil(math.log2(passing - failing)) + STEPS_OVER_BISECTION
     cut = round(math.sqrt(max(low, 1) * high)) if guess is None else guess
     while passing - failing > 1:
         steps_left -= 1
@@ -47,7 +49,7 @@ def binary(low: int, high: int, target: float, *, guess: int | None = None, batc
         cut = math.ceil(root) - 1 if errors[cut] <= target else math.ceil(root)
 
 
-def linear(low: int, high: int, target: float, *, batch: int = 1) -> Search:
+def linear(low: int, high: int, target: float, *, batch: int = 1) -> Strategy:
     """Up to 100 lengths from `low` to `high`, evenly spaced in logarithms, shortest first until one passes."""
     start, end = math.log(max(low, 1)), math.log(max(high, 1))
     steps = LINEAR_STEPS - 1
@@ -57,20 +59,20 @@ def linear(low: int, high: int, target: float, *, batch: int = 1) -> Search:
             return
 
 
-def predicted(low: int, high: int, target: float, *, guess: int, batch: int = 1) -> Search:
+def predicted(low: int, high: int, target: float, *, guess: int, batch: int = 1) -> Strategy:
     """Try a predicted length, correct it by the errors seen, and stop at a pass close to the target.
 
     After PREDICTED_PROBES tries any pass will do; where none has passed by then, longer lengths are tried, each time
     half-way (in logarithms) to all tokens, and all of them last.
     """
-    search = binary(low, high, target, guess=guess, batch=batch)
+    bisection = binary(low, high, target, guess=guess, batch=batch)
     tried: dict[int, float] = {}
-    asked = next(search, None)
+    asked = next(bisection, None)
     while asked is not None and not _settled(tried, target):
         results = yield asked
         tried.update(zip(asked, results, strict=True))
         try:
-            asked = search.send(results)
+            asked = bisection.send(results)
         except StopIteration:
             return
     longest = max(tried)
@@ -81,7 +83,7 @@ def predicted(low: int, high: int, target: float, *, guess: int, batch: int = 1)
         (tried[longest],) = yield [longest]
 
 
-def fixed(length: int) -> Search:
+def fixed(length: int) -> Strategy:
     """One length, whatever it gives."""
     yield [length]
 
@@ -90,7 +92,7 @@ def _settled(tried: dict[int, float], target: float) -> bool:
     shortest = min((k for k, error in tried.items() if error <= target), default=None)
     if len(tried) >= PREDICTED_PROBES:
         return True
-    return shortest is not None and tried[shortest] >= _CLOSE * target
+    return shortest is not None and tried[shortest] >= CLOSE_PASS * target
 
 
 def _around(cut: int, failing: int, passing: int, batch: int) -> list[int]:
@@ -107,7 +109,7 @@ def _root(errors: dict[int, float], failing: int, passing: int, target: float) -
     """Where log error over log length crosses the target, by the nearest errors on both sides, or on one."""
 
     def height(length: int) -> float:
-        return math.log(max(errors[length], _TINY) / target)
+        return math.log(max(errors[length], MIN_ERROR) / target)
 
     def place(length: int) -> float:
         return math.log(max(length, 0.5))
@@ -120,13 +122,13 @@ def _root(errors: dict[int, float], failing: int, passing: int, target: float) -
         return math.exp(place(failing) + (place(passing) - place(failing)) * share)
     nearest = failing if failing in errors else passing
     slope = _slope([(place(k), height(k)) for k in errors], (place(nearest), height(nearest)))
-    return math.exp(place(nearest) + min(max(height(nearest) / slope, -3.0), 3.0))
+    return math.exp(place(nearest) + min(max(height(nearest) / slope, -MAX_LOG_STEP), MAX_LOG_STEP))
 
 
 def _slope(points: Sequence[tuple[float, float]], here: tuple[float, float]) -> float:
     """How fast log error falls with log length, from `here` and the point nearest to it."""
     others = [point for point in points if point[0] != here[0]]
     if not others:
-        return _SLOPE
+        return UNKNOWN_SLOPE
     x, y = min(others, key=lambda point: abs(point[0] - here[0]))
-    return max((y - here[1]) / (here[0] - x), 0.1)
+    return max((y - here[1]) / (here[0] - x), MIN_SLOPE)

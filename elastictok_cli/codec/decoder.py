@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from elastictok_cli.codec.rate_control import to_pixels
-from elastictok_cli.models.checkpoint import Loaded, where_to_get
+from elastictok_cli.codec.pixels import to_pixels
+from elastictok_cli.models.interface import Loaded, where_to_get
 from elastictok_cli.video.records import Frame
 from formats import Block, EtkReader, Header, unpack_tokens
 
-_TOLERANCE = Fraction(1, 1_000_000)  # seconds; the same as in VideoReader
+TIME_TOLERANCE = Fraction(1, 1_000_000)  # seconds; the same as in VideoReader
 
 
 class ModelMismatch(Exception):
@@ -46,7 +46,7 @@ def window(
     origin = _first_pts(reader)
 
     def ticks(seconds: Fraction) -> int:
-        return origin + max(0, math.ceil((seconds - _TOLERANCE) / base))
+        return origin + max(0, math.ceil((seconds - TIME_TOLERANCE) / base))
 
     begin = _exact(start)
     return ticks(begin), None if duration is None else ticks(begin + _exact(duration))
@@ -62,7 +62,7 @@ def decode(
 ) -> Iterator[Frame]:
     """Frames with first_pts <= pts < end_pts, in order, with the times the file recorded.
 
-    Damaged segments are left out (`reader.damage` tells). Raises formats.EtkError, ModelMismatch.
+    Damaged segments are left out; `reader.damage` lists them. Raises formats.EtkError, ModelMismatch.
     """
     header = reader.header
     check_model(header, loaded)
@@ -90,12 +90,13 @@ def pictures(
 def _decode_block(
     block: Block, header: Header, loaded: Loaded, context: Any, device: torch.device
 ) -> tuple[npt.NDArray[np.uint8], Any]:
+    """The pixels (n, H, W, 3) of a block of n frames, and the context of the next block."""
     grid = unpack_tokens(block.tokens, block.keep, header.model.tokens_per_cell)
-    whole = grid if header.model.vector else grid.astype("int64")
-    tokens = torch.from_numpy(whole)[None].to(device)
+    integers_or_vectors = grid if header.model.vector else grid.astype("int64")
+    tokens = torch.from_numpy(integers_or_vectors)[None].to(device)
     keep = torch.from_numpy(block.keep.astype("int64"))[None].to(device)
-    decoded, left = loaded.tokenizer.decode(tokens, keep, context, count=len(block.pts))
-    return to_pixels(decoded, header.height, header.width, len(block.pts)).cpu().numpy(), left
+    decoded, next_context = loaded.tokenizer.decode(tokens, keep, context, count=len(block.pts))
+    return to_pixels(decoded, header.height, header.width, len(block.pts)).cpu().numpy(), next_context
 
 
 def _padded(header: Header) -> tuple[int, int]:

@@ -1,5 +1,4 @@
-"""What a block's cells will err by at every length, as far as is known before it is decoded, and corrected by
-what decodes of it have shown."""
+"""The error that each cell of a block is expected to have at every length, corrected by what probes measure."""
 
 from __future__ import annotations
 
@@ -8,80 +7,105 @@ import torch
 from elastictok_cli.codec import allocation
 from elastictok_cli.models.interface import Encoding
 
-_FLOOR = 1e-3  # squared error of a cell below which ratios mean nothing
-_CREDIBLE = (0.1, 100.0)  # range of ratios of measured errors over promised ones
-_SURE = 1.02  # a hair over the target is the rounding of sums, and probes correct more than that
+ERROR_FLOOR = (
+    1e-3  # squared error added to both sides of a ratio, so that cells with almost no error do not decide it
+)
+MIN_RATIO, MAX_RATIO = 0.1, 100.0  # of measured over promised error of a cell; what is beyond counts as these
+TOLERANCE_OF_REACH = 1.02  # times the allowed error: sums are rounded, and probes correct more than that
 
 
-class Forecast:
-    """Error curves of one block (B is 1), and the keep maps that follow from them."""
+class ErrorModel:
+    """Error curves of one block (B is 1) and the keep maps that follow from them.
+
+    A copy (`copy.copy`) goes its own way: the methods replace tensors and change none.
+    """
 
     def __init__(
         self, encoding: Encoding, share: torch.Tensor, weight: torch.Tensor | None = None, bias: float = 1.0
     ) -> None:
-        """share: (1, h, w) of each cell inside the picture, as padding costs nothing; weight: (1, h, w), how much
-        the error of each matters; bias: measured error over what curves promise, as far as known."""
+        """share: (1, h, w) of each cell's area inside the picture, as errors of padding do not count.
+
+        weight: (1, h, w), how much the error of each cell matters. bias: measured over promised error to expect.
+        """
         self._curve = encoding.curve * share
         self._length = encoding.length
         self._encoding = encoding
         self._share = share
         self._weight = weight
-        self._told: torch.Tensor | None = None  # cells that keep a token where others are filled in
-        self._ratio = torch.full_like(self._curve[:, 0], bias)  # measured over promised, with tokens
-        self._extra = torch.zeros_like(self._ratio)  # error that filled in cells show beyond what is promised
-        self._used = self._curve
+        # (1, h, w) bool: cells with tokens in the last keep map, where cells without any are filled in from them
+        self._coded: torch.Tensor | None = None
+        self._ratio = torch.full_like(
+            self._curve[:, 0], bias
+        )  # measured over promised error of cells with tokens
+        self._extra = torch.zeros_like(self._ratio)  # measured minus promised error of filled-in cells
+        self._used = self._curve  # the curves that the last keep map was allocated from
 
     def expect(self, bias: float) -> None:
-        """Begin with this ratio of measured errors over promised ones."""
+        """Expect this ratio of measured over promised error of all cells."""
         self._ratio = torch.full_like(self._ratio, bias)
 
     def allocate(self, allowed: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The keep map (1, h, w) with fewest tokens that should leave a squared error of at most `allowed` (1,), and
-        its price: the squared error that the last token saves."""
+        """The cheapest keep map (1, h, w) that should leave a squared error of at most `allowed` (1,), and its lambda:
+        the squared error that the last token saves."""
         curve = self._curve * self._ratio.unsqueeze(1)
         if self._encoding.filled is not None:
-            curve, self._told = allocation.filled_in(
+            curve, self._coded = allocation.filled_in(
                 curve,
                 self._length,
                 allowed,
                 self._filled,
-                told=self._told,
+                coded=self._coded,
                 weight=self._weight,
-                rounds=2 if self._told is None else 1,
+                rounds=2 if self._coded is None else 1,
             )
         self._used = curve
         price = allocation.price_of(curve, self._length, allowed, self._weight)
         return allocation.at_price(curve, self._length, price, self._weight), float(price)
 
+    def one_length(self, allowed: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """The keep map (1, h, w) of the smallest length for all cells that should leave at most `allowed` (1,).
+
+        Also whether there is such a length: where there is none, all tokens are kept.
+        """
+        lengths = torch.arange(self._curve.shape[1], device=self._curve.device).view(1, -1, 1, 1)
+        kept = torch.minimum(lengths, self._length.unsqueeze(1))  # (1, G + 1, h, w)
+        fits = self._curve.gather(1, kept).sum((0, 2, 3)) <= TOLERANCE_OF_REACH * allowed
+        if not bool(fits.any()):
+            return self._length, False
+        return kept[:, int(fits.int().argmax())], True
+
     def reaches(self, keep: torch.Tensor, allowed: torch.Tensor) -> bool:
-        """Whether the keep map that was allocated last should do."""
-        return float(allocation.taken(self._used, keep).sum()) <= _SURE * float(allowed)
+        """Whether the keep map that was allocated last should leave at most the allowed error."""
+        return float(allocation.error_of(self._used, keep).sum()) <= TOLERANCE_OF_REACH * float(allowed)
 
     def learn(self, keep: torch.Tensor, measured: torch.Tensor) -> float:
-        """Correct what is expected by the errors (1, h, w) that the last keep map was measured to leave. Returns
-        measured over promised error, of the cells with tokens where the others are filled in."""
+        """Correct the model by the errors (1, h, w) that the last keep map was measured to leave.
+
+        Returns measured over promised error, of the cells with tokens where the others are filled in.
+        """
         expected = self._used.gather(1, keep.unsqueeze(1)).squeeze(1)
         promised = expected / self._ratio
-        ratio = ((measured + _FLOOR) / (promised + _FLOOR)).clamp(*_CREDIBLE)
+        ratio = ((measured + ERROR_FLOOR) / (promised + ERROR_FLOOR)).clamp(MIN_RATIO, MAX_RATIO)
         if self._encoding.filled is None:
             self._ratio = ratio
-            return _over(measured, promised)
+            return _ratio_of_sums(measured, promised)
         kept = keep > 0
-        bare = ~kept
-        if bool(bare.any()):
-            # what networks make of a smooth picture, for better or worse, is no share of the little it errs by
+        filled = ~kept
+        if bool(filled.any()):
+            # what the networks add to or remove from a filled-in cell does not grow with the error promised for it
             extra = measured - expected + self._extra
-            self._extra = torch.where(kept, extra[bare].mean(), extra)
+            self._extra = torch.where(kept, extra[filled].mean(), extra)
         if not bool(kept.any()):
             return 1.0
-        usual = _over(measured[kept], promised[kept])
-        self._ratio = torch.where(kept, ratio, usual)
-        return usual
+        mean_ratio = _ratio_of_sums(measured[kept], promised[kept])
+        self._ratio = torch.where(kept, ratio, mean_ratio)
+        return mean_ratio
 
-    def _filled(self, told: torch.Tensor) -> torch.Tensor:
+    def _filled(self, coded: torch.Tensor) -> torch.Tensor:
+        """The error (1, h, w) expected of each cell without a token, if the cells in `coded` (1, h, w) keep one."""
         assert self._encoding.filled is not None
-        return (self._encoding.filled(told) * self._share + self._extra).clamp_min(0)
+        return (self._encoding.filled(coded) * self._share + self._extra).clamp_min(0)
 
 
-def _over(measured: torch.Tensor, promised: torch.Tensor) -> float:
-    return float((measured.sum() + _FLOOR) / (promised.sum() + _FLOOR))
+def _ratio_of_sums(measured: torch.Tensor, promised: torch.Tensor) -> float:
+    return float((measured.sum() + ERROR_FLOOR) / (promised.sum() + ERROR_FLOOR))

@@ -1,4 +1,4 @@
-"""What the encoder says while it works. Progress bar, `--json` and tests are three readers of the same events.
+"""The events of an encode. Progress bar, `--json` and tests are three readers of the same events.
 
 For every encode: exactly one `Started` first; one `BlockDone` per block in order of time; one `SegmentWritten` per
 segment, after its last block; exactly one `Finished` last.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOST_MISSED = 100  # blocks that are named; of a long video all of them would be more than memory should hold
+MOST_MISSED = 100  # blocks that `Finished.missed` names at most, so that memory does not grow with the video
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Started:
     frames: int | None
     duration: float | None
     average_rate: float | None
-    tokens_per_block: int  # the most one block of this size can keep
+    tokens_per_block: int  # that one block of this size can keep at most
     target_mse: float | None
     model: str
 
@@ -64,7 +64,7 @@ class Finished:
     duration: float  # seconds of video
     seconds: float  # spent encoding
     tokens: int
-    tokens_per_block: int  # most possible
+    tokens_per_block: int  # that one block can keep at most
     min_block_tokens: int
     max_block_tokens: int
     mse: float  # mean over frames

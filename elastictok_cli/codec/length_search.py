@@ -1,9 +1,8 @@
-"""The fewest tokens that meet the target, for models whose encoder sees the length (the paper's, section 3.3).
+"""Length search: the fewest tokens that meet the target, for models whose encoder sees the length (the paper's).
 
 Every length is an encode and a decode of its own: from the first layer on, all tokens of a block see which of them are
-kept. What does not change between lengths is computed once: the caches of earlier blocks, and the cache that the
-chosen length leaves behind, which is that of its probe.
-What the block before needed is where the search begins.
+kept (section 3.3). Two things are computed once: the caches of earlier blocks, and the cache that the chosen length
+leaves behind, which is that of its probe. The search begins at the length that the block before needed.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from typing import Any, Literal
 
 import torch
 
-from elastictok_cli.codec import bracketing as bracket
-from elastictok_cli.codec.rate_control import Coded, Job, frame_errors, to_pixels
+from elastictok_cli.codec import bracketing
+from elastictok_cli.codec.pixels import Job, frame_errors, to_pixels
+from elastictok_cli.codec.rate_control import Coded
 from elastictok_cli.models.interface import LengthTokenizer, Trial
 
 Method = Literal["binary", "linear", "predict"]
@@ -24,27 +24,29 @@ Guess = Callable[[torch.Tensor, float, int | None], int]
 
 
 @dataclass
-class _Group:
-    """Cells that share a length, and the search for it."""
+class _SharedLength:
+    """Cells that share a length, and how far the search for it has come."""
 
     cells: list[int]
-    search: bracket.Search
+    strategy: bracketing.Strategy
     asked: list[int] = field(default_factory=list)
     best: int | None = None  # shortest length that passed
-    trials: list[Trial] = field(default_factory=list)  # of that length, or of the longest tried
-    longest: int = -1
+    trials: list[Trial] = field(
+        default_factory=list
+    )  # of that length, or of the longest tried while none has passed
+    longest: int = -1  # tried while none has passed
 
     def advance(self, results: list[float] | None) -> bool:
-        """Ask the search what to try next. False when it has ended."""
+        """Send the errors of the lengths asked for, and ask which to try next. False when the strategy has ended."""
         try:
-            self.asked = next(self.search) if results is None else self.search.send(results)
+            self.asked = next(self.strategy) if results is None else self.strategy.send(results)
         except StopIteration:
             self.asked = []
         return bool(self.asked)
 
 
 class LengthSearch:
-    """Codes the blocks of one video, one after another. It remembers what lengths the last block needed."""
+    """Codes the blocks of one segment, one after another. It remembers what lengths the last block needed."""
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class LengthSearch:
         running = []
         for number, members in enumerate(groups):
             last = remembered[number] if remembered else None
-            running.append(_Group(members, self._search(job, members, target, tokens, last)))
+            running.append(_SharedLength(members, self._strategy(job, members, target, tokens, last)))
         self._run(running, job, context, target)
         lengths = [group.longest if group.best is None else group.best for group in running]
         if target is not None:
@@ -82,25 +84,25 @@ class LengthSearch:
         chosen.sort(key=lambda item: item[0])
         return self._coded(job, context, [c[1] for c in chosen], [c[2] for c in chosen], target)
 
-    def _search(
+    def _strategy(
         self, job: Job, cells: list[int], target: float | None, tokens: int | None, last: int | None
-    ) -> bracket.Search:
+    ) -> bracketing.Strategy:
         low, high = self.tokenizer.spec.shortest, self.tokenizer.spec.tokens_per_cell
         if target is None:
             assert tokens is not None
-            return bracket.fixed(min(tokens, high))
+            return bracketing.fixed(min(tokens, high))
         batch = max(1, self.tokenizer.batch // len(self._places(job)))
         if self.method == "linear":
-            return bracket.linear(low, high, target, batch=batch)
+            return bracketing.linear(low, high, target, batch=batch)
         if self.method == "predict":
             assert self.guess is not None
             places = self._places(job)
             guess = max(self.guess(job.source[:, *places[cell]], target, last) for cell in cells)
-            return bracket.predicted(low, high, target, guess=min(max(guess, low), high), batch=batch)
-        return bracket.binary(low, high, target, guess=last, batch=batch)
+            return bracketing.predicted(low, high, target, guess=min(max(guess, low), high), batch=batch)
+        return bracketing.binary(low, high, target, guess=last, batch=batch)
 
-    def _run(self, groups: list[_Group], job: Job, context: Any, target: float | None) -> None:
-        """Let all searches go on in step, so that their trials share batches."""
+    def _run(self, groups: list[_SharedLength], job: Job, context: Any, target: float | None) -> None:
+        """Run all strategies in step, so that their trials share batches."""
         live = [group for group in groups if group.advance(None)]
         while live:
             results = self._round(live, job, context, target)
@@ -113,8 +115,10 @@ class LengthSearch:
         if failed:
             self._round(failed, job, context, target)
 
-    def _round(self, groups: list[_Group], job: Job, context: Any, target: float | None) -> list[list[float]]:
-        """Try what the groups ask; the errors in the same order."""
+    def _round(
+        self, groups: list[_SharedLength], job: Job, context: Any, target: float | None
+    ) -> list[list[float]]:
+        """Try the lengths that the strategies ask for; their errors in the same order."""
         wanted = [(cell, length) for g in groups for length in g.asked for cell in g.cells]
         trials = self.tokenizer.trials(job.frames, context, wanted)
         places = self._places(job)
@@ -161,7 +165,7 @@ class LengthSearch:
         )
 
 
-def _remember(group: _Group, length: int, trials: list[Trial], *, passed: bool) -> None:
+def _remember(group: _SharedLength, length: int, trials: list[Trial], *, passed: bool) -> None:
     """Keep the shortest trial that passed; before any has, the longest."""
     if passed and (group.best is None or length < group.best):
         group.best, group.trials = length, trials

@@ -1,10 +1,10 @@
-"""How much the error of each cell matters, by how long what it shows will stay.
+"""How much the error of each cell matters, by how long the frames ahead go on showing it.
 
-A cell whose picture lasts passes its error on to the blocks after it, which then cost fewer tokens if it is small; one
-that changes at once does not. So errors are weighted by what the frames ahead still show of each cell, in place or
-along a motion, as in the macroblock tree of x264 (Garrett-Glaser, "A novel macroblock-tree algorithm for
-high-performance optimization of dependent video coding in H.264/AVC", 2009). The promise is of the plain error all the
-same.
+A block predicts its cells from the last decoded frame. So a cell that stays in view passes its error on to the blocks
+after it, and they need fewer tokens if that error is small. The error of a cell that changes at once matters to its own
+block alone. The encoder therefore weights errors as the macroblock tree of x264 does (Garrett-Glaser, "A novel
+macroblock-tree algorithm for high-performance optimization of dependent video coding in H.264/AVC", 2009): by how
+well each cell predicts the frames ahead, in place or along its motion vector. The target is still on the plain error.
 """
 
 from __future__ import annotations
@@ -14,74 +14,89 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.scenes import Group
-from elastictok_cli.models.cell.motion.block_matching import shifts
-from elastictok_cli.models.cell.motion.compensation import warp
+from elastictok_cli.codec.block_splitting import SourceBlock
+from elastictok_cli.codec.pixels import padded
+from elastictok_cli.models.interface import NestedTokenizer
 from elastictok_cli.video.records import Frame
 
-FRAMES = 12  # that are looked at beyond a block
-_SPAN = 4  # frames that are judged together
-_PASSED_ON = 0.5  # weight of a block's worth of frames to which a cell passes its error on ...
-_BY_PICTURE = 1.0  # ... and from keyframe blocks: their tokens are cheaper than those that mend them later
-_SMALL = 4  # pixels in one of the pictures that are compared
+LOOKAHEAD_FRAMES = 12  # frames compared beyond a block
+SPAN_FRAMES = 4  # frames ahead whose changes are averaged
+DOWNSCALE = 4  # frames are compared at this fraction of their height and width
+# What one span ahead adds to the weight of a cell that does not change. A keyframe block adds more, because its tokens
+# are cheaper than those which mend its errors later.
+WEIGHT_OF_SPAN_INTER = 0.5
+WEIGHT_OF_SPAN_KEYFRAME = 1.0
 
 
 class Lookahead:
-    """Weighs the cells of one video's blocks. It remembers the frames it has prepared."""
+    """Weights the cells of the blocks of one video.
 
-    def __init__(self, cell: int, device: torch.device) -> None:
-        self._cell, self._device = cell, device
-        self._seen: list[
-            tuple[Frame, torch.Tensor]
-        ] = []  # with the picture at a quarter of its size, whole cells
+    It keeps the downscaled frames of the last call, only to save their computation: the weights depend on the
+    arguments alone.
+    """
+
+    def __init__(self, tokenizer: NestedTokenizer, device: torch.device) -> None:
+        """`tokenizer` estimates the motion. Its cells are square."""
+        self._tokenizer, self._device = tokenizer, device
+        self._cell = tokenizer.spec.cell[0]
+        self._known: list[tuple[Frame, torch.Tensor]] = []  # frames and the same downscaled
 
     @torch.inference_mode()
-    def weights(self, block: Group, target: float) -> torch.Tensor | None:
-        """How much the error of each cell matters, (1, h, w), 1 for what is gone at once; None where nothing is ahead.
+    def weights(self, block: SourceBlock, target: float) -> torch.Tensor | None:
+        """The weight of each cell's error, (1, h, w), at least 1; None where no frame is ahead in the scene.
 
-        target: the MSE asked for, beside which changes are small or large.
+        target: MSE of the encode. A cell whose change ahead is far below it counts as unchanged.
         """
         if not block.ahead:
             return None
-        last, *ahead = self._pictures([block.frames[-1], *block.ahead])
-        staying = torch.ones_like(F.avg_pool2d(last[:, :1], self._cell // _SMALL)[:, 0])
-        weight = staying.clone()
-        each = (_BY_PICTURE if block.keyframe else _PASSED_ON) / _SPAN
-        still = torch.zeros_like(staying.unsqueeze(1)).expand(-1, 2, -1, -1)
-        ways = [still]
+        last, *ahead = self._downscaled_frames([block.frames[-1], *block.ahead])
+        remaining = torch.ones_like(
+            self._by_cell(last[:, :1])
+        )  # share of a cell that the frames so far still show
+        weight = remaining.clone()
+        per_frame = (WEIGHT_OF_SPAN_KEYFRAME if block.keyframe else WEIGHT_OF_SPAN_INTER) / SPAN_FRAMES
+        zero = torch.zeros_like(remaining.unsqueeze(1)).expand(-1, 2, -1, -1)
+        candidates = [zero]
         if len(ahead) > 1:
-            ways.append(-shifts(ahead[1], last, still.shape[-2:]))
-        for first in range(0, len(ahead), _SPAN):
-            some = ahead[first : first + _SPAN]
-            change = torch.stack([self._change(last, some, first, way) for way in ways]).amin(0)
-            staying = torch.minimum(staying, target / (target + change))
-            weight = weight + each * len(some) * staying
+            # vectors from the frame two ahead back to the last one, so they are those of the last frame's cells
+            grid = (int(zero.shape[-2]), int(zero.shape[-1]))
+            candidates.append(-self._tokenizer.estimate_motion(ahead[1], last, grid))
+        for first in range(0, len(ahead), SPAN_FRAMES):
+            span = ahead[first : first + SPAN_FRAMES]
+            changes = [self._change(last, span, first, vectors) for vectors in candidates]
+            change = torch.stack(changes).amin(0)
+            remaining = torch.minimum(remaining, target / (target + change))
+            weight = weight + per_frame * len(span) * remaining
         return weight
 
     def _change(
-        self, last: torch.Tensor, later: Sequence[torch.Tensor], first: int, velocity: torch.Tensor
+        self, last: torch.Tensor, span: Sequence[torch.Tensor], first: int, vectors: torch.Tensor
     ) -> torch.Tensor:
-        """MSE (1, h, w) between a cell and where a velocity takes it in frames `first` + 1, ... after it."""
-        total = torch.zeros_like(velocity[:, 0])
-        for number, picture in enumerate(later, first + 1):
-            if bool(velocity.any()):
-                there = torch.tensor([number], device=last.device)
-                picture = warp(picture, -velocity / _SMALL, there)[:, 0]
-            difference = (picture - last).square().mean(1, keepdim=True)
-            total += F.avg_pool2d(difference, self._cell // _SMALL)[:, 0]
-        return total / len(later)
+        """MSE (1, h, w) between each cell of the last frame and the places it has moved to in the frames of `span`.
 
-    def _pictures(self, frames: Sequence[Frame]) -> list[torch.Tensor]:
-        known = {id(frame): picture for frame, picture in self._seen}
-        pictures = [known[id(f)] if id(f) in known else self._small(f) for f in frames]
-        asked = {id(f) for f in frames}
-        # blocks cut short end at earlier frames: those are asked for again
-        old = [item for item in self._seen if id(item[0]) not in asked][-_SPAN:]
-        self._seen = [*old, *zip(frames, pictures, strict=True)]
-        return pictures
+        These are numbers `first` + 1 and on after the last frame; vectors: (1, 2, h, w) pixels per frame.
+        """
+        total = torch.zeros_like(vectors[:, 0])
+        for number, later in enumerate(span, first + 1):
+            if bool(vectors.any()):
+                later = self._tokenizer.compensate_motion(later, -vectors / DOWNSCALE, number)
+            total += self._by_cell((later - last).square().mean(1, keepdim=True))
+        return total / len(span)
 
-    def _small(self, frame: Frame) -> torch.Tensor:
-        """(1, 3, H / 4, W / 4) in [-1, 1], H and W cell multiples."""
-        rgb = torch.from_numpy(frame.rgb).to(self._device).permute(2, 0, 1)[None].float() / 127.5 - 1
-        padding = (0, -rgb.shape[-1] % self._cell, 0, -rgb.shape[-2] % self._cell)
-        return F.avg_pool2d(F.pad(rgb, padding, mode="replicate"), _SMALL)
+    def _by_cell(self, plane: torch.Tensor) -> torch.Tensor:
+        """Means over the cells of a downscaled plane (1, 1, H / 4, W / 4), (1, h, w)."""
+        return F.avg_pool2d(plane, self._cell // DOWNSCALE)[:, 0]
+
+    def _downscaled_frames(self, frames: Sequence[Frame]) -> list[torch.Tensor]:
+        known = {id(frame): small for frame, small in self._known}
+        downscaled = [known[id(f)] if id(f) in known else self._downscaled(f) for f in frames]
+        wanted = {id(f) for f in frames}
+        # mode decision also asks for shorter blocks, which end at one of the frames before
+        older = [item for item in self._known if id(item[0]) not in wanted][-SPAN_FRAMES:]
+        self._known = [*older, *zip(frames, downscaled, strict=True)]
+        return downscaled
+
+    def _downscaled(self, frame: Frame) -> torch.Tensor:
+        """(1, 3, H / 4, W / 4) in [-1, 1], where H and W are padded to whole cells."""
+        whole = padded(torch.from_numpy(frame.rgb).to(self._device)[None], self._tokenizer.spec.cell)
+        return F.avg_pool2d(whole, DOWNSCALE)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from elastictok_cli.codec.rate_control import frame_errors
+from elastictok_cli.codec.pixels import frame_errors
 from elastictok_cli.video import Frame, VideoReader
 from formats import Block, Header
 

@@ -1,30 +1,38 @@
-"""The fewest tokens whose decoded, rounded frames meet the target.
+"""Rate control: the fewest tokens of a block whose decoded, rounded frames meet the target.
 
-Cheap first, exact last: the encoder's error curves say what to try, a few true decodes correct them, and the
-tokens of the best passing probe are what is kept. A probe that passed is never given up for one that failed.
+Cheap first, exact last. The encoder's error curves say which keep map to try, a few decodes measure the true error and
+correct the curves, and the block keeps the tokens of the cheapest probe that passed. A probe is one decode of one keep
+map; it passes if the block's MSE is at most the target.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 
-from elastictok_cli.codec.error_model import Forecast
+from elastictok_cli.codec.error_model import ErrorModel
+from elastictok_cli.codec.pixels import Job, cell_errors, frame_errors, real_share, to_pixels
 from elastictok_cli.models.interface import Encoding, NestedTokenizer
-from elastictok_cli.models.precision import to_bytes
+
+Allocation = Literal["cell", "block"]  # a length for each cell, or one length for all cells of a block
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work goes into a block."""
+    """How much work goes into a block.
 
-    probes: int  # true decodes it usually gets at most
-    close: float  # share of the target from which on a pass is not improved further
-    costly: float  # expected tokens per cell above which shorter blocks are considered
+    probes: decodes that a block usually gets at most.
+    close: share of the target; a pass with at least this error is not improved further.
+    costly: expected tokens per cell above which mode decision drafts shorter blocks too.
+    """
+
+    probes: int
+    close: float
+    costly: float
 
 
 EFFORTS = (
@@ -40,61 +48,69 @@ EFFORTS = (
     Effort(12, 0.998, 0.5),
 )
 DEFAULT_EFFORT = 5
-_FAR = 0.85  # share of the target below which a pass is worth a probe more
-_LEAP = 1.5  # times the tokens promised: a first probe with more tries those instead
-# Where probes aim, as shares of the target: they land around it, and one that misses by a hair is a probe lost.
-# The first sees curves alone, the second what each cell made of them, the third does so from close by.
-_AIMS = (0.99, 0.994, 0.996)
+
+EXTRA_PROBES = 6  # beyond an effort's own, while no probe has passed
+LOW_ERROR_OF_PASS = 0.85  # share of the target: a pass below it gets one probe more
+MAX_GROWTH_OF_FIRST_PROBE = (
+    1.5  # times the drafted tokens; a first probe with more tries the drafted keep map instead
+)
+# Error that the n-th probe aims at, as a share of the target. Probes land around their aim, and one that misses the
+# target by little is lost. The first probe knows the curves alone, the second what the first showed of each cell, and
+# the third starts closer still.
+AIMS = (0.99, 0.994, 0.996)
+# Range of a draft's lambda, as shares of the squared error that the target leaves a cell of a whole block.
+MIN_PRICE, MAX_PRICE = 0.1, 3.0
+# What a miss multiplies the aim of later probes by.
+AIM_AFTER_NEAR_MISS, AIM_AFTER_MISS, AIM_AFTER_LATE_MISS = 0.995, 0.985, 0.9
+NEAR_MISS = 1.01  # times the target
+AIM_AFTER_REPEAT = 0.9  # where a keep map comes out that has been probed and missed
+MIN_SAVING = 0.02  # share of the tokens: a pass that saves less than this on the best one ends the probes
 
 
 @dataclass(frozen=True)
 class Coded:
-    """One block, decided."""
+    """One block with its tokens decided.
 
-    tokens: torch.Tensor  # (1, G, h, w) int64
-    keep: torch.Tensor  # (1, h, w) int64
-    pixels: torch.Tensor  # (n, H, W, 3) uint8, what a decoder will output
-    frame_mse: tuple[float, ...]  # of each real frame, [-1, 1] scale
-    mse: float  # of the block
+    tokens: (1, G, h, w) int64, or (1, G, h, w, D) float16 vectors; all of each cell, kept or not.
+    keep: (1, h, w) int64, how many tokens each cell keeps.
+    pixels: (n, H, W, 3) uint8, what a decoder will output for its n real frames.
+    frame_mse: of each real frame, on the [-1, 1] scale. mse: their mean.
+    missed: whether the block does not meet the target.
+    context: what the model needs of it for the next block.
+    bias: measured error over the error that the curves promised.
+    """
+
+    tokens: torch.Tensor
+    keep: torch.Tensor
+    pixels: torch.Tensor
+    frame_mse: tuple[float, ...]
+    mse: float
     missed: bool
     context: Any
-    bias: float = 1.0  # measured error over what the curves promised
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be coded: padded frames for the model, real pixels for the promise."""
-
-    frames: torch.Tensor  # (1, T, 3, H, W) float32, padded to whole cells and whole blocks
-    source: torch.Tensor  # (n, height, width, 3) uint8, n <= T real frames
-
-
-def to_pixels(frames: torch.Tensor, height: int, width: int, count: int) -> torch.Tensor:
-    """Model output (1, T, 3, H, W) in [-1, 1] to what is shown: (count, height, width, 3) uint8."""
-    shown = frames[0, :count, :, :height, :width].permute(0, 2, 3, 1)
-    return to_bytes(shown)
-
-
-def frame_errors(source: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """MSE of each frame on the [-1, 1] scale, (n,) float64, from uint8 pictures (n, H, W, 3)."""
-    difference = source.to(torch.int32) - pixels.to(torch.int32)
-    total = difference.square_().flatten(1).sum(1, dtype=torch.int64)
-    return total.double() / (source[0].numel() * 127.5**2)
+    bias: float = 1.0
 
 
 @dataclass(frozen=True)
 class Draft:
-    """One block before any decode: what its error curves promise."""
+    """One block before any decode: what its error curves promise.
+
+    job, context, encoding: the block, what the model knows of the one before, and all tokens of the block.
+    model: the error model at its start. Rate control works on copies of it.
+    keep: (1, h, w) int64, the cheapest keep map that should meet the target.
+    tokens: how many it keeps in all. reaches: whether it should meet the target at all.
+    price: lambda of the keep map, the squared error that its last token saves, within `price_range`.
+    weight: (1, h, w), how much the error of each cell matters; None: the same everywhere.
+    """
 
     job: Job
     context: Any
     encoding: Encoding
-    forecast: Forecast
-    keep: torch.Tensor  # (1, h, w) with which the curves meet the target
-    tokens: int  # of it in all
-    reaches: bool  # whether they do
-    price: float  # squared error that the last token saves
-    weight: torch.Tensor | None = None  # (1, h, w) how much each cell's error matters
+    model: ErrorModel
+    keep: torch.Tensor
+    tokens: int
+    reaches: bool
+    price: float
+    weight: torch.Tensor | None = None
 
     @property
     def per_frame(self) -> float:
@@ -108,26 +124,29 @@ def draft(
     context: Any,
     target: float,
     *,
+    mode: Allocation = "cell",
     price: float | None = None,
     weight: torch.Tensor | None = None,
 ) -> Draft:
     """Encode one block for `target` (MSE) and see what its curves promise.
 
-    `price`: what is expected of its own. `weight`: (1, h, w) how much each cell's error matters; 1 if not given.
+    price: lambda expected of the block, None if unknown. weight: (1, h, w), how much the error of each cell matters.
+    With the mode "block" both are of no effect: one length for all cells leaves nothing to weigh.
     """
+    if mode == "block":
+        encoding = _complete(tokenizer, job, context, target)
+        model = _error_model(tokenizer, job, encoding, None)
+        allowed = _allowed_error(job, target, encoding.curve.device)
+        keep, reaches = model.one_length(allowed)
+        return Draft(job, context, encoding, model, keep, int(keep.sum()), reaches, 0.0)
     encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target, price=price)
-    forecast = _forecast(tokenizer, job, encoding, weight)
-    allowed = _allowed(job, target, encoding.curve.device)
-    keep, found = forecast.allocate(allowed)
-    reaches = forecast.reaches(keep, allowed)
-    return Draft(job, context, encoding, forecast, keep, int(keep.sum()), reaches, found, weight)
-
-
-def _forecast(
-    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, weight: torch.Tensor | None
-) -> Forecast:
-    share = _real_share(job, tokenizer.spec.cell).to(encoding.curve.device)
-    return Forecast(encoding, share, weight)
+    model = _error_model(tokenizer, job, encoding, weight)
+    allowed = _allowed_error(job, target, encoding.curve.device)
+    keep, found = model.allocate(allowed)
+    reaches = model.reaches(keep, allowed)
+    lowest, highest = price_range(tokenizer, target)
+    found = min(max(found, lowest), highest)
+    return Draft(job, context, encoding, model, keep, int(keep.sum()), reaches, found, weight)
 
 
 def meet_target(
@@ -135,92 +154,95 @@ def meet_target(
     drafted: Draft,
     target: float,
     *,
-    mode: str = "cell",
+    mode: Allocation = "cell",
     effort: Effort = EFFORTS[DEFAULT_EFFORT],
     bias: float = 1.0,
 ) -> Coded:
-    """Code one block with as few tokens as meet `target` (MSE). `mode`: cell, or block (one length for all).
+    """Code a drafted block with as few tokens as meet `target` (MSE); with all its tokens where none do.
 
-    `bias` is that of a block like this one: what the first probe expects.
+    mode: that of the draft. bias: measured error over promised error that the first probe expects. The draft stays as
+    it is.
     """
     job, context = drafted.job, drafted.context
-    if mode == "cell":
-        coded = _per_cell(
-            tokenizer, job, drafted.encoding, drafted.forecast, context, target, effort, bias, drafted.keep
-        )
-        if not coded.missed:
-            return coded
-    # every cell has to be able to help
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target, complete=True)
     if mode == "block":
-        return _one_length(tokenizer, job, encoding, context, target)
+        return _probe_lengths(tokenizer, job, drafted.encoding, context, target)
+    coded = _probe_cells(tokenizer, drafted, target, effort, bias)
+    if not coded.missed:
+        return coded
+    # The encoder left out tokens of cells that need none for this target. Now every cell has to be able to help.
+    encoding = _complete(tokenizer, job, context, target)
     everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
-    if everything.missed:  # out of reach: no search is worth its time
+    if everything.missed:  # no keep map can meet the target
         return everything
-    forecast = _forecast(tokenizer, job, encoding, drafted.weight)
-    return _per_cell(tokenizer, job, encoding, forecast, context, target, effort, bias)
+    model = _error_model(tokenizer, job, encoding, drafted.weight)
+    complete = replace(drafted, encoding=encoding, model=model, keep=encoding.length)
+    return _probe_cells(tokenizer, complete, target, effort, bias)
+
+
+def price_range(tokenizer: NestedTokenizer, target: float) -> tuple[float, float]:
+    """The lowest and the highest lambda that a draft for `target` (MSE) has: squared error per token."""
+    spec = tokenizer.spec
+    error_of_cell = target * spec.frames * 3 * spec.cell[0] * spec.cell[1]
+    return MIN_PRICE * error_of_cell, MAX_PRICE * error_of_cell
 
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
-    """Code one block with `tokens` tokens in every cell (all it has, where it has fewer)."""
+    """Code one block with `tokens` tokens in every cell, or all that a cell has where it has fewer."""
     encoding = tokenizer.encode(job.frames, context, count=len(job.source), complete=True)
     return _probe(tokenizer, job, encoding, encoding.length.clamp_max(tokens), context, None)
 
 
-def _per_cell(
-    tokenizer: NestedTokenizer,
-    job: Job,
-    encoding: Encoding,
-    forecast: Forecast,
-    context: Any,
-    target: float,
-    effort: Effort,
-    bias: float,
-    promised: torch.Tensor | None = None,
+def _probe_cells(
+    tokenizer: NestedTokenizer, drafted: Draft, target: float, effort: Effort, bias: float
 ) -> Coded:
+    """Probe keep maps with a length for each cell; each probe corrects the error model for the next."""
+    job, encoding, context = drafted.job, drafted.encoding, drafted.context
     device = encoding.curve.device
-    allowed = _allowed(job, target, device)
-    forecast.expect(bias)
+    allowed = _allowed_error(job, target, device)
+    model = copy.copy(drafted.model)  # it replaces its tensors, so the draft's own stay as they are
+    model.expect(bias)
     slack = 1.0
     best: Coded | None = None
     tried: set[bytes] = set()
-    for attempt in range(effort.probes + 6):
-        aim = _AIMS[min(attempt, len(_AIMS) - 1)]
-        keep, _ = forecast.allocate(allowed * aim * slack)
-        if attempt == 0 and promised is not None and int(keep.sum()) > _LEAP * int(promised.sum()):
-            keep = promised  # where cells are alike, a hair's breadth decides for all of them at once
+    for attempt in range(effort.probes + EXTRA_PROBES):
+        aim = AIMS[min(attempt, len(AIMS) - 1)]
+        keep, _ = model.allocate(allowed * aim * slack)
+        if attempt == 0 and int(keep.sum()) > MAX_GROWTH_OF_FIRST_PROBE * int(drafted.keep.sum()):
+            keep = drafted.keep  # where cells are alike, a tiny bias decides for all of them at once
         fingerprint = keep.cpu().numpy().tobytes()
         if fingerprint in tried:
             if best is not None:
                 break
-            slack *= 0.9
+            slack *= AIM_AFTER_REPEAT
             continue
         tried.add(fingerprint)
         coded = _probe(tokenizer, job, encoding, keep, context, target)
-        measured = _cell_errors(job, coded.pixels, tokenizer.spec.cell).to(device)
-        coded = replace(coded, bias=forecast.learn(keep, measured))
+        measured = cell_errors(job, coded.pixels, tokenizer.spec.cell).to(device)
+        coded = replace(coded, bias=model.learn(keep, measured))
         settled = False
         if not coded.missed:
-            settled = best is not None and int(keep.sum()) > 0.98 * int(best.keep.sum())
-            if best is None or int(keep.sum()) < int(best.keep.sum()):
+            tokens = int(keep.sum())
+            settled = best is not None and tokens > (1 - MIN_SAVING) * int(best.keep.sum())
+            if best is None or tokens < int(best.keep.sum()):
                 best = coded
         if best is not None:
-            enough = effort.probes if best.mse >= _FAR * target else effort.probes + 1
+            enough = effort.probes if best.mse >= LOW_ERROR_OF_PASS * target else effort.probes + 1
             done = settled or attempt + 1 >= enough or int(best.keep.sum()) == 0
             if done or best.mse >= effort.close * target:
                 break
         if coded.missed and attempt >= 1:
-            by_a_hair = 0.995 if coded.mse < 1.01 * target else 0.985
-            slack *= by_a_hair if attempt < effort.probes else 0.9
+            near = coded.mse < NEAR_MISS * target
+            early = AIM_AFTER_NEAR_MISS if near else AIM_AFTER_MISS
+            slack *= early if attempt < effort.probes else AIM_AFTER_LATE_MISS
     if best is not None:
         return best
     return _probe(tokenizer, job, encoding, encoding.length, context, target)
 
 
-def _one_length(
+def _probe_lengths(
     tokenizer: NestedTokenizer, job: Job, encoding: Encoding, context: Any, target: float
 ) -> Coded:
-    """The smallest passing length by bisection (the paper, section 3.3); keeps the best passing probe."""
+    """The smallest passing length of all cells by bisection (the paper, section 3.3); keeps the best passing probe."""
     longest = int(encoding.length.max())
     low, high = 0, longest
     best: Coded | None = None
@@ -242,35 +264,30 @@ def _probe(
     context: Any,
     target: float | None,
 ) -> Coded:
+    """Decode the block with a keep map (1, h, w) and measure its error. Without a target nothing is missed."""
     count, height, width, _ = job.source.shape
-    decoded, left = tokenizer.decode(encoding.tokens, keep, context, count=count, reuse=encoding.reuse)
+    decoded, next_context = tokenizer.decode(
+        encoding.tokens, keep, context, count=count, reuse=encoding.reuse
+    )
     pixels = to_pixels(decoded, height, width, count)
     errors = frame_errors(job.source, pixels)
     mse = float(errors.mean())
     missed = target is not None and mse > target
-    return Coded(encoding.tokens, keep, pixels, tuple(errors.tolist()), mse, missed, left)
+    return Coded(encoding.tokens, keep, pixels, tuple(errors.tolist()), mse, missed, next_context)
 
 
-def _allowed(job: Job, target: float, device: torch.device) -> torch.Tensor:
-    """The squared error a block may keep, (1,), scaled up to a whole block where frames are padding."""
+def _complete(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Encoding:
+    """The block with all tokens of every cell."""
+    return tokenizer.encode(job.frames, context, count=len(job.source), target=target, complete=True)
+
+
+def _error_model(
+    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, weight: torch.Tensor | None
+) -> ErrorModel:
+    return ErrorModel(encoding, real_share(job, tokenizer.spec.cell).to(encoding.curve.device), weight)
+
+
+def _allowed_error(job: Job, target: float, device: torch.device) -> torch.Tensor:
+    """The squared error a block may keep, (1,), scaled up to a whole block where frames of it are padding."""
     frames = job.frames.shape[1] / len(job.source)
     return torch.full((1,), target * job.source.numel() * frames, device=device)
-
-
-def _cell_errors(job: Job, pixels: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
-    """Measured squared error of each cell, (1, h, w), scaled up to whole blocks where frames are padding."""
-    count = len(job.source)
-    difference = (job.source.float() - pixels.float()).square().sum((0, 3)) / 127.5**2  # (H, W)
-    return _sum_cells(difference, cell) * (job.frames.shape[1] / count)
-
-
-def _real_share(job: Job, cell: tuple[int, int]) -> torch.Tensor:
-    """Share of each cell's area inside the picture, (1, h, w)."""
-    _, height, width, _ = job.source.shape
-    return _sum_cells(job.source.new_ones(height, width, dtype=torch.float32), cell) / (cell[0] * cell[1])
-
-
-def _sum_cells(plane: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
-    height, width = plane.shape
-    padded = F.pad(plane[None], (0, -width % cell[1], 0, -height % cell[0]))
-    return F.avg_pool2d(padded, cell) * (cell[0] * cell[1])

@@ -16,17 +16,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from elastictok_cli.codec import events
-from elastictok_cli.codec.thinning import TOP, Cap, IntArray, Level, Levels, level_for, thinned
+from elastictok_cli.codec.thinning import MAX_LEVEL, Cap, IntArray, Level, Levels, level_for, thinned
 from elastictok_cli.version import __version__
 from formats import Block, EtkReader, EtkWriter, Header, Segment
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_AIM = 0.996  # of a budget in bytes
-_CLOSE, _GOOD = 0.992, 0.985  # near enough for an estimate, for a file
-_ATTEMPTS = 6
-_SAMPLE, _SAMPLED_PART = 4, 32  # segments to estimate from: so many, and one of so many more
+# Shares of a budget in bytes: what the search aims at, and what is close enough to stop.
+_AIMED_SHARE = 0.996
+_CLOSE_ENOUGH_ESTIMATE = 0.992
+_CLOSE_ENOUGH_FILE = 0.985
+_MAX_ATTEMPTS = 6  # levels tried
+# A size is estimated from a few segments: this many, and one more for every 32 that the file has.
+_MIN_SAMPLED_SEGMENTS = 4
+_SEGMENTS_PER_SAMPLED_ONE = 32
 
 Measure = Callable[[Sequence[Block]], list[Block]]
 
@@ -58,9 +62,9 @@ class Survey:
     bytes: int = 0  # of its segments
     first_pts: int | None = None
     end_pts: int = 0
-    most: int = 0  # tokens of one cell
+    longest_sequence: int = 0  # tokens of the cell that keeps most
     spans: list[Span] = field(default_factory=list)
-    by_level: IntArray = field(default_factory=lambda: np.zeros(TOP + 1, np.int64))
+    by_level: IntArray = field(default_factory=lambda: np.zeros(MAX_LEVEL + 1, np.int64))
 
     @property
     def ticks(self) -> int:
@@ -81,7 +85,7 @@ def survey(reader: EtkReader, *, levels: bool) -> Iterator[Survey]:
         found.tokens += sum(block.token_count for block in blocks)
         found.bytes += segment.size_bytes
         found.spans.append(Span(blocks[0].pts[0], blocks[-1].pts[-1], segment.size_bytes))
-        found.most = max(found.most, *(int(block.keep.max()) for block in blocks))
+        found.longest_sequence = max(found.longest_sequence, *(int(block.keep.max()) for block in blocks))
         if found.first_pts is None:
             found.first_pts = blocks[0].pts[0]
         found.end_pts = blocks[-1].pts[-1] + blocks[-1].durations[-1]
@@ -108,7 +112,7 @@ def by_bytes(
     `tick` is called after each segment packed.
     """
     fixed = size_as_it_is(reader, header, found) - found.bytes
-    count = min(found.segments, _SAMPLE + found.segments // _SAMPLED_PART)
+    count = min(found.segments, _MIN_SAMPLED_SEGMENTS + found.segments // _SEGMENTS_PER_SAMPLED_ONE)
     sample = [found.spans[(2 * n + 1) * found.segments // (2 * count)] for n in range(count)]
     scale = found.bytes / sum(span.bytes for span in sample)
 
@@ -116,26 +120,26 @@ def by_bytes(
         size = 0
         for span in sample:
             for segment in reader.segments(span.first_pts, span.last_pts + 1):
-                writer = EtkWriter(_Nowhere(), header)
+                writer = EtkWriter(_Discard(), header)
                 size += writer.write_segment(thinned(header, segment.blocks, Level(level)))
                 tick()
         return fixed + round(size * scale)
 
     def pack(level: int) -> int:
-        writer = EtkWriter(_Nowhere(), header)
+        writer = EtkWriter(_Discard(), header)
         for _ in rewrite(reader, writer, Level(level)):
             tick()
         return writer.bytes_written
 
-    low, high = (-1, fixed), (TOP, fixed + found.bytes)
-    near = _search(estimate, budget, found.by_level, low, high, close=_CLOSE)
-    level = _search(pack, budget, found.by_level, low, high, close=_GOOD, first=near)
+    low, high = (-1, fixed), (MAX_LEVEL, fixed + found.bytes)
+    near = _level_for_bytes(estimate, budget, found.by_level, low, high, close=_CLOSE_ENOUGH_ESTIMATE)
+    level = _level_for_bytes(pack, budget, found.by_level, low, high, close=_CLOSE_ENOUGH_FILE, first=near)
     if level < 0 and (size := pack(level)) > budget:
         raise BudgetTooSmall(size)
     return Level(level)
 
 
-def _search(
+def _level_for_bytes(
     size_of: Callable[[int], int],
     budget: int,
     by_level: IntArray,
@@ -151,8 +155,8 @@ def _search(
     budget, or after some tries.
     """
     kept = np.append(by_level.cumsum(), 0)  # at -1: none
-    aim = _AIM * budget
-    for _ in range(_ATTEMPTS):
+    aim = _AIMED_SHARE * budget
+    for _ in range(_MAX_ATTEMPTS):
         if high[0] - low[0] <= 1 or (low[0] >= 0 and low[1] >= close * budget):
             break
         part = (aim - low[1]) / max(1, high[1] - low[1])
@@ -176,7 +180,7 @@ def side_bytes(reader: EtkReader) -> int:
 
 def size_as_it_is(reader: EtkReader, header: Header, found: Survey) -> int:
     """Bytes of the file with nothing dropped, the index estimated generously."""
-    writer = EtkWriter(_Nowhere(), header)
+    writer = EtkWriter(_Discard(), header)
     for part in reader.aux():
         writer.write_aux(part)
     return writer.close() + found.bytes + 32 * found.segments
@@ -190,7 +194,7 @@ def error_bytes(found: Survey) -> int:
 def drops(found: Survey, rule: Cap | Level) -> bool:
     """Whether the rule drops anything at all."""
     if isinstance(rule, Cap):
-        return found.most > rule.tokens
+        return found.longest_sequence > rule.tokens
     return bool(found.by_level[rule.level + 1 :].any())
 
 
@@ -245,7 +249,7 @@ def _thin(header: Header, segment: Segment, rule: Cap | Level | None) -> list[Bl
     return segment.blocks if rule is None else thinned(header, segment.blocks, rule)
 
 
-class _Nowhere(io.BytesIO):
+class _Discard(io.BytesIO):
     """Takes bytes and forgets them."""
 
     def write(self, data: Buffer, /) -> int:

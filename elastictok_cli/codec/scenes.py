@@ -1,111 +1,76 @@
-"""Cutting a stream of frames into blocks: at most four frames, never across a scene cut."""
+"""Scenes: where they start is decided by pixels and times alone, before anything is coded.
+
+A scene starts with a keyframe block, and no block of it depends on another scene. So scenes can be encoded in any
+order. Its first frame is the first of the video, the first after a cut, or the first that the keyframe interval allows.
+"""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
+from elastictok_cli.codec.pixels import thumbnail
 from elastictok_cli.video.records import Frame
 
-# Scene cut: the mean difference (0..255 luma, thumbnails) is this large and stands out of the recent ones
-_CUT_LEVEL = 18.0
-_CUT_RATIO = 3.0
-_THUMBNAIL = 64  # pixels, about
+# A cut is where the mean difference between thumbnails of two frames (luma, 0 to 255) is more than MIN_CHANGE_OF_CUT
+# and more than MIN_RATIO_OF_CUT times the running mean of the differences before it.
+MIN_CHANGE_OF_CUT = 18.0
+MIN_RATIO_OF_CUT = 3.0
+THUMBNAIL_SIDE = 64  # pixels of the shorter side, at least, where the frame has them
+RUNNING_MEAN_DECAY = 0.7  # weight of the running mean beside the newest difference
 
 
 @dataclass(frozen=True)
-class Group:
-    """Frames that become one block."""
+class Scene:
+    """Frames whose first block is a keyframe block and whose blocks depend on no other scene.
 
-    frames: tuple[Frame, ...]  # 1 to 4
-    keyframe: bool
-    scene_cut: bool
-    ahead: tuple[Frame, ...] = ()  # that follow in the same scene, as far as they are known
-
-    def first(self, count: int) -> Group:
-        """The same block, cut to `count` frames."""
-        return replace(self, frames=self.frames[:count], ahead=(*self.frames[count:], *self.ahead))
-
-
-class Planner:
-    """Proposes the next block and takes back frames that the encoder would rather code on their own.
-
-    A keyframe block starts the video, every scene cut, and the first block that begins `interval` ticks or more
-    after the last keyframe. Where the frames of a keyframe block differ by more than `still_mse` ([-1, 1] scale) it
-    holds its first frame only: motion is then coded as motion by the next block, rather than as a blur by this one.
+    frames: all frames of the scene in order. `split_scenes` reads them as they are asked for.
+    starts_at_cut: whether a cut starts the scene; else the video or the keyframe interval does.
     """
 
-    def __init__(
-        self,
-        frames: Iterable[Frame],
-        *,
-        size: int,
-        interval: Fraction | None,
-        still_mse: float,
-        ahead: int = 0,
-    ) -> None:
-        """`ahead`: frames that are read beyond a block."""
-        self._marked = _mark_cuts(frames)
-        self._queue: deque[tuple[Frame, bool]] = deque()
-        self._size, self._interval, self._still_mse = size, interval, still_mse
-        self._ahead = ahead
-        self._last_key: int | None = None
+    frames: Iterable[Frame]
+    starts_at_cut: bool
 
-    def propose(self) -> Group | None:
-        """The next block, None at the end of the video. `take` says what became of it."""
-        queue = self._queue
-        while len(queue) < self._size + self._ahead and (item := next(self._marked, None)) is not None:
-            queue.append(item)
-        if not queue:
-            return None
-        first, cut = queue[0]
-        scene = next((n for n, item in enumerate(queue) if n and item[1]), len(queue))
-        until_cut = min(scene, self._size)
-        due = (
-            self._interval is not None
-            and self._last_key is not None
-            and first.pts - self._last_key >= self._interval
-        )
-        keyframe = self._last_key is None or cut or due
-        moves = any(_mse(first.rgb, queue[n][0].rgb) > self._still_mse for n in range(1, until_cut))
-        count = 1 if keyframe and moves else until_cut
-        frames = tuple(queue[n][0] for n in range(scene))
-        return Group(frames[:count], keyframe, cut, frames[count:])
 
-    def take(self, group: Group) -> None:
-        """The first len(group.frames) frames are coded, as a keyframe block or not."""
-        for _ in group.frames:
-            self._queue.popleft()
-        if group.keyframe:
-            self._last_key = group.frames[0].pts
+def split_scenes(frames: Iterable[Frame], interval: Fraction | None) -> Iterator[Scene]:
+    """The scenes of a video, in order.
+
+    interval: a scene ends before the first frame that is so many ticks (of `Frame.pts`) or more after its first one;
+    None: only cuts end scenes. A scene's frames have to be read before the next scene is asked for, which skips the
+    rest of them.
+    """
+    for (_, starts_at_cut), members in groupby(_numbered(frames, interval), key=itemgetter(0)):
+        yield Scene((frame for _, frame in members), starts_at_cut)
+
+
+def _numbered(frames: Iterable[Frame], interval: Fraction | None) -> Iterator[tuple[tuple[int, bool], Frame]]:
+    """Each frame with its scene: the scene's number, and whether it starts at a cut."""
+    scene = (0, False)
+    first_pts: int | None = None
+    for frame, cut in _mark_cuts(frames):
+        if first_pts is None:
+            first_pts = frame.pts
+        elif cut or (interval is not None and frame.pts - first_pts >= interval):
+            scene, first_pts = (scene[0] + 1, cut), frame.pts
+        yield scene, frame
 
 
 def _mark_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
-    """Each frame with whether a new scene starts at it."""
+    """Each frame with whether there is a cut just before it."""
     last: np.ndarray | None = None
-    usual = 0.0  # running mean of differences
+    running_mean = 0.0  # of the differences since the last cut
     for frame in frames:
-        small = _thumbnail(frame.rgb)
+        small = thumbnail(frame.rgb, THUMBNAIL_SIDE)
         cut = False
         if last is not None:
             change = float(np.abs(small - last).mean())
-            cut = change > _CUT_LEVEL and change > _CUT_RATIO * usual
-            usual = 0.0 if cut else 0.7 * usual + 0.3 * change
+            cut = change > MIN_CHANGE_OF_CUT and change > MIN_RATIO_OF_CUT * running_mean
+            decayed = RUNNING_MEAN_DECAY * running_mean + (1 - RUNNING_MEAN_DECAY) * change
+            running_mean = 0.0 if cut else decayed
         last = small
         yield frame, cut
-
-
-def _thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """A small luma picture: every n-th pixel, float32."""
-    step = max(1, min(rgb.shape[:2]) // _THUMBNAIL)
-    return rgb[::step, ::step].astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)
-
-
-def _mse(a: np.ndarray, b: np.ndarray) -> float:
-    step = max(1, min(a.shape[:2]) // 256)
-    difference = a[::step, ::step].astype(np.float32) - b[::step, ::step].astype(np.float32)
-    return float(np.square(difference).mean()) / 127.5**2

@@ -1,21 +1,21 @@
 """Which tokens to drop from a finished file, without its model and without its source.
 
-A cell's tokens are nested, so the first k of them are a coarser version of the cell: dropping is cutting tails, and
-the question is how much from which cell. Nothing in a file says what a token is worth, but two things can be
-inferred. They order all tokens of a file; `Levels` turns the order into whole numbers, and a file is thinned by
-dropping every token above one level:
+A cell's tokens are nested: the first k of them are a coarser version of the cell. So thinning cuts the tails of
+sequences, and has to decide how much to cut from which cell. A file does not say what a token is worth. Two facts
+tell enough to put all tokens of a file in an order. `Levels` gives each token its place in that order, a whole number,
+and thinning drops every token above one level.
 
-- **Within a block**, the encoder has kept tokens until none was worth its price: in a cell with K codes the K-th
-  still paid, so cells with more codes have more to lose. Between the two simple answers (the same share of every
-  cell, the same cap for every cell) lies a cap that grows with a power of K below 1, which is what measured best.
-- **Along a segment**, blocks build on those before them: what a block loses, all later ones up to the next keyframe
-  show too. So its tokens weigh more, by a power of the number of frames from it to the end of its segment.
+- **Within a block**, the encoder kept tokens until none was worth its price. In a cell with K codes the K-th code was
+  still worth it, so cells with more codes have more to lose. Cutting the same share of every cell, or every cell to
+  the same length, is worse than a length that grows with a power of K below 1.
+- **Along a segment**, blocks are predicted from the blocks before them. What a block loses is missing in all later ones
+  up to the next keyframe block. So a token's worth grows with a power of the number of frames from its block to the end
+  of the segment.
 
-A velocity or gain at the head of a sequence (values that are no FSQ codes) steers all the codes behind it and goes
-last; so does what says how everything moves, which is a mark and a code for each frame, and so does the first token of
-a cell in a keyframe block, from which the cells around that have none are filled in. An ordered dither over the
-grid decides between cells that are alike, so that any number of tokens can be kept and no corner of the picture pays
-first. `benchmarks/thin.py` measures the two powers against others.
+Three kinds of tokens go last: control tokens, because all codes behind them depend on them; the codes that belong to a
+control token (camera shake); and the first token of a cell in a keyframe block, because cells without tokens are
+filled in from it. An ordered dither over the grid decides between cells that are alike. So any number of tokens can be
+kept, and no corner of the picture loses its tokens first. `benchmarks/thin.py` compares the two powers with others.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from elastictok_cli.codec.control_tokens import codes_after, length_of_head
 from formats import Block, Header, pack_tokens, unpack_tokens
 
-CELL_POWER = 0.75  # how the cap of a cell grows with its codes: 0 the same for all, 1 in proportion
+CELL_POWER = 0.75  # how the length left of a cell grows with its codes: 0 the same for all, 1 in proportion
 FRAME_POWER = 1.25  # how the worth of a block's tokens grows with the frames that depend on it
-_MOST_STEERING = 2  # values that are no codes
-# which of these, counted from the first, is the mark of global motion: a code for each frame follows it
-_GLOBAL_MOTION = 1526
-_STEERING_DEPTH = 1 / 64  # of velocity and gain: before any first code (1/32 to 1 by dither)
-_DITHERS = 16
-_PER_OCTAVE = 1024  # levels; one is 0.07 % of a token's depth
-_OCTAVES = 48  # depths from 2^-32 to 2^16 are told apart
-_LOWEST = -32
-TOP = _PER_OCTAVE * _OCTAVES - 1  # the level that keeps everything
+_CONTROL_TOKEN_DEPTH = (
+    1 / 64
+)  # depth of a control token: less than that of any first code (1/32 to 1 by dither)
+_DITHER_VALUES = 16
+_LEVELS_PER_OCTAVE = 1024  # one level is 0.07 % of a token's depth
+_OCTAVES = 48  # of depth that have levels of their own: 2^-32 to 2^16
+_MIN_DEPTH_LOG2 = -32
+MAX_LEVEL = _LEVELS_PER_OCTAVE * _OCTAVES - 1  # the level that keeps everything
 
 IntArray = npt.NDArray[np.int64]
 UInt16Array = npt.NDArray[np.uint16]
@@ -54,7 +54,7 @@ class Cap:
 
 @dataclass(frozen=True)
 class Level:
-    """Keep the tokens up to this level, 0 to TOP (see `Levels`); less than 0 keeps none."""
+    """Keep the tokens up to this level, 0 to MAX_LEVEL (see `Levels`); less than 0 keeps none."""
 
     level: int
 
@@ -63,69 +63,71 @@ class Levels:
     """The order in which the tokens of a file go: the highest level first."""
 
     def __init__(self, header: Header) -> None:
-        self._codes = math.prod(header.model.levels)
-        self._tokens_per_cell = header.model.tokens_per_cell
+        self._codes_after = codes_after(header)
+        self._vectors = header.model.vector > 0
         self._dither = _dither(*header.grid)
         self._one_length = header.allocation == "block"
 
     def count(self, blocks: Sequence[Block]) -> IntArray:
-        """How many tokens of a segment stand at each level, (TOP + 1,). The blocks come with their tokens."""
-        total = np.zeros(TOP + 1)  # float64 is exact: a segment has 2^24 tokens at most
+        """How many tokens of a segment stand at each level, (MAX_LEVEL + 1,). The blocks come with their tokens."""
+        total = np.zeros(MAX_LEVEL + 1)  # float64 is exact: a segment has 2^24 tokens at most
         for number, (block, shift) in enumerate(zip(blocks, _shifts(blocks), strict=True)):
-            kinds = self._kinds(block, keyframe=number == 0)
-            owner, levels = kinds.levels(shift)
-            total += np.bincount(levels, kinds.cells[owner], minlength=TOP + 1)
+            groups = self._groups(block, keyframe=number == 0)
+            owner, levels = groups.levels(shift)
+            total += np.bincount(levels, groups.cells[owner], minlength=MAX_LEVEL + 1)
         return total.astype(np.int64)
 
     def keep(self, blocks: Sequence[Block], level: int) -> Iterator[UInt16Array]:
         """The keep maps that remain of a segment's blocks, (rows, columns) each."""
         for number, (block, shift) in enumerate(zip(blocks, _shifts(blocks), strict=True)):
-            kinds = self._kinds(block, keyframe=number == 0)
-            owner, levels = kinds.levels(shift)
-            left = np.bincount(owner[levels <= level], minlength=len(kinds.cells))
-            yield left[kinds.of_cell].reshape(block.keep.shape).astype(np.uint16)
+            groups = self._groups(block, keyframe=number == 0)
+            owner, levels = groups.levels(shift)
+            left = np.bincount(owner[levels <= level], minlength=len(groups.cells))
+            yield left[groups.of_cell].reshape(block.keep.shape).astype(np.uint16)
 
-    def _kinds(self, block: Block, keyframe: bool) -> _Kinds:
+    def _groups(self, block: Block, keyframe: bool) -> _CellGroups:
         keep = block.keep.astype(np.int64)
         if self._one_length:  # all cells as the longest, so that what remains is one length again
             longest = np.full_like(keep, keep.max())
-            steering = np.zeros_like(keep)
-            dither = np.full_like(keep, _DITHERS // 2)
+            head = np.zeros_like(keep)
+            dither = np.full_like(keep, _DITHER_VALUES // 2)
         else:
             longest = keep
-            steering = _steering(block, self._codes, self._tokens_per_cell)
+            head = np.zeros_like(keep) if self._vectors else length_of_head(block, self._codes_after)
             if keyframe:
-                steering = np.maximum(steering, keep > 0)
+                head = np.maximum(head, keep > 0)
             dither = self._dither
-        sides = (int(longest.max()) + 1, int(steering.max()) + 1, _DITHERS, int(keep.max()) + 1)
-        key = np.ravel_multi_index((longest, steering, dither, keep), sides).ravel()
-        kinds, of_cell, cells = np.unique(key, return_inverse=True, return_counts=True)
-        longest, steering, dither, keep = np.unravel_index(kinds, sides)
-        return _Kinds(keep, longest, steering, dither, cells, of_cell)
+        sides = (int(longest.max()) + 1, int(head.max()) + 1, _DITHER_VALUES, int(keep.max()) + 1)
+        key = np.ravel_multi_index((longest, head, dither, keep), sides).ravel()
+        groups, of_cell, cells = np.unique(key, return_inverse=True, return_counts=True)
+        longest, head, dither, keep = np.unravel_index(groups, sides)
+        return _CellGroups(keep, longest, head, dither, cells, of_cell)
 
 
 @dataclass(frozen=True)
-class _Kinds:
-    """The cells of a block, those that are alike taken together: n kinds."""
+class _CellGroups:
+    """The cells of a block, those that are alike taken together: n groups."""
 
     tokens: IntArray  # (n,) kept in each of these cells
     longest: IntArray  # (n,) the length that tokens are judged by: that of the cell, or of its block
-    steering: IntArray  # (n,) of them velocity, gain and what else steers
+    head: IntArray  # (n,) of them control tokens, and codes that belong to one
     dither: IntArray  # (n,) 0 to 15
     cells: IntArray  # (n,) how many
-    of_cell: IntArray  # (rows * columns,) the kind of each cell
+    of_cell: IntArray  # (rows * columns,) the group of each cell
 
     def levels(self, shift: int) -> tuple[IntArray, IntArray]:
-        """For each token of each kind: its kind and its level, which does not fall along a sequence."""
+        """For each token of each group: its group and its level, which does not fall along a sequence."""
         owner = np.repeat(np.arange(len(self.tokens)), self.tokens)
         begins = np.cumsum(self.tokens) - self.tokens
-        place = np.arange(len(owner)) - begins[owner] - self.steering[owner]
-        depth = np.maximum(place, 0) + 1 - (self.dither[owner] + 0.5) / _DITHERS
-        depth = np.where(place < 0, depth * _STEERING_DEPTH, depth)
-        codes = np.maximum(self.longest - self.steering, 1)
-        worth = np.rint(CELL_POWER * np.log2(codes) * _PER_OCTAVE).astype(np.int64) + shift
-        level = np.floor((np.log2(depth) - _LOWEST) * _PER_OCTAVE).astype(np.int64) - worth[owner]
-        return owner, np.clip(level, 0, TOP)
+        place = np.arange(len(owner)) - begins[owner] - self.head[owner]
+        depth = np.maximum(place, 0) + 1 - (self.dither[owner] + 0.5) / _DITHER_VALUES
+        depth = np.where(place < 0, depth * _CONTROL_TOKEN_DEPTH, depth)
+        codes = np.maximum(self.longest - self.head, 1)
+        worth = np.rint(CELL_POWER * np.log2(codes) * _LEVELS_PER_OCTAVE).astype(np.int64) + shift
+        level = (
+            np.floor((np.log2(depth) - _MIN_DEPTH_LOG2) * _LEVELS_PER_OCTAVE).astype(np.int64) - worth[owner]
+        )
+        return owner, np.clip(level, 0, MAX_LEVEL)
 
 
 def thinned(header: Header, blocks: Sequence[Block], rule: Cap | Level) -> list[Block]:
@@ -148,34 +150,15 @@ def cut(block: Block, keep: UInt16Array, tokens_per_cell: int) -> Block:
 
 
 def level_for(counts: IntArray, tokens: int) -> int:
-    """The highest level that keeps at most `tokens`; -1 where even level 0 is too much. counts: (TOP + 1,)."""
+    """The highest level that keeps at most `tokens`; -1 where even level 0 is too much. counts: (MAX_LEVEL + 1,)."""
     return int(np.searchsorted(counts.cumsum(), tokens, side="right")) - 1
-
-
-def _steering(block: Block, codes: int, tokens_per_cell: int) -> IntArray:
-    """How many tokens at the head of each cell's sequence steer the others, (rows, columns)."""
-    count = np.zeros(block.keep.shape, np.int64)
-    marked = np.zeros(block.keep.shape, bool)
-    first = 0
-    for place in range(min(_MOST_STEERING, tokens_per_cell)):
-        has = block.keep > place
-        here = block.tokens[
-            first : first + int(has.sum())
-        ]  # the file's order: all first tokens, all second ones
-        first += len(here)
-        values = np.zeros(block.keep.shape, np.uint16)
-        values[has] = here
-        special = (count == place) & has & (values >= codes)
-        marked |= special & (values == codes + _GLOBAL_MOTION)
-        count += special
-    return np.where(marked, np.minimum(count + len(block.pts), block.keep), count)
 
 
 def _shifts(blocks: Sequence[Block]) -> list[int]:
     """For each block, how many levels its tokens are below those of the segment's last frame alone."""
     frames = [len(block.pts) for block in blocks]
     left = np.cumsum(frames[::-1])[::-1] / sum(frames)  # share of the segment that sees the block
-    return [round(FRAME_POWER * math.log2(share) * _PER_OCTAVE) for share in left]
+    return [round(FRAME_POWER * math.log2(share) * _LEVELS_PER_OCTAVE) for share in left]
 
 
 def _dither(rows: int, columns: int) -> IntArray:

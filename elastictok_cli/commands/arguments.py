@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastictok_cli import devices
 from elastictok_cli.analysis.units import parse_seconds
 from elastictok_cli.commands.failures import ExitCode, Failure
 
@@ -79,14 +80,10 @@ def find_device(name: DeviceName, threads: int | None = None) -> "torch.device":
 
     if threads is not None:
         torch.set_num_threads(threads)
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name is DeviceName.auto:
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
-    if not has[name.value]:
-        raise Failure(
-            f"this machine has no {name.value} device that torch can use; try --device cpu", ExitCode.USAGE
-        )
-    return torch.device(name.value)
+    try:
+        return devices.find_device(name.value)
+    except devices.NoDevice as error:
+        raise Failure(f"{error}; try --device cpu", ExitCode.USAGE) from None
 
 
 def load_model(path: Path | None, device: "torch.device") -> "Loaded":

@@ -1,4 +1,4 @@
-"""The words of a comparison: what stands above each picture."""
+"""The text above each picture of a comparison."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from elastictok_cli.analysis import units
 from elastictok_cli.analysis.usage import FrameUsage
 
 if TYPE_CHECKING:
-    from elastictok_cli.commands.sides import Spent
+    from elastictok_cli.commands.sides import SideTotals
     from elastictok_cli.video import VideoInfo
     from formats import Header
 
-_APART = " · "
+_SEPARATOR = " · "
 
 
 def target(header: "Header") -> str:
@@ -42,18 +42,18 @@ def source_facts(path: Path, info: "VideoInfo") -> str:
     if info.size_bytes is not None:
         parts.append(units.size(info.size_bytes))
     parts.append(units.printable(path.name))  # last: it is what may be cut short
-    return _APART.join(parts)
+    return _SEPARATOR.join(parts)
 
 
-def file_facts(spent: "Spent", mse: float) -> str:
+def file_facts(totals: "SideTotals", mse: float) -> str:
     """Of the frames compared: tokens, bytes, rate, PSNR of the mean error."""
-    parts = [f"{spent.tokens:,} {'token' if spent.tokens == 1 else 'tokens'}", units.size(spent.bytes)]
-    rate = units.kbps(spent.bytes, spent.end - spent.begin, spent.frames)
+    parts = [f"{totals.tokens:,} {'token' if totals.tokens == 1 else 'tokens'}", units.size(totals.bytes)]
+    rate = units.kbps(totals.bytes, totals.end - totals.begin, totals.frames)
     if rate is not None:
         parts.append(f"{rate:.0f} kbps")
     if not math.isnan(mse):
         parts.append(f"{units.psnr(mse):.1f} dB")
-    return _APART.join(parts)
+    return _SEPARATOR.join(parts)
 
 
 def source_line(usages: Sequence[FrameUsage | None], seconds: float, *, still: bool) -> str:
@@ -61,7 +61,7 @@ def source_line(usages: Sequence[FrameUsage | None], seconds: float, *, still: b
     if still:
         return ""
     number = next((usage.frame for usage in usages if usage is not None), None)
-    return units.clock(seconds, 2) + ("" if number is None else f"{_APART}frame {number}")
+    return units.clock(seconds, 2) + ("" if number is None else f"{_SEPARATOR}frame {number}")
 
 
 def file_line(usage: FrameUsage | None) -> str:
@@ -72,7 +72,7 @@ def file_line(usage: FrameUsage | None) -> str:
     parts = [f"{units.count(usage.block_tokens, 'token')} ({usage.share:.1%})"]
     if not math.isnan(mse):
         parts += [f"mse {mse:.2g}", f"{units.psnr(mse):.1f} dB"]
-    return _APART.join(parts)
+    return _SEPARATOR.join(parts)
 
 
 def difference_line(usage: FrameUsage | None) -> str:
@@ -82,4 +82,4 @@ def difference_line(usage: FrameUsage | None) -> str:
     parts = [f"SSIM {usage.ssim:.3f}"]
     if not math.isnan(usage.ms_ssim):
         parts.append(f"MS-SSIM {usage.ms_ssim:.3f}")
-    return _APART.join(parts)
+    return _SEPARATOR.join(parts)

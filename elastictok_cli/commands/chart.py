@@ -1,10 +1,10 @@
-"""Token usage over time in the terminal, from characters."""
+"""A chart of token usage over time, drawn with characters for the terminal."""
 
 from collections.abc import Sequence
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
-_WIDEST = 4  # characters of a bar, where there are few
-_LEAST_ROOM = 8  # for bars: with less, the numbers at the side go
+_MAX_BAR_WIDTH = 4  # characters, where there are few bars
+_MIN_CHART_WIDTH = 8  # characters: a narrower chart is drawn without the numbers at its side
 
 
 def columns(values: Sequence[float], lengths: Sequence[float], width: int) -> list[float]:
@@ -62,8 +62,8 @@ def chart(
     """
     top = max(values, default=0)
     label = len(str(top))
-    margin = label + 2 if width >= label + 2 + _LEAST_ROOM else 0
-    room = min(max(1, width - margin), _WIDEST * len(values))
+    margin = label + 2 if width >= label + 2 + _MIN_CHART_WIDTH else 0
+    room = min(max(1, width - margin), _MAX_BAR_WIDTH * len(values))
     lines = []
     for number, row in enumerate(bars(columns(values, lengths, room), top, height)):
         name = str(top) if number == 0 else "0" if number == height - 1 else ""

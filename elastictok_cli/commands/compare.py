@@ -30,7 +30,7 @@ from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.targets import PIPE, check_read_twice, check_target
 
 if TYPE_CHECKING:
-    from elastictok_cli.commands.comparison import Comparison, Measured
+    from elastictok_cli.commands.comparison import ComparedFrame, Comparison
     from elastictok_cli.drawing.layout import Layout
 
 _PICTURES = (".png", ".jpg", ".jpeg")
@@ -58,7 +58,7 @@ def compare(
         bool, typer.Option("--diff", help="Add the difference to the source, amplified.")
     ] = False,
     gain: Annotated[
-        float, typer.Option(metavar="N", min=1, max=255, help="With --diff: so many times.")
+        float, typer.Option(metavar="N", min=1, max=255, help="With --diff: multiply the difference by N.")
     ] = 4.0,
     width: Annotated[
         int,
@@ -106,11 +106,11 @@ def compare(
         sides = open_sides(stack, files, models or [], where)
         original = open_original(source, sides, start, duration)
         job = Comparison(original, sides, tint=heat, gain=gain if diff else None, structure=not no_ssim)
-        watch = _Watch(display, lines, job)
-        job.survey(start, duration, whole=one, watch=watch.measuring)
+        progress = CompareProgress(display, lines, job)
+        job.survey(start, duration, whole=one, on_measured=progress.measuring)
         board, layout = job.board(width, whole=one), job.layout(width)
         lines.write("started", _started(job, layout, target))
-        watch.begin()
+        progress.begin()
         with open_writer(
             target,
             layout,
@@ -123,7 +123,7 @@ def compare(
         ) as writer:
             for item, moment in job.moments():
                 writer.write(_drawn(item, board.draw(moment)))
-                watch.see(item)
+                progress.see(item)
                 if one:
                     break
             signals.check()
@@ -134,9 +134,9 @@ def compare(
         for text in damage:
             display.warn(text)
             lines.write("damage", {"message": text})
-        for text in _report(job, target, watch):
+        for text in _report(job, target, progress):
             display.note(text)
-        lines.write("summary", _summary(job, target, watch, damaged=bool(damage)))
+        lines.write("summary", _summary(job, target, progress, damaged=bool(damage)))
     if damage:
         raise typer.Exit(ExitCode.CORRUPT)
 
@@ -156,8 +156,8 @@ def _check(source: Path, files: list[Path], target: str, *, force: bool) -> None
     check_output(target, codec=codec_for(target))
 
 
-class _Watch:
-    """Counts frames and shows how far the work is, by time."""
+class CompareProgress:
+    """Counts the frames drawn and shows how far the work is, by their times."""
 
     def __init__(self, display: Display, lines: JsonLines, job: "Comparison") -> None:
         self.frames = 0
@@ -177,7 +177,7 @@ class _Watch:
         """A frame whose error the file does not know was decoded."""
         self._display.show(self._fraction(at), "measuring errors that the files do not know", "")
 
-    def see(self, item: "Measured") -> None:
+    def see(self, item: "ComparedFrame") -> None:
         """A frame was drawn."""
         self.frames += 1
         original = self._job.original
@@ -195,7 +195,7 @@ class _Watch:
         return min(1.0, max(0.0, (at - self._job.begin) / length)) if length > 0 else 1.0
 
 
-def _drawn(item: "Measured", picture: Any) -> Any:
+def _drawn(item: "ComparedFrame", picture: Any) -> Any:
     from elastictok_cli.video import Frame
 
     return Frame(picture, item.frame.pts, item.frame.duration)
@@ -218,7 +218,7 @@ def _started(job: "Comparison", layout: "Layout", target: str) -> dict[str, Any]
     }
 
 
-def _summary(job: "Comparison", target: str, watch: _Watch, *, damaged: bool) -> dict[str, Any]:
+def _summary(job: "Comparison", target: str, progress: CompareProgress, *, damaged: bool) -> dict[str, Any]:
     files = []
     for side, track, means, lost in zip(job.sides, job.tracks, job.means, job.lost, strict=True):
         mean = means.means()
@@ -227,11 +227,13 @@ def _summary(job: "Comparison", target: str, watch: _Watch, *, damaged: bool) ->
                 "name": str(side.path),
                 "target_mse": side.reader.header.target_mse,
                 "target_tokens": side.reader.header.target_tokens,
-                "tokens": side.spent.tokens,
+                "tokens": side.totals.tokens,
                 "tokens_per_block": track.capacity,
-                "share": side.spent.tokens / side.spent.blocks / track.capacity,
-                "bytes": side.spent.bytes,
-                "kbps": units.kbps(side.spent.bytes, side.spent.end - side.spent.begin, side.spent.frames),
+                "share": side.totals.tokens / side.totals.blocks / track.capacity,
+                "bytes": side.totals.bytes,
+                "kbps": units.kbps(
+                    side.totals.bytes, side.totals.end - side.totals.begin, side.totals.frames
+                ),
                 "mse": mean.mse,
                 "psnr": mean.psnr,
                 "ssim": mean.ssim,
@@ -241,29 +243,29 @@ def _summary(job: "Comparison", target: str, watch: _Watch, *, damaged: bool) ->
         )
     return {
         "output": target,
-        "frames": watch.frames,
+        "frames": progress.frames,
         "files": files,
         "damaged": damaged,
-        "seconds": watch.seconds,
-        "fps": watch.frames / watch.seconds,
+        "seconds": progress.seconds,
+        "fps": progress.frames / progress.seconds,
     }
 
 
-def _report(job: "Comparison", target: str, watch: _Watch) -> list[str]:
+def _report(job: "Comparison", target: str, progress: CompareProgress) -> list[str]:
     lines = []
     for side, track, means in zip(job.sides, job.tracks, job.means, strict=True):
         mean = means.means()
         parts = [
-            f"{units.count(side.spent.tokens, 'token')}",
-            units.size(side.spent.bytes),
+            f"{units.count(side.totals.tokens, 'token')}",
+            units.size(side.totals.bytes),
             units.quality(mean.mse),
         ]
         if not math.isnan(mean.ssim):
             parts.append(f"SSIM {mean.ssim:.4f}")
         if not math.isnan(mean.ms_ssim):
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
-        shown = " (of the frame shown)" if watch.frames < side.spent.frames else ""
+        shown = " (of the frame shown)" if progress.frames < side.totals.frames else ""
         lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
-    speed = units.speed(watch.frames, watch.seconds)
-    lines.append(f"{target}: {units.count(watch.frames, 'frame')} in {watch.seconds:.1f} s, {speed}")
+    speed = units.speed(progress.frames, progress.seconds)
+    lines.append(f"{target}: {units.count(progress.frames, 'frame')} in {progress.seconds:.1f} s, {speed}")
     return lines

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from elastictok_cli.video import Frame
 
-_MUCH = 4.0  # times the recorded error (and 0.002 more): these are not the pictures that were encoded
+# Times the recorded error (and 0.002 more): from there on these are not the pictures that were encoded.
+_DOUBTFUL_ERROR_RATIO = 4.0
 
 
-class Measured(NamedTuple):
+class ComparedFrame(NamedTuple):
     """A frame of the source, and what each file made of it; None where a file has lost it."""
 
     frame: "Frame"
@@ -46,7 +47,7 @@ def measured(
     start: float | None = None,
     duration: float | None = None,
     structure: bool = True,
-) -> Iterator[Measured]:
+) -> Iterator[ComparedFrame]:
     """Every frame of the source that the files cover, decoded and measured against it.
 
     Raises Failure where a file has frames that the source has not. One frame is in memory at a time.
@@ -55,7 +56,7 @@ def measured(
     try:
         last = max((side.reader.index[-1].last_pts for side in sides if side.reader.index), default=None)
         for frame, shown in align(original.frames(), streams, shift=original.shift, last=last):
-            yield Measured(
+            yield ComparedFrame(
                 frame,
                 [None if one is None else _measure(frame.rgb, one, structure=structure) for one in shown],
             )
@@ -104,26 +105,26 @@ class Comparison:
         duration: float | None,
         *,
         whole: bool = False,
-        watch: Callable[[float], None] = lambda _: None,
+        on_measured: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Read what the files say of the window (of all their frames if `whole`) for captions and chart.
 
-        Where a file does not know its errors they are measured, which takes as long as decoding; `watch` is told
-        the time of each frame then. Raises Failure if a file has no frame there.
+        Where a file does not know its errors they are measured, which takes as long as decoding; `on_measured` is
+        called with the time of each frame then. Raises Failure if a file has no frame there.
         """
         self._window = (start, duration)
         names = captions.titles([s.path for s in self.sides], [s.reader.header for s in self.sides])
         for side, name in zip(self.sides, names, strict=True):
             window = (None, None) if whole else side.window(start, duration)
             track = side.survey(name, *window)
-            if not side.spent.frames:
+            if not side.totals.frames:
                 raise side.nothing()
             self.tracks.append(track)
-            self._mean_mse.append(side.spent.mse)
-        if any(side.spent.known < side.spent.frames for side in self.sides) and not whole:
-            self._measure_errors(watch)
+            self._mean_mse.append(side.totals.mse)
+        if any(side.totals.known < side.totals.frames for side in self.sides) and not whole:
+            self._measure_errors(on_measured)
 
-    def _measure_errors(self, watch: Callable[[float], None]) -> None:
+    def _measure_errors(self, on_measured: Callable[[float], None]) -> None:
         fresh = [Envelope() for _ in self.tracks]
         sums = [Means() for _ in self.tracks]
         for _, shown in measured(
@@ -131,11 +132,11 @@ class Comparison:
         ):
             for one, error, total in zip(shown, fresh, sums, strict=True):
                 if one is not None:
-                    watch(one.usage.time)
+                    on_measured(one.usage.time)
                     error.add(Point(one.usage.time, _error_of(one.usage)))
                     total.add(Quality(one.usage.measured_mse, math.nan, math.nan, math.nan))
         for number, side in enumerate(self.sides):
-            if side.spent.known < side.spent.frames:
+            if side.totals.known < side.totals.frames:
                 self.tracks[number].error = fresh[number]
                 self._mean_mse[number] = sums[number].means().mse
 
@@ -152,7 +153,7 @@ class Comparison:
     @property
     def still(self) -> bool:
         """Whether there is but one picture."""
-        return all(side.spent.frames == 1 for side in self.sides)
+        return all(side.totals.frames == 1 for side in self.sides)
 
     def layout(self, most_width: int) -> Layout:
         """Where everything goes."""
@@ -174,7 +175,7 @@ class Comparison:
         found = [Heading("original", captions.source_facts(self.original.path, info))]
         files = zip(self.sides, self.tracks, self._mean_mse, colors, strict=True)
         for side, track, mse, color in files:
-            found.append(Heading(track.label, captions.file_facts(side.spent, mse), color))
+            found.append(Heading(track.label, captions.file_facts(side.totals, mse), color))
         if self.gain is not None:
             for track, color in zip(self.tracks, colors, strict=True):
                 facts = "reconstruction less original, around grey"
@@ -194,7 +195,7 @@ class Comparison:
         most = max(side.reader.header.model.tokens_per_cell for side in self.sides)
         return Board(layout, self.headings(), panel, tokens_per_cell=most if self.tint else None)
 
-    def moments(self) -> Iterator[tuple[Measured, Moment]]:
+    def moments(self) -> Iterator[tuple[ComparedFrame, Moment]]:
         """Each frame of the source, measured, and what is to be drawn of it."""
         start, duration = self._window
         found = measured(self.original, self.sides, start=start, duration=duration, structure=self.structure)
@@ -202,7 +203,7 @@ class Comparison:
             self._count(item)
             yield item, self._moment(item)
 
-    def _count(self, item: Measured) -> None:
+    def _count(self, item: ComparedFrame) -> None:
         for number, (side, usage) in enumerate(zip(self.sides, item.usages, strict=True)):
             if usage is None:
                 self.lost[number] += 1
@@ -210,10 +211,10 @@ class Comparison:
             self.means[number].add(
                 Quality(usage.measured_mse, usage.measured_psnr, usage.ssim, usage.ms_ssim)
             )
-            if usage.measured_mse > _MUCH * usage.mse + 0.002:
+            if usage.measured_mse > _DOUBTFUL_ERROR_RATIO * usage.mse + 0.002:
                 self.doubtful.add(side.path)
 
-    def _moment(self, item: Measured) -> Moment:
+    def _moment(self, item: ComparedFrame) -> Moment:
         frame = item.frame
         seconds = float((frame.pts + self.original.shift) * self.original.time_base)
         length = frame.duration * self.original.time_base or _length_of(item.usages)

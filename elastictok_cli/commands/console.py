@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
 
-_PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal
-_REFRESH = 8  # a second
+_SECONDS_BETWEEN_LINES = 5.0  # seconds between lines where there is no terminal
+_REFRESHES_PER_SECOND = 8  # a second
 
 
 class Display:
@@ -45,7 +45,7 @@ class Display:
                 self._live = Live(
                     console=console,
                     get_renderable=self._render,
-                    refresh_per_second=_REFRESH,
+                    refresh_per_second=_REFRESHES_PER_SECOND,
                     transient=True,
                     redirect_stdout=False,
                     redirect_stderr=False,
@@ -70,7 +70,7 @@ class Display:
         now = time.monotonic()
         if self._quiet or self._live is not None:
             return
-        if now - self._shown_at >= _PLAIN_EVERY or (last and self._has_shown):
+        if now - self._shown_at >= _SECONDS_BETWEEN_LINES or (last and self._has_shown):
             self._shown_at, self._has_shown = now, True
             typer.echo(f"{head}  {facts}", err=True)
 

@@ -8,14 +8,14 @@ from elastictok_cli.analysis import units
 if TYPE_CHECKING:
     from formats import Damage, EtkReader
 
-_MOST_NAMED = 20
+_MAX_NAMED_PARTS = 20  # damaged parts that get a sentence of their own
 
 
 def describe_damage(reader: "EtkReader") -> list[str]:
     """One sentence for each damaged part met so far: which times are lost where the index knows, else where it is."""
-    lines = [_describe(damage, reader) for damage in reader.damage[:_MOST_NAMED]]
-    if len(reader.damage) > _MOST_NAMED:
-        lines.append(f"{len(reader.damage) - _MOST_NAMED} more damaged parts")
+    lines = [_describe(damage, reader) for damage in reader.damage[:_MAX_NAMED_PARTS]]
+    if len(reader.damage) > _MAX_NAMED_PARTS:
+        lines.append(f"{len(reader.damage) - _MAX_NAMED_PARTS} more damaged parts")
     return lines
 
 

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from elastictok_cli.video import Frame, VideoWriter
     from formats import EtkReader
 
-_REPORT_EVERY = 1.0  # seconds between progress objects
+_SECONDS_BETWEEN_REPORTS = 1.0  # seconds between progress objects
 
 
 class Codec(StrEnum):
-    """What the video is written with."""
+    """Video codec of the output."""
 
     h264 = "h264"
     hevc = "hevc"
@@ -157,11 +157,11 @@ def decode(
             rebase=start is not None,
             force=force,
         ) as writer:
-            watch = _Watch(display, lines, reader, first, end_pts)
+            progress = DecodeProgress(display, lines, reader, first, end_pts)
             shift = first.pts if start is not None else 0
             for frame in chain([first], frames):
                 writer.write(_moved(frame, shift))
-                watch.see(frame)
+                progress.see(frame)
             signals.check()
     damage = describe_damage(reader)
     for text in damage:
@@ -172,15 +172,15 @@ def decode(
         lines.write("warning", {"message": text})
     seconds = time.monotonic() - began
     display.note(
-        f"{target}: {units.count(watch.frames, 'frame')} in {seconds:.1f} s, {units.speed(watch.frames, seconds)}"
+        f"{target}: {units.count(progress.frames, 'frame')} in {seconds:.1f} s, {units.speed(progress.frames, seconds)}"
     )
     lines.write(
         "summary",
         {
             "output": target,
-            "frames": watch.frames,
+            "frames": progress.frames,
             "seconds": seconds,
-            "fps": watch.frames / seconds,
+            "fps": progress.frames / seconds,
             "damaged": bool(damage),
         },
     )
@@ -286,8 +286,8 @@ def _moved(frame: "Frame", ticks: int) -> "Frame":
     return Frame(frame.rgb, frame.pts - ticks, frame.duration)
 
 
-class _Watch:
-    """Counts frames and shows how far the work is, by time."""
+class DecodeProgress:
+    """Counts the frames written and shows how far the work is, by their times."""
 
     def __init__(
         self, display: Display, lines: JsonLines, reader: "EtkReader", first: "Frame", end_pts: int | None
@@ -300,6 +300,7 @@ class _Watch:
         self._end = min(ends + ([end_pts] if end_pts is not None else []), default=None)
 
     def see(self, frame: "Frame") -> None:
+        """A frame was written."""
         self.frames += 1
         now = time.monotonic()
         spent = max(now - self._began, 1e-6)
@@ -310,6 +311,6 @@ class _Watch:
         if fraction:
             head += f"  {fraction:.0%}  eta {units.clock(spent / fraction - spent)}"
         self._display.show(fraction, head, units.speed(self.frames, spent))
-        if now - self._reported >= _REPORT_EVERY:
+        if now - self._reported >= _SECONDS_BETWEEN_REPORTS:
             self._reported = now
             self._lines.write("progress", {"frames": self.frames, "fraction": fraction})

@@ -42,7 +42,6 @@ from elastictok_cli.commands.targets import (
 )
 
 if TYPE_CHECKING:
-    from elastictok_cli.codec.encoder import EncodeOptions
     from elastictok_cli.codec.length_search import Guess
     from elastictok_cli.models.interface import TokenizerSpec
 
@@ -51,7 +50,7 @@ _MAX_SIDE = 65535  # pixels, by the file format
 
 
 class Allocation(StrEnum):
-    """Who gets a length of its own."""
+    """Whether each cell gets a length of its own, or one length serves all cells of a block."""
 
     cell = "cell"
     block = "block"
@@ -75,14 +74,14 @@ def encode(
     mse: Annotated[
         float | None,
         typer.Option(
-            help="Largest mean square error of a block, on pixels from -1 to 1. 0.015 (24.3 dB) is rough, "
+            help="Target: largest mean square error of a block, on pixels from -1 to 1. 0.015 (24.3 dB) is rough, "
             "0.007 (27.6 dB) fair, 0.003 (31.2 dB) good, 0.001 (36.0 dB) fine.",
             show_default=str(DEFAULT_MSE),
         ),
     ] = None,
     psnr: Annotated[
         float | None,
-        typer.Option(metavar="DB", help="The same knob in decibels: mse = 4 / 10^(DB/10)."),
+        typer.Option(metavar="DB", help="The same target in decibels: mse = 4 / 10^(DB/10)."),
     ] = None,
     tokens: Annotated[
         int | None,
@@ -94,8 +93,8 @@ def encode(
     search: Annotated[
         Search | None,
         typer.Option(
-            help="How lengths are found with a model that codes every length anew (the paper's): exactly, from 100 "
-            "lengths, or from a guess that is checked.",
+            help="How lengths are searched with a model whose encoder sees the length (the paper's): exactly, over 100 "
+            "lengths, or from a predicted length that is checked.",
             show_default="binary",
         ),
     ] = None,
@@ -119,7 +118,7 @@ def encode(
             metavar="SECONDS",
             min=0,
             max=units.MAX_SECONDS,
-            help="Most time between seek points; 0: only scene cuts.",
+            help="Longest time between keyframe blocks (seek points); 0: only at scene cuts.",
         ),
     ] = 5.0,
     strict: Annotated[
@@ -158,7 +157,7 @@ def encode(
     if effort is not None and tokens is not None:
         raise Failure("--effort needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
     check_window(start, duration)
-    target = target or _default_target(source)
+    target = target or name_beside(source, ".etk")
     if as_json and str(target) == PIPE:
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
@@ -190,27 +189,28 @@ def encode(
             search=_search_for(search, loaded.tokenizer.spec).value,
             guess=_load_guess(predictor, loaded.tokenizer.spec) if predictor else None,
         )
-        _check_tokens(options, loaded.tokenizer.spec.tokens_per_cell)
+        if tokens is not None and tokens > (most := loaded.tokenizer.spec.tokens_per_cell):
+            raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
         header = make_header(reader.info, loaded, options)
         for name, value in (("start", start), ("duration", duration), ("stream", stream)):
             if value is not None:
                 header.options[name] = value
         writer = EtkWriter(file, header)
-        watch = EncodeProgress(display, lambda: reader.aux_rate)
+        progress = EncodeProgress(display, lambda: reader.aux_rate)
         warned = 0
         for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):
             for text in reader.warnings[warned:]:
                 display.warn(text)
                 lines.write("warning", {"message": text})
             warned = len(reader.warnings)
-            watch.see(event)
-            if watch.finished is None:
+            progress.see(event)
+            if progress.finished is None:
                 lines.write(*event_line(event))
-    assert watch.finished is not None
+    assert progress.finished is not None
     whole = start is None and duration is None
-    facts = summary_of(watch.finished, watch.missed, whole=whole)
+    facts = summary_of(progress.finished, progress.missed, whole=whole)
     if quiet and facts["missed_blocks"]:  # the summary would have said it
-        display.warn(missed_sentence(facts["missed_blocks"], error))
+        display.warn(missed_sentence(facts["missed_blocks"], error, facts["worst_mse"]))
     for line in summary_lines(str(target), facts, error):
         display.note(line)
     lines.write("summary", {"output": str(target), **facts})
@@ -257,8 +257,8 @@ def _effort_for(effort: int | None, spec: "TokenizerSpec") -> int:
 
 
 def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
-    from elastictok_cli.codec.length_predictor import load
     from elastictok_cli.models.checkpoint import CheckpointError
+    from elastictok_cli.models.paper.length_predictor import load
 
     try:
         predictor = load(path)
@@ -269,14 +269,3 @@ def _load_guess(path: Path, spec: "TokenizerSpec") -> "Guess":
             f"{path} was trained for {predictor.config.name}, not for {spec.name}", ExitCode.BAD_INPUT
         )
     return predictor.guess
-
-
-def _default_target(source: Path) -> Path:
-    if source.is_dir():
-        raise Failure(f"{source} is a folder, not a video file", ExitCode.BAD_INPUT)
-    return name_beside(source, ".etk")
-
-
-def _check_tokens(options: "EncodeOptions", most: int) -> None:
-    if options.tokens is not None and options.tokens > most:
-        raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)

@@ -124,9 +124,12 @@ def summary_of(finished: "Finished", missed: "list[BlockDone]", *, whole: bool) 
     }
 
 
-def missed_sentence(blocks: int, target: float | None) -> str:
-    """How many blocks missed the target (MSE)."""
-    return f"{units.count(blocks, 'block')} did not reach {units.quality(target or 0)}"
+def missed_sentence(blocks: int, target: float | None, worst: float) -> str:
+    """How many blocks missed the target (MSE), and by how much at worst."""
+    return (
+        f"{units.count(blocks, 'block')} did not reach {units.quality(target or 0)}; "
+        f"the worst has {units.quality(worst)}"
+    )
 
 
 def summary_lines(name: str, facts: dict[str, Any], target: float | None) -> list[str]:
@@ -147,7 +150,7 @@ def summary_lines(name: str, facts: dict[str, Any], target: float | None) -> lis
     ]
     missed = facts["missed_blocks"]
     if missed:
-        lines.append(f"  missed   {missed_sentence(missed, target)}:")
+        lines.append(f"  missed   {missed_sentence(missed, target, facts['worst_mse'])}:")
         named = facts["missed"][:_MAX_NAMED_BLOCKS]
         for block in named:
             lines.append(

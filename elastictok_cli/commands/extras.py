@@ -4,7 +4,7 @@ import importlib.util
 
 from elastictok_cli.commands.failures import ExitCode, Failure
 
-# As they are imported, and as they are called where they are got from.
+# Name of the module, and name of the package that has it.
 DRAWING = {"matplotlib": "matplotlib", "PIL": "pillow"}
 STRUCTURE = {"pytorch_msssim": "pytorch-msssim"}
 

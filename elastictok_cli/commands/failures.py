@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
 import typer
 
@@ -71,13 +71,51 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def _explain(error: BaseException) -> tuple[str, ExitCode]:
-    from formats import EtkError, NotAnEtkFile  # numpy comes with it
+def run_to_exit(program: Callable[[], object]) -> NoReturn:
+    """Run the program and end the process, also where no command was reached: a signal while arguments are parsed,
+    help that standard output has no room for.
+    """
+    try:
+        program()
+        sys.stdout.flush()
+    except SystemExit as stop:
+        cause = getattr(stop.__context__, "__cause__", None)
+        if isinstance(cause, KeyboardInterrupt):  # Typer has made 130 of it, whichever signal it was
+            _end(cause)
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _end(error)
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("ELASTICTOK_TRACEBACK") and not isinstance(error, OSError | KeyboardInterrupt):
+            raise
+        _end(error)
+    sys.exit(ExitCode.DONE)
 
+
+def _end(error: BaseException) -> NoReturn:
+    """Say why, and exit with the code that fits."""
+    if isinstance(error, BrokenPipeError):
+        _drop_stdout()
+        sys.exit(ExitCode.BROKEN_PIPE)
+    message, code = _explain(_first_cause(error))
+    with suppress(OSError):
+        sys.stderr.write(f"elastictok: {units.printable(message)}\n")
+    if isinstance(error, OSError):
+        _drop_stdout()
+    sys.exit(code)
+
+
+def _explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, Failure):
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", stopped_code(error)
+
+    # Not before: a signal may have come while numpy, which comes with it, was half loaded.
+    from formats import EtkError, NotAnEtkFile
+
     if isinstance(error, UnknownKind | OutOfRange):
         return str(error), ExitCode.USAGE
     if isinstance(error, VideoError | Unwritable):

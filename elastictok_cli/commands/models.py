@@ -15,7 +15,7 @@ from elastictok_cli.commands.arguments import Json
 from elastictok_cli.commands.console import JsonLines
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 
-_MAX_HEADER = 1 << 24  # bytes
+_MAX_HEADER_BYTES = 1 << 24  # bytes
 
 
 @guarded
@@ -48,7 +48,7 @@ def describe(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            if length > _MAX_HEADER:
+            if length > _MAX_HEADER_BYTES:
                 raise ValueError(f"header of {length} bytes")
             tensors = json.loads(stream.read(length))
             metadata = tensors.pop("__metadata__", {})

@@ -1,4 +1,4 @@
-"""Numbers that are none: `nan` and `inf` are words that Python reads as numbers, and no option means."""
+"""Refusing `nan` and `inf`: Python reads both as numbers, but no option has such a value."""
 
 import math
 from collections.abc import Callable, Mapping

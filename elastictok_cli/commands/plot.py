@@ -6,9 +6,9 @@ from elastictok_cli.commands.failures import ExitCode, Failure
 from elastictok_cli.drawing import style, usage_chart
 from elastictok_cli.drawing.tracks import Track
 
-_SIZE = (10.0, 5.0)  # inches
+_SIZE_INCHES = (10.0, 5.0)  # inches
 _DPI = 120
-_FONT = 10.0  # points
+_FONT_POINTS = 10.0  # points
 
 
 def check_plot(suffix: str) -> None:
@@ -27,10 +27,10 @@ def draw(track: Track, title: str, file: BinaryIO, suffix: str) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    settings: Any = style.chart_settings(_FONT)
+    settings: Any = style.chart_settings(_FONT_POINTS)
     with mpl.rc_context(settings):
-        figure = Figure(figsize=_SIZE, dpi=_DPI)
-        chart = usage_chart.draw(figure, [track], _FONT * _DPI / 72, title=title)
+        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
+        chart = usage_chart.draw(figure, [track], _FONT_POINTS * _DPI / 72, title=title)
         if any(point.missed for point in track.usage.points):
             chart.usage.legend(*_only_missed(chart), loc="upper right")
         figure.savefig(file, format=suffix.removeprefix(".").lower(), dpi=_DPI)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from formats import EtkReader, Segment
 
 _MAX_PICTURES = 1 << 18  # segments that a file can have
-_WIDE = 320  # pixels of a picture's longer side
+_PICTURE_SIDE = 320  # pixels of a picture's longer side
 
 
 @guarded
@@ -106,7 +106,7 @@ def report(
         measured = decoder.errors(stack, original) if decoder is not None and original is not None else None
         display = stack.enter_context(Display(quiet=quiet))
         total = reader.frame_count
-        shown = pictures or gather.CARDS
+        shown = pictures or gather.DEFAULT_CARDS
         found = gather.gather(
             reader,
             measured,
@@ -223,7 +223,7 @@ def _jpeg(pixels: "npt.NDArray[np.uint8]") -> tuple[str, int, int]:
     from elastictok_cli.video.pictures import PictureEncoder
 
     height, width = pixels.shape[:2]
-    scale = min(1.0, _WIDE / max(width, height))
+    scale = min(1.0, _PICTURE_SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     frame = VideoFrame.from_ndarray(pixels, format="rgb24")
     small = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from elastictok_cli.analysis import units
-from elastictok_cli.analysis.usage import FrameUsage, coded_frames, put_on_track
+from elastictok_cli.analysis.usage import FrameUsage, coded_frames
 from elastictok_cli.commands.arguments import load_model
 from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure
-from elastictok_cli.drawing.tracks import Track
+from elastictok_cli.drawing.tracks import Track, put_on_track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class Shown(NamedTuple):
 
 
 @dataclass
-class Spent:
+class SideTotals:
     """Sums over the frames of a file that are compared."""
 
     frames: int = 0
@@ -76,7 +76,7 @@ class Side:
     reader: "EtkReader"
     loaded: "Loaded"
     device: "torch.device"
-    spent: Spent = field(default_factory=Spent)
+    totals: SideTotals = field(default_factory=SideTotals)
 
     def window(self, start: float | None, duration: float | None) -> tuple[int | None, int | None]:
         """The times (pts) to begin at and to end before; None: no bound."""
@@ -86,11 +86,11 @@ class Side:
         return (None if start is None else first), end
 
     def survey(self, label: str, first_pts: int | None, end_pts: int | None) -> Track:
-        """What these frames cost, by the file alone: sums into `spent`, series into the track."""
-        self.spent = Spent()
+        """What these frames cost, by the file alone: sums into `totals`, series into the track."""
+        self.totals = SideTotals()
         track = Track(label, self.capacity, self.reader.header.target_mse)
         for row, _, _ in coded_frames(self.reader, first_pts=first_pts, end_pts=end_pts):
-            self.spent.add(row)
+            self.totals.add(row)
             put_on_track(track, row)
         return track
 
@@ -118,8 +118,11 @@ class Side:
         return Failure(f"{self.path} has no frame in the time asked for", ExitCode.BAD_INPUT)
 
 
-class Shelf:
-    """The models to choose from: those named, and the shipped one. Raises Failure where one cannot be loaded."""
+class LoadedModels:
+    """The loaded models, one of which made each file: those named, and the shipped one.
+
+    Raises Failure where one cannot be loaded.
+    """
 
     def __init__(self, named: Sequence[Path], device: "torch.device") -> None:
         self._device = device
@@ -127,7 +130,7 @@ class Shelf:
         self._has_shipped = False
 
     def side(self, path: Path, reader: "EtkReader") -> Side:
-        """The file with the model that made it. Raises Failure if that is not there."""
+        """Pair the file with the model that made it. Raises Failure if none of them did."""
         from elastictok_cli.codec.decoder import ModelMismatch, check_model
 
         wanted = reader.header.model.sha256
@@ -150,8 +153,8 @@ def open_sides(
     """Open the files, each with the one of `models` (and the shipped model) that made it. Raises Failure."""
     from formats import EtkReader
 
-    shelf = Shelf(models, device)
-    return [shelf.side(path, stack.enter_context(EtkReader(path))) for path in paths]
+    loaded = LoadedModels(models, device)
+    return [loaded.side(path, stack.enter_context(EtkReader(path))) for path in paths]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,6 +18,8 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 # A closed terminal sends SIGHUP more than once, and a service manager SIGTERM and SIGHUP together: what follows so
 # closely (seconds) must not disturb the removal of unfinished files.
 _SAME_STOP_SECONDS = 1.0
+# How long to wait for a module to be loaded before a signal is looked at again.
+_RETRY_SECONDS = 0.02
 
 
 class Stopped(KeyboardInterrupt):
@@ -40,6 +42,8 @@ def handle() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if _is_importing(frame) and _ask_again(lambda _, later: stop(number, later)):
+            return
         if _State.number is not None and now - _State.at < _SAME_STOP_SECONDS:
             return
         _State.number, _State.at = number, now
@@ -53,6 +57,24 @@ def handle() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
             signal.signal(number, stop)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being loaded. Those written in C++ may not bear an exception then: torch aborts."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _ask_again(handler: Callable[[int, FrameType | None], None]) -> bool:
+    """Call a signal handler in a moment. False where the system has no timer for it."""
+    if not hasattr(signal, "setitimer"):
+        return False
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS)
+    return True
 
 
 def check() -> None:

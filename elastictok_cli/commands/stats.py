@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from elastictok_cli.analysis import units
-from elastictok_cli.analysis.usage import MEASURED, FrameUsage, Totals, put_on_track, segments
+from elastictok_cli.analysis.usage import MEASURED, FrameUsage, Totals, segments
 from elastictok_cli.commands import plot
 from elastictok_cli.commands.arguments import Device, DeviceName, Force, Json, Model, Threads, find_device
 from elastictok_cli.commands.console import Display, JsonLines
@@ -32,7 +32,7 @@ from elastictok_cli.commands.targets import (
     check_target,
     publish,
 )
-from elastictok_cli.drawing.tracks import Track
+from elastictok_cli.drawing.tracks import Track, put_on_track
 
 if TYPE_CHECKING:
     import torch
@@ -143,10 +143,10 @@ def _measured(
 ) -> Iterator[FrameUsage]:
     """The same rows, with what decoding and looking at the source adds to them."""
     from elastictok_cli.commands.comparison import measured
-    from elastictok_cli.commands.sides import Shelf, open_original
+    from elastictok_cli.commands.sides import LoadedModels, open_original
 
     display = stack.enter_context(Display(quiet=False))
-    side = Shelf([] if model is None else [model], device).side(path, reader)
+    side = LoadedModels([] if model is None else [model], device).side(path, reader)
     count = reader.frame_count
     for item in measured(open_original(original, [side]), [side]):
         for usage in item.usages:

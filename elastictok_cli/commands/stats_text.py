@@ -15,10 +15,12 @@ from elastictok_cli.commands import chart
 if TYPE_CHECKING:
     from formats import EtkReader
 
-# Of a long file are shown: so many frames, and the first frames of so many blocks.
-_HEAD, _TAIL = 12, 6
-_COSTLY, _CUTS = 8, 8
-_MOST_NAMED = 10  # blocks at cuts, and those that missed
+# Rows of the table for a long file: frames at its beginning and end, and the first frame of some blocks.
+_FIRST_FRAMES, _LAST_FRAMES = 12, 6
+_MAX_COSTLY_BLOCKS, _MAX_CUT_BLOCKS = 8, 8
+_MAX_NAMED_BLOCKS = (
+    10  # block numbers in a line of the summary: those at scene cuts, those that missed the target
+)
 
 
 def report(
@@ -37,13 +39,13 @@ def report(
     if not totals.frames:
         return
     yield ""
-    told = [("^", "scene cut", totals.block_cut), ("!", "missed the target", totals.block_missed)]
-    named = ", ".join(f"{letter} {word}" for letter, word, marked in told if any(marked))
+    marks = [("^", "scene cut", totals.block_cut), ("!", "missed the target", totals.block_missed)]
+    named = ", ".join(f"{letter} {word}" for letter, word, marked in marks if any(marked))
     yield "tokens per block over time" + (f"   ({named})" if named else "")
     yield from chart.chart(
         totals.block_tokens,
         totals.block_lengths(),
-        [(letter, marked) for letter, _, marked in told],
+        [(letter, marked) for letter, _, marked in marks],
         width=width,
         ends=(units.clock(totals.frame_times[0], 2), units.clock(totals.end, 2)),
     )
@@ -110,7 +112,7 @@ def _summary_lines(
 
 def _places(numbers: list[int], totals: Totals, *, show_all: bool) -> str:
     """Blocks and when they begin."""
-    named = numbers if show_all else numbers[:_MOST_NAMED]
+    named = numbers if show_all else numbers[:_MAX_NAMED_BLOCKS]
     places = ", ".join(f"{number} ({units.clock(totals.block_times[number], 2)})" for number in named)
     more = f" and {len(numbers) - len(named)} more (--all names them)" if len(named) < len(numbers) else ""
     return f"{units.count(len(numbers), 'block')}: {places}{more}"
@@ -131,10 +133,10 @@ class Table:
     def __init__(self, *, show_all: bool, measured: bool = False) -> None:
         self._measured = measured
         self._head: list[FrameUsage] = []
-        self._tail: deque[FrameUsage] = deque(maxlen=_TAIL)
+        self._tail: deque[FrameUsage] = deque(maxlen=_LAST_FRAMES)
         self._recent: deque[SegmentUsage] = deque()  # whose rows are made if they turn out to be the last
-        self._limit = math.inf if show_all else _HEAD
-        self._costly, self._cuts = _Costliest(_COSTLY), _Costliest(_CUTS)
+        self._limit = math.inf if show_all else _FIRST_FRAMES
+        self._costly, self._cuts = _Costliest(_MAX_COSTLY_BLOCKS), _Costliest(_MAX_CUT_BLOCKS)
         self._block = -1
 
     def add(self, row: FrameUsage) -> None:
@@ -154,7 +156,7 @@ class Table:
                 self._add(row)
         else:
             self._recent.append(usage)
-            while sum(len(later.facts.pts) for later in islice(self._recent, 1, None)) >= _TAIL:
+            while sum(len(later.facts.pts) for later in islice(self._recent, 1, None)) >= _LAST_FRAMES:
                 self._recent.popleft()
         if max(facts.tokens) > self._costly.least:
             for number, tokens in enumerate(facts.tokens):
@@ -186,13 +188,13 @@ class Table:
             if gap := frame - expected:
                 yield f"    ... {units.count(gap, 'frame')}"
             hidden, expected = hidden + gap, frame + 1
-            yield self._row(rows[frame], costly=frame in costly and len(rows) > _COSTLY)
+            yield self._row(rows[frame], costly=frame in costly and len(rows) > _MAX_COSTLY_BLOCKS)
         if hidden:
             yield f"{units.count(hidden, 'frame')} not shown: --all shows them, --csv FILE writes them"
 
     def _row(self, row: FrameUsage, *, costly: bool) -> str:
-        told = (("key", row.keyframe), ("cut", row.scene_cut), ("missed", row.missed), ("costly", costly))
-        notes = [word for word, said in told if said]
+        marks = (("key", row.keyframe), ("cut", row.scene_cut), ("missed", row.missed), ("costly", costly))
+        notes = [word for word, said in marks if said]
         line = (
             f"{row.frame:>7} {units.clock(row.time, 3):>11} {row.block:>6} {row.tokens:>8.1f} {row.share:>6.1%} "
             f"{row.bytes:>8.1f} {_known(row.mse, '9.3g')} {_known(row.psnr, '6.2f')}"

@@ -44,6 +44,8 @@ def name_beside(source: Path, suffix: str) -> Path:
         raise Failure("name OUT when IN is standard input", ExitCode.USAGE)
     if str(source).startswith(("/dev/", "/proc/")):  # /dev/stdin, and what a shell gives for <(...)
         raise Failure(f"name OUT when IN is {source}", ExitCode.USAGE)
+    if source.is_dir():
+        raise Failure(f"{source} is a folder, not a file", ExitCode.BAD_INPUT)
     return source.with_suffix(suffix)
 
 

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +39,7 @@ from elastictok_cli.commands.targets import (
 
 if TYPE_CHECKING:
     from elastictok_cli.codec.rewrite import Survey
+    from elastictok_cli.codec.thin_request import ThinRequest
     from elastictok_cli.codec.thinning import Cap, Level
     from formats import Block, EtkReader, Header
 
@@ -89,7 +90,7 @@ def thin(
     Tokens are nested, so this needs neither the source nor the model. What is damaged is left out and named; the exit
     code is then 4.
     """
-    wish = _wish(tokens, keep, kbps)
+    _check_amount(tokens, keep, kbps)
     if as_json and str(target) == PIPE:
         raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
     check_source(source)
@@ -100,8 +101,10 @@ def thin(
         check_target(target, force=True, source=original)
 
     from elastictok_cli.codec import rewrite
+    from elastictok_cli.codec.thin_request import ThinRequest
     from formats import EtkReader, EtkWriter
 
+    request = ThinRequest(tokens, keep, kbps)
     lines = JsonLines(enabled=as_json)
     began = time.monotonic()
     with ExitStack() as stack:
@@ -113,12 +116,12 @@ def thin(
         if not found.frames:
             raise _nothing(reader)
         lines.write("started", _started(reader.header, found, target))
-        rule, header = _choose(wish, reader, found, display, measured=measure is not None)
+        rule, header = _choose(request, reader, found, display, measured=measure is not None)
         writer = EtkWriter(stream, header)
-        done = _Done()
-        for event in rewrite.rewrite(reader, writer, rule, done.watched(measure, found, display, began)):
+        progress = ThinProgress()
+        for event in rewrite.rewrite(reader, writer, rule, progress.watched(measure, found, display, began)):
             lines.write("segment", asdict(event))
-        done.bytes, done.side_bytes = writer.bytes_written, rewrite.side_bytes(reader)
+        progress.bytes, progress.side_bytes = writer.bytes_written, rewrite.side_bytes(reader)
     damage = describe_damage(reader)
     for text in damage:
         display.warn(text)
@@ -127,7 +130,7 @@ def thin(
         display.note(
             f"nothing to drop: {units.printable(str(source))} is no larger than that; OUT is the same video"
         )
-    facts = _summary(str(target), reader, found, done, thinned=rule is not None, damage=damage)
+    facts = _summary(str(target), reader, found, progress, thinned=rule is not None, damage=damage)
     facts["seconds"] = time.monotonic() - began
     for line in _report(facts):
         display.note(line)
@@ -136,28 +139,14 @@ def thin(
         raise typer.Exit(ExitCode.CORRUPT)
 
 
-@dataclass(frozen=True)
-class _Wish:
-    """Exactly one of these."""
-
-    tokens: int | None
-    share: float | None
-    kbps: float | None
-
-    def __str__(self) -> str:
-        if self.tokens is not None:
-            return f"tokens {self.tokens}"
-        return f"keep {self.share:g}" if self.share is not None else f"kbps {self.kbps:g}"
-
-
-def _wish(tokens: int | None, share: float | None, kbps: float | None) -> _Wish:
+def _check_amount(tokens: int | None, share: float | None, kbps: float | None) -> None:
+    """Raise Failure unless exactly one is given, in its range."""
     if sum(value is not None for value in (tokens, share, kbps)) != 1:
         raise Failure("say how much to keep: one of --tokens, --keep and --kbps", ExitCode.USAGE)
     if share is not None and not 0 <= share <= 1:
         raise Failure("--keep must be from 0 to 1", ExitCode.USAGE)
     if kbps is not None and not (0 < kbps <= _MAX_KBPS):
         raise Failure(f"--kbps must be more than 0 and at most {_MAX_KBPS}", ExitCode.USAGE)
-    return _Wish(tokens, share, kbps)
 
 
 def _survey(reader: "EtkReader", display: Display, *, levels: bool) -> "Survey":
@@ -170,49 +159,26 @@ def _survey(reader: "EtkReader", display: Display, *, levels: bool) -> "Survey":
 
 
 def _choose(
-    wish: _Wish, reader: "EtkReader", found: "Survey", display: Display, *, measured: bool
+    request: "ThinRequest", reader: "EtkReader", found: "Survey", display: Display, *, measured: bool
 ) -> "tuple[Cap | Level | None, Header]":
     """What to drop (None: nothing) and the header that says so."""
-    from elastictok_cli.codec import rewrite
-    from elastictok_cli.codec.thinning import Cap, Level
+    from elastictok_cli.codec import thin_request
+    from elastictok_cli.codec.rewrite import BudgetTooSmall
 
-    old = replace(reader.header, frame_count=found.frames)
+    def tick() -> None:
+        display.show(None, "kbps", "trying what fits")
 
-    def header(rule: "Cap | Level") -> "Header":
-        return rewrite.thinned_header(reader.header, str(wish), rule, found.frames)
-
-    rule: Cap | Level
-    if wish.tokens is not None:
-        rule = Cap(wish.tokens)
-    elif wish.share is not None:
-        rule = rewrite.by_share(found, wish.share)
-    else:
-        budget = _budget(reader.header, found, wish.kbps or 0)
-        if rewrite.size_as_it_is(reader, old, found) <= budget:
-            return None, old
-        # errors take two bytes a frame, and are not there yet while the budget is tried
-        room = budget - (rewrite.error_bytes(found) if measured else 0)
-        try:
-            rule = rewrite.by_bytes(
-                reader, header(Level(0)), found, room, lambda: display.show(None, "kbps", "trying what fits")
-            )
-        except rewrite.BudgetTooSmall as error:
-            least = error.bytes + budget - room
-            seconds = found.ticks * Fraction(*reader.header.time_base)
-            smallest = least * 8 / 1000 / float(seconds)
-            raise Failure(
-                f"--kbps {wish.kbps:g} cannot be reached: without a single token the file still has "
-                f"{smallest:.4g} kbps ({units.size(least)}: audio, times, structure)",
-                ExitCode.USAGE,
-            ) from None
-    return (rule, header(rule)) if rewrite.drops(found, rule) else (None, old)
-
-
-def _budget(header: "Header", found: "Survey", kbps: float) -> int:
-    seconds = found.ticks * Fraction(*header.time_base)
-    if seconds <= 0 or found.frames == 1:
-        raise Failure("a still picture has no --kbps; use --keep or --tokens", ExitCode.USAGE)
-    return math.floor(Fraction(kbps) * 125 * seconds)
+    try:
+        return thin_request.choose(request, reader, found, tick, measured=measured)
+    except thin_request.NoDuration:
+        raise Failure("a still picture has no --kbps; use --keep or --tokens", ExitCode.USAGE) from None
+    except BudgetTooSmall as error:
+        smallest = thin_request.kbps_of(error.bytes, reader.header, found)
+        raise Failure(
+            f"--kbps {request.kbps:g} cannot be reached: without a single token the file still has "
+            f"{smallest:.4g} kbps ({units.size(error.bytes)}: audio, times, structure)",
+            ExitCode.USAGE,
+        ) from None
 
 
 def _measure(
@@ -223,7 +189,7 @@ def _measure(
     device: DeviceName,
     threads: int | None,
 ) -> "Callable[[Sequence[Block]], list[Block]]":
-    """What puts the errors against the source into the blocks of a segment."""
+    """A function that measures the blocks of a segment against the source and records their errors."""
     from elastictok_cli.codec import decoder
     from elastictok_cli.codec import measurement as measure
 
@@ -246,8 +212,8 @@ def _measure(
     return lambda blocks: list(with_errors(blocks))
 
 
-class _Done:
-    """Sums over the blocks as they are written."""
+class ThinProgress:
+    """Counts the blocks as they are written, and shows how far the work is."""
 
     def __init__(self) -> None:
         self.bytes = self.side_bytes = self.frames = self.tokens = 0
@@ -260,7 +226,7 @@ class _Done:
         display: Display,
         began: float,
     ) -> "Callable[[Sequence[Block]], list[Block]]":
-        """`measure`, counting what passes through."""
+        """A function that measures the blocks of a segment, counts them and shows the progress."""
 
         def count(blocks: "Sequence[Block]") -> "list[Block]":
             blocks = measure(blocks) if measure is not None else list(blocks)
@@ -292,24 +258,30 @@ def _started(header: "Header", found: "Survey", target: Path) -> dict[str, Any]:
 
 
 def _summary(
-    name: str, reader: "EtkReader", found: "Survey", done: _Done, *, thinned: bool, damage: list[str]
+    name: str,
+    reader: "EtkReader",
+    found: "Survey",
+    progress: ThinProgress,
+    *,
+    thinned: bool,
+    damage: list[str],
 ) -> dict[str, Any]:
     duration = float(found.ticks * Fraction(*reader.header.time_base))
-    mse = done.error / done.frames
+    mse = progress.error / progress.frames
     return {
         "output": name,
         "thinned": thinned,
-        "frames": done.frames,
+        "frames": progress.frames,
         "blocks": found.blocks,
         "segments": found.segments,
         "duration": duration,
-        "tokens": done.tokens,
+        "tokens": progress.tokens,
         "tokens_before": found.tokens,
-        "kept": done.tokens / found.tokens if found.tokens else 1.0,
-        "bytes": done.bytes,
-        "side_bytes": done.side_bytes,
+        "kept": progress.tokens / found.tokens if found.tokens else 1.0,
+        "bytes": progress.bytes,
+        "side_bytes": progress.side_bytes,
         "video_bytes_before": found.bytes,
-        "kbps": units.kbps(done.bytes, duration, done.frames),
+        "kbps": units.kbps(progress.bytes, duration, progress.frames),
         "mse": mse,
         "psnr": units.psnr(mse),
         "damaged": bool(damage),

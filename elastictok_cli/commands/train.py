@@ -43,7 +43,7 @@ def train(
     span: Span = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=0, max=_MAX_STEPS, help="Stop after this many steps; 0 writes the start."),
+        typer.Option(min=0, max=_MAX_STEPS, help="Stop after this many steps; 0 writes the initial weights."),
     ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Videos to measure on from time to time.")
@@ -72,7 +72,7 @@ def train(
         float | None,
         typer.Option(min=0, max=_MAX_LR, help="Learning rate.", show_default="3e-4; paper: 1e-4"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all random numbers.")] = 0,
     cache_gb: Annotated[
         float, typer.Option(min=0, max=_MAX_CACHE_GB, help="Memory for decoded pictures.")
     ] = 6.0,
@@ -178,13 +178,13 @@ def train(
     quiet, as_json = quiet or follows(arch), as_json and not follows(arch)
     lines = JsonLines(enabled=as_json)
     began = time.monotonic()
-    watch: _Watch | None = None
+    progress: TrainProgress | None = None
     try:
         with Display(quiet=quiet) as display:
-            watch = _Watch(display)
+            progress = TrainProgress(display)
             with stop_flag() as stopped:
                 for event in run(stopped):
-                    watch.see(event)
+                    progress.see(event)
                     lines.write(*_as_json(event))
                     if isinstance(event, loop.Loading | loop.Fitting):  # there is nothing to save
                         stopped.check()
@@ -192,29 +192,29 @@ def train(
     except KeyboardInterrupt as error:
         if follows(arch):
             raise typer.Exit(stopped_code(error)) from None
-        raise Failure(_interrupted(watch, out), stopped_code(error)) from None
+        raise Failure(_interrupted(progress, out), stopped_code(error)) from None
     except (loop.TrainingError, CheckpointError) as error:
         if follows(arch):
             raise typer.Exit(ExitCode.BAD_INPUT) from None
         raise Failure(str(error), ExitCode.BAD_INPUT) from None
     seconds = time.monotonic() - began
-    display.note(f"{out}: step {watch.step} after {units.clock(seconds)}")
-    lines.write("summary", {"output": str(out), "steps": watch.step, "seconds": seconds})
+    display.note(f"{out}: step {progress.step} after {units.clock(seconds)}")
+    lines.write("summary", {"output": str(out), "steps": progress.step, "seconds": seconds})
 
 
-def _interrupted(watch: "_Watch | None", out: Path) -> str:
-    if watch is None or watch.saved is None:
+def _interrupted(progress: "TrainProgress | None", out: Path) -> str:
+    if progress is None or progress.saved is None:
         return f"interrupted before the first save of {out}"
-    if watch.step == watch.saved:
-        return f"interrupted and saved at step {watch.saved}; run the same command again to go on"
+    if progress.step == progress.saved:
+        return f"interrupted and saved at step {progress.saved}; run the same command again to go on"
     return (
-        f"interrupted at step {watch.step}; run the same command again to go on from step {watch.saved}, the last "
-        f"that was saved"
+        f"interrupted at step {progress.step}; run the same command again to go on from step {progress.saved}, the "
+        f"last that was saved"
     )
 
 
-class _Watch:
-    """Turns events into the state of the progress display."""
+class TrainProgress:
+    """Shows the events of a training run on the progress display."""
 
     def __init__(self, display: Display) -> None:
         self.step = 0
@@ -223,6 +223,7 @@ class _Watch:
         display.show(None, "loading clips", "")
 
     def see(self, event: "Event") -> None:
+        """Show what happened."""
         from elastictok_cli.training.cell import loop
 
         match event:

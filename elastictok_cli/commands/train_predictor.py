@@ -25,7 +25,9 @@ from elastictok_cli.commands.targets import check_target
 
 @guarded
 def train_predictor(
-    model: Annotated[Path, typer.Option(metavar="FILE", help="The weights whose lengths are to be guessed.")],
+    model: Annotated[
+        Path, typer.Option(metavar="FILE", help="The weights whose lengths are to be predicted.")
+    ],
     data: Annotated[
         list[Path], typer.Option(metavar="DIR", help="Videos and photos; may be given several times.")
     ],
@@ -36,9 +38,9 @@ def train_predictor(
             help="Targets to learn; may be given several times.", show_default="0.015 0.007 0.003 0.001"
         ),
     ] = None,
-    clips: Annotated[int, typer.Option(min=2, max=1 << 20, help="Clips at most.")] = 200,
+    clips: Annotated[int, typer.Option(min=2, max=1 << 20, help="Largest number of clips.")] = 200,
     blocks: Annotated[int, typer.Option(min=1, max=1 << 10, help="Blocks in a clip.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all random numbers.")] = 0,
     device: Device = DeviceName.auto,
     threads: Threads = None,
     force: Force = False,
@@ -62,8 +64,8 @@ def train_predictor(
     where = find_device(device, threads)
     from typing import cast
 
-    from elastictok_cli.codec import length_predictor as predictor
     from elastictok_cli.models.interface import LengthTokenizer
+    from elastictok_cli.models.paper import length_predictor as predictor
     from elastictok_cli.training import length_predictor as training
 
     loaded = load_model(model, where)

@@ -12,7 +12,7 @@ from elastictok_cli.drawing.panel import ChartPanel
 
 Pixels = npt.NDArray[np.uint8]
 
-_LOST = 232  # grey where a frame is missing
+_GREY_OF_LOST_FRAME = 232  # grey where a frame is missing
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _write_line(
 
 def _write_lost(board: Pixels, rect: Rect, size: int) -> None:
     area = board[rect.slices]
-    area[:] = _LOST
+    area[:] = _GREY_OF_LOST_FRAME
     text.write(
         area, "lost: the file is damaged here", rect.width / 2, rect.height / 2 - size, size, centred=True
     )

@@ -8,13 +8,14 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 # Six points of matplotlib's "inferno" (CC0) without its dark beginning, which would be lost on a dark picture.
-_STOPS = np.array(
+_COLOR_STOPS = np.array(
     [(120, 28, 109), (165, 44, 96), (207, 68, 70), (237, 105, 37), (251, 155, 6), (252, 255, 164)], np.float64
 )
-_UNPAID = (110, 110, 110)  # in strips and legends, where there is no picture to show
-_FAINT, _STRONG = 0.25, 0.5  # opacity inside a cell with one token, and with all: the picture stays legible
-_EDGE = 0.8  # and along its outline, which has the colour of the legend
-_OUTLINED = 6  # pixels: the least side of a cell in which an outline leaves room for the picture
+_COLOR_WITHOUT_TOKENS = (110, 110, 110)  # in strips and legends, where there is no picture to show
+# Opacity of the tint inside a cell with one token, and with all of them: the picture must stay legible.
+_MIN_OPACITY, _MAX_OPACITY = 0.25, 0.5
+_OUTLINE_OPACITY = 0.8  # along the edge of a cell, which has the colour of the legend
+_MIN_OUTLINED_SIDE = 6  # pixels: the least side of a cell in which an outline leaves room for the picture
 
 
 def shares(keep: npt.ArrayLike, tokens_per_cell: int) -> npt.NDArray[np.float64]:
@@ -26,10 +27,10 @@ def shares(keep: npt.ArrayLike, tokens_per_cell: int) -> npt.NDArray[np.float64]
 def colors(share: npt.ArrayLike) -> Pixels:
     """RGB, (..., 3), of numbers from 0 (purple) to 1 (pale yellow); grey for NaN."""
     share = np.asarray(share, np.float64)
-    places = np.linspace(0, 1, len(_STOPS))
+    places = np.linspace(0, 1, len(_COLOR_STOPS))
     filled = np.clip(np.nan_to_num(share), 0, 1)
-    tint = np.stack([np.interp(filled, places, _STOPS[:, channel]) for channel in range(3)], -1)
-    return np.where(np.isnan(share)[..., None], _UNPAID, tint.round()).astype(np.uint8)
+    tint = np.stack([np.interp(filled, places, _COLOR_STOPS[:, channel]) for channel in range(3)], -1)
+    return np.where(np.isnan(share)[..., None], _COLOR_WITHOUT_TOKENS, tint.round()).astype(np.uint8)
 
 
 def overlay(picture: Pixels, keep: npt.ArrayLike, tokens_per_cell: int, cell: tuple[int, int]) -> Pixels:
@@ -40,11 +41,11 @@ def overlay(picture: Pixels, keep: npt.ArrayLike, tokens_per_cell: int, cell: tu
     """
     share = shares(keep, tokens_per_cell)
     paid = ~np.isnan(share)
-    inside = np.where(paid, _FAINT + (_STRONG - _FAINT) * np.nan_to_num(share), 0.0)
+    inside = np.where(paid, _MIN_OPACITY + (_MAX_OPACITY - _MIN_OPACITY) * np.nan_to_num(share), 0.0)
     tint = _spread(colors(share).astype(np.float32), picture, cell)
     part = _spread(inside.astype(np.float32)[..., None], picture, cell)
-    if min(cell) >= _OUTLINED:
-        edge = _spread(np.where(paid, _EDGE, 0.0).astype(np.float32)[..., None], picture, cell)
+    if min(cell) >= _MIN_OUTLINED_SIDE:
+        edge = _spread(np.where(paid, _OUTLINE_OPACITY, 0.0).astype(np.float32)[..., None], picture, cell)
         part = np.where(_outline(picture.shape[:2], cell)[..., None], edge, part)
     grey = (picture @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]  # BT.601 luma
     return np.asarray((grey + part * (tint - grey)).round(), np.uint8)

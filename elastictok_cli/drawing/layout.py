@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-_SMALL = 512  # pictures are enlarged by whole numbers while they stay within this
-_LEAST_COLUMN = 320  # a caption needs as much
+_MAX_ENLARGED_SIDE = 512  # pixels: pictures are enlarged by whole numbers while they stay within this
+_MIN_COLUMN_WIDTH = 320  # pixels: a caption needs as much
 CAPTION_LINES = 3
 
 
@@ -60,7 +60,7 @@ def arrange(
     gap = 12
     room = max(16, (most_width - gap * (columns + 1)) // columns)
     width, height = _shown_size(source, aspect, room)
-    column = min(max(width, _LEAST_COLUMN), max(room, width))
+    column = min(max(width, _MIN_COLUMN_WIDTH), max(room, width))
     total = columns * column + (columns + 1) * gap
     font = min(20, max(12, round(total / 80)))
     line = round(font * 1.5)
@@ -103,8 +103,8 @@ def _shown_size(source: tuple[int, int], aspect: float, room: int) -> tuple[int,
     if width > room:
         factor = room / width
     else:
-        factor = max(1, int(min(_SMALL, room) / width))
-        factor = max(1, min(factor, int(_SMALL / height)))
+        factor = max(1, int(min(_MAX_ENLARGED_SIDE, room) / width))
+        factor = max(1, min(factor, int(_MAX_ENLARGED_SIDE / height)))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 

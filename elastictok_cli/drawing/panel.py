@@ -16,7 +16,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _DPI = 100
 _HALF_LINE = 1  # pixels: half the width of the curve, rounded
-_DOT = 4.0  # radius of the dots on the cursor, for text of 12 pixels
+_DOT_RADIUS = 4.0  # radius of the dots on the cursor, for text of 12 pixels
 
 
 class ChartPanel:
@@ -46,7 +46,7 @@ class ChartPanel:
         boxes = [axes.bbox for axes in (self.chart.usage, self.chart.error)]
         self._spans = [(round(height - box.y1), round(height - box.y0)) for box in boxes]
         self._stamps = [
-            _disc(_DOT * font / 12, style.rgb(style.track_color(number)))
+            _disc(_DOT_RADIUS * font / 12, style.rgb(style.track_color(number)))
             for number in range(len(self._tracks))
         ]
 

@@ -11,7 +11,7 @@ PAPER = "#ffffff"
 ALARM = "#cc3311"  # targets and what misses them
 CURSOR = "#22252a"
 
-MOST_CUTS = 60  # scene cuts drawn as lines: more would be hatching
+MAX_CUT_LINES = 60  # scene cuts drawn as lines: more would be hatching
 
 
 def track_color(number: int) -> str:

@@ -5,7 +5,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MOST_POINTS = 4096  # more than the pixels of any chart
+from elastictok_cli.analysis.usage import FrameUsage
+
+MAX_POINTS = 4096  # more than the pixels of any chart
 
 
 class Point(NamedTuple):
@@ -24,7 +26,7 @@ class Envelope:
     unknown and gives way to any number.
     """
 
-    def __init__(self, most: int = MOST_POINTS) -> None:
+    def __init__(self, most: int = MAX_POINTS) -> None:
         self._most = max(2, most // 2 * 2)
         self._points: list[Point] = []
         self._each = 1  # values a whole point stands for
@@ -115,3 +117,16 @@ class Track:
         if math.isnan(self.begin):
             self.begin = time
         self.end = time + duration
+
+
+def put_on_track(track: Track, row: FrameUsage) -> None:
+    """Add a frame to the series of a chart."""
+    track.add(
+        row.time,
+        row.duration,
+        row.mse,
+        block=row.block,
+        block_tokens=row.block_tokens,
+        scene_cut=row.scene_cut,
+        missed=row.missed,
+    )

@@ -13,11 +13,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEADROOM = 1.1
-_FILL = 0.16
+_FILL_OPACITY = 0.16
 # In heights of a letter: room at the edges for ticks and words, and between the axes.
 _LEFT, _RIGHT, _TOP, _TITLE, _BETWEEN, _BOTTOM = 4.6, 3.4, 2.0, 2.2, 2.6, 3.4
-_MINUTES = 120.0  # seconds from which the time axis is in minutes
-_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)  # between its ticks
+_MINUTES_FROM_SECONDS = 120.0  # a longer video has its time axis in minutes
+_TICK_STEPS_SECONDS = (
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    14400,
+    36000,
+)  # between the ticks of the time axis
 
 
 @dataclass(frozen=True)
@@ -90,10 +103,10 @@ def _label_time(axes: "Axes", length: float) -> None:
     """Seconds, or minutes where there are many."""
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-    if length < _MINUTES:
+    if length < _MINUTES_FROM_SECONDS:
         axes.set_xlabel("seconds")
         return
-    step = next((step for step in _STEPS if length / step <= 12), _STEPS[-1])
+    step = next((step for step in _TICK_STEPS_SECONDS if length / step <= 12), _TICK_STEPS_SECONDS[-1])
     hours = length >= 3600
 
     def words(seconds: float, _: Any) -> str:
@@ -112,7 +125,7 @@ def _draw_usage(axes: "Axes", track: Track, color: str) -> list[Any]:
     if edges[-1] == edges[-2]:
         edges[-1] += 1.0  # nobody knows for how long it is shown
     values = [point.value for point in points]
-    area = axes.stairs(values, edges, fill=True, color=color, alpha=_FILL, linewidth=0)
+    area = axes.stairs(values, edges, fill=True, color=color, alpha=_FILL_OPACITY, linewidth=0)
     line = axes.stairs(values, edges, color=color, linewidth=1.4, baseline=None, label=track.label)
     missed = [point for point in points if point.missed]
     if not missed:
@@ -157,7 +170,7 @@ def _draw_targets(axes: "Axes", tracks: Sequence[Track]) -> None:
 
 def _draw_cuts(pair: tuple["Axes", "Axes"], tracks: Sequence[Track]) -> None:
     cuts = sorted({point.time for track in tracks for point in track.usage.points if point.cut})
-    if len(cuts) > style.MOST_CUTS:
+    if len(cuts) > style.MAX_CUT_LINES:
         return
     for axes in pair:
         for time in cuts:

@@ -16,15 +16,16 @@ import numpy.typing as npt
 import torch
 
 from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.encoder import make_job
-from elastictok_cli.codec.scenes import Planner
+from elastictok_cli.codec.block_splitting import BlockSplitter
+from elastictok_cli.codec.pixels import Job, job_of
+from elastictok_cli.codec.scenes import split_scenes
 from elastictok_cli.evaluation.clips import Clip
 from elastictok_cli.models.interface import NestedTokenizer
 
 Shares = npt.NDArray[np.float64]
 
 _STILL_MSE = 0.007  # above it a keyframe block is one frame; the same for all targets, so that all have the same blocks
-_HAIR = 1e-9  # rounding of sums of shares
+_ROUNDING_OF_SHARES = 1e-9  # rounding of sums of shares
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def tokens_for(curve: Curve, share: float) -> float | None:
 
     Linear between points; nothing is known before the first, so a share it exceeds costs what it costs.
     """
-    enough = np.flatnonzero(curve.met >= share - _HAIR)
+    enough = np.flatnonzero(curve.met >= share - _ROUNDING_OF_SHARES)
     if not len(enough):
         return None
     n = int(enough[0])
@@ -130,8 +131,8 @@ def code_adaptive(
     as the encoder would.
     """
 
-    def least(job: search.Job, context: Any) -> search.Coded:
-        drafted = search.draft(tokenizer, job, context, target)
+    def least(job: Job, context: Any) -> search.Coded:
+        drafted = search.draft(tokenizer, job, context, target, mode=mode)
         return search.meet_target(tokenizer, drafted, target, mode=mode)
 
     return _code(tokenizer, clip, device, least)
@@ -148,18 +149,19 @@ def _code(
     tokenizer: NestedTokenizer,
     clip: Clip,
     device: torch.device,
-    code: Callable[[search.Job, Any], search.Coded],
+    code: Callable[[Job, Any], search.Coded],
 ) -> list[Spent]:
-    planner = Planner(clip.frames, size=tokenizer.spec.frames, interval=None, still_mse=_STILL_MSE)
     context = None
     spent = []
-    while (block := planner.propose()) is not None:
-        job = make_job(np.stack([frame.rgb for frame in block.frames]), tokenizer, device)
-        if block.keyframe:
-            context = tokenizer.start(*job.frames.shape[-2:])
-        coded = code(job, context)
-        planner.take(block)
-        context = coded.context
-        most = coded.keep.numel() * tokenizer.spec.tokens_per_cell
-        spent.append(Spent(int(coded.keep.sum()) / most, coded.mse))
+    for scene in split_scenes(clip.frames, None):
+        splitter = BlockSplitter(scene, block_frames=tokenizer.spec.frames, still_mse=_STILL_MSE)
+        while (block := splitter.propose()) is not None:
+            job = job_of(block.frames, tokenizer, device)
+            if block.keyframe:
+                context = tokenizer.start(*job.frames.shape[-2:])
+            coded = code(job, context)
+            splitter.take(len(block.frames))
+            context = coded.context
+            most = coded.keep.numel() * tokenizer.spec.tokens_per_cell
+            spent.append(Spent(int(coded.keep.sum()) / most, coded.mse))
     return spent

@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from elastictok_cli.codec.pixels import picture_error
+
 Pixels = npt.NDArray[np.uint8]
 
-_WINDOW = 11
-_MS_SSIM_SIDE = (_WINDOW - 1) * 2**4 + 1  # the window must fit after four halvings
+_SSIM_WINDOW = 11
+_MS_SSIM_SIDE = (_SSIM_WINDOW - 1) * 2**4 + 1  # the window must fit after four halvings
 
 
 class Quality(NamedTuple):
@@ -31,12 +33,6 @@ class Quality(NamedTuple):
     ms_ssim: float
 
 
-def mean_square_error(source: Pixels, shown: Pixels) -> float:
-    """Of two pictures (H, W, 3), on pixels from -1 to 1."""
-    difference = source.astype(np.int16) - shown
-    return float(np.square(difference, dtype=np.int32).mean(dtype=np.float64)) / 127.5**2
-
-
 def measure(source: Pixels, shown: Pixels, *, structure: bool = True) -> Quality:
     """Compare two pictures (H, W, 3) of one size; `structure` includes SSIM and MS-SSIM, which take most of the time.
 
@@ -44,7 +40,7 @@ def measure(source: Pixels, shown: Pixels, *, structure: bool = True) -> Quality
     """
     if source.shape != shown.shape:
         raise ValueError(f"pictures of {source.shape} and {shown.shape} cannot be compared")
-    mse = mean_square_error(source, shown)
+    mse = picture_error(source, shown)
     if not structure:
         return Quality(mse, psnr(mse), math.nan, math.nan)
 
@@ -55,7 +51,7 @@ def measure(source: Pixels, shown: Pixels, *, structure: bool = True) -> Quality
     return Quality(
         mse,
         psnr(mse),
-        float(ssim(first, second, data_range=255)) if side >= _WINDOW else math.nan,
+        float(ssim(first, second, data_range=255)) if side >= _SSIM_WINDOW else math.nan,
         float(ms_ssim(first, second, data_range=255)) if side >= _MS_SSIM_SIDE else math.nan,
     )
 

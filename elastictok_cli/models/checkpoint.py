@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,18 @@ from elastictok_cli.models import precision
 from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
-from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer
+from elastictok_cli.models.interface import (
+    DEFAULT_ARCHITECTURE,
+    LengthTokenizer,
+    NestedTokenizer,
+)
+from elastictok_cli.models.interface import Loaded as Loaded
+from elastictok_cli.models.interface import where_to_get as where_to_get
 from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.tiles import PaperTokenizer
 from elastictok_cli.models.paper.transformer import PaperModel
 
-ARCHITECTURE = "elastictok-default-2"
+ARCHITECTURE = DEFAULT_ARCHITECTURE
 PAPER = "elastictok-paper-1"
 
 
@@ -35,32 +40,9 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message is one sentence for the user."""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model ready for the codec, and the facts of the file it came from."""
-
-    tokenizer: NestedTokenizer | LengthTokenizer
-    path: Path
-    sha256: bytes
-    training: dict[str, Any]  # how it was trained, as `elastictok train` wrote it
-
-
 def shipped() -> Path:
     """The checkpoint inside the package."""
     return Path(str(resources.files("elastictok_cli") / "weights" / "default.safetensors"))
-
-
-def where_to_get(sha256: bytes) -> str | None:
-    """How to come by weights that shipped before those of this version, as the end of a sentence; None if unknown."""
-    place = resources.files("elastictok_cli") / "weights" / "earlier.json"
-    found = next((e for e in json.loads(place.read_text()) if e["sha256"] == sha256.hex()), None)
-    if found is None:
-        return None
-    revision = found["revision"][:12]
-    if found["architecture"] != ARCHITECTURE:
-        return f"they need an older program too: git checkout {revision} in a clone of elastictok, and install that"
-    weights = "elastictok_cli/weights/default.safetensors"
-    return f"in a clone of elastictok, git show {revision}:{weights} > FILE gets them, then --model FILE"
 
 
 def digest(path: Path) -> bytes:

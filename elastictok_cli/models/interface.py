@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from elastictok_cli.codec.allocation import Filled
+DEFAULT_ARCHITECTURE = "elastictok-default-2"  # of the default model's checkpoints that this version reads
+
+# Which cells keep a token, (B, h, w) bool -> squared error of each cell without one, (B, h, w) float32
+Filled = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,16 @@ class NestedTokenizer(Tokenizer, Protocol):
         last of them; `target` (MSE) steers side decisions, and cells far below it need not offer all their tokens,
         or any, unless `complete`. `price`: the squared error that a token will have to save, if that is foreseen."""
 
+    def estimate_motion(self, last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Motion vectors (B, 2, h, w), in full-size pixels per frame, from `last` to `later` two frames after it.
+
+        last, later: (B, 3, H / 4, W / 4) in [-1, 1], at a quarter of the size; grid: (h, w) cells."""
+
+    def compensate_motion(self, picture: torch.Tensor, vectors: torch.Tensor, frames: int) -> torch.Tensor:
+        """`picture` (B, C, H, W) moved for so many frames along `vectors` (B, 2, h, w), in its own pixels per frame.
+
+        Returns (B, C, H, W). Edges are repeated."""
+
 
 class LengthTokenizer(Tokenizer, Protocol):
     """A model whose encoder sees how much is kept: each length of each cell is an encode and a decode of its own.
@@ -133,3 +149,26 @@ class LengthTokenizer(Tokenizer, Protocol):
 
     def commit(self, context: Any, chosen: Sequence[Trial]) -> Any:
         """The next block's context, when each cell goes on with its chosen trial."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for the codec, and the facts of the file it came from."""
+
+    tokenizer: NestedTokenizer | LengthTokenizer
+    path: Path
+    sha256: bytes
+    training: dict[str, Any]  # how it was trained, as `elastictok train` wrote it
+
+
+def where_to_get(sha256: bytes) -> str | None:
+    """How to come by weights that shipped before those of this version, as the end of a sentence; None if unknown."""
+    place = resources.files("elastictok_cli") / "weights" / "earlier.json"
+    found = next((e for e in json.loads(place.read_text()) if e["sha256"] == sha256.hex()), None)
+    if found is None:
+        return None
+    revision = found["revision"][:12]
+    if found["architecture"] != DEFAULT_ARCHITECTURE:
+        return f"they need an older program too: git checkout {revision} in a clone of elastictok, and install that"
+    weights = "elastictok_cli/weights/default.safetensors"
+    return f"in a clone of elastictok, git show {revision}:{weights} > FILE gets them, then --model FILE"

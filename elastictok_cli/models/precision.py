@@ -40,13 +40,3 @@ def forbid_tf32() -> None:
     """From now on convolutions and matrix products of this process are in whole float32 on CUDA devices too."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def to_bytes(frames: torch.Tensor) -> torch.Tensor:
-    """Pictures in [-1, 1] as they are shown: uint8, of the same shape."""
-    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def from_bytes(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 pictures as the model sees them: float32 in [-1, 1], of the same shape."""
-    return pictures.float() / 127.5 - 1

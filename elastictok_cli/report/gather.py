@@ -15,12 +15,16 @@ from elastictok_cli.analysis.usage import FrameUsage, frames
 from elastictok_cli.report.series import Chosen, Series, Strip, numbers, pack
 from formats import EtkReader, Segment
 
-BLOCKS, FRAMES, STEPS = 4096, 8192, 1024  # points of the charts at most
+MAX_BLOCK_POINTS, MAX_FRAME_POINTS, MAX_STEP_POINTS = (
+    4096,
+    8192,
+    1024,
+)  # of the charts; longer series are merged
 _STRIP_ROWS = 24
-_MOMENTS = 12  # lines of the table
-CARDS = 48  # segments shown where no number is asked for
-_APART = 0.5  # seconds: of one such span only the costliest block is a moment
-_MAP_SIDE = 96  # cells of a heat map along one side; more are pooled
+_MAX_MOMENTS = 12  # lines of the table of the costliest blocks
+DEFAULT_CARDS = 48  # segments shown where no number is asked for
+_MIN_SECONDS_BETWEEN_MOMENTS = 0.5  # of the blocks within such a span, the table names only the costliest
+_MAX_MAP_SIDE = 96  # cells of a heat map along one side; more are pooled
 
 Picture = Callable[[Segment], tuple[str, int, int]]  # data URI, width, height of a segment's first frame
 
@@ -31,7 +35,7 @@ class Gathered:
 
     blocks: Series = field(
         default_factory=lambda: Series(
-            BLOCKS,
+            MAX_BLOCK_POINTS,
             {
                 "start": "first",
                 "end": "last",
@@ -49,7 +53,7 @@ class Gathered:
     )
     frames: Series = field(
         default_factory=lambda: Series(
-            FRAMES, {"start": "first", "end": "last", "worst": "max", "best": "min"}
+            MAX_FRAME_POINTS, {"start": "first", "end": "last", "worst": "max", "best": "min"}
         )
     )
     segments: Chosen = field(default_factory=lambda: Chosen(2))
@@ -78,7 +82,7 @@ class Gathered:
 
 @dataclass
 class _Block:
-    """One block while its frames come in."""
+    """One block, while its frames are read."""
 
     first: FrameUsage
     end: float
@@ -160,7 +164,7 @@ class _Moments:
         self._best: _Block | None = None
 
     def add(self, block: _Block) -> None:
-        span = math.floor(block.first.time / _APART)
+        span = math.floor(block.first.time / _MIN_SECONDS_BETWEEN_MOMENTS)
         if span != self._span:
             self._push()
             self._span, self._best = span, block
@@ -175,9 +179,9 @@ class _Moments:
 
     def _push(self) -> None:
         if self._best is not None:
-            # of equals the earlier one stays
+            # of blocks with equally many tokens, the earlier one stays
             heapq.heappush(self._heap, (self._best.first.block_tokens, -self._best.first.block, self._best))
-            if len(self._heap) > _MOMENTS:
+            if len(self._heap) > _MAX_MOMENTS:
                 heapq.heappop(self._heap)
 
 
@@ -270,7 +274,7 @@ def charts(found: Gathered) -> dict[str, Any]:
 def strip(reader: EtkReader) -> dict[str, Any]:
     """The keep maps of all blocks over time."""
     tick, second = reader.header.time_base
-    found = Strip(STEPS, reader.header.grid, _STRIP_ROWS)
+    found = Strip(MAX_STEP_POINTS, reader.header.grid, _STRIP_ROWS)
     for block in reader.blocks(tokens=False):
         start, end = block.pts[0] * tick / second, (block.pts[-1] + block.durations[-1]) * tick / second
         found.add(start, end, block.keep)
@@ -309,7 +313,7 @@ def _heat_map(keeps: list[npt.NDArray[np.uint16]]) -> dict[str, Any]:
     for keep in keeps:
         mean += keep
     mean /= len(keeps)
-    by = -(-max(mean.shape) // _MAP_SIDE)
+    by = -(-max(mean.shape) // _MAX_MAP_SIDE)
     rows, columns = -(-mean.shape[0] // by), -(-mean.shape[1] // by)
     padded = np.zeros((rows * by, columns * by))
     padded[: mean.shape[0], : mean.shape[1]] = mean

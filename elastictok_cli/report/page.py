@@ -14,7 +14,7 @@ from elastictok_cli.report.gather import Gathered, charts
 from elastictok_cli.version import __version__
 from formats import Header
 
-_SECONDS = ("keyframe_interval", "start", "duration")  # options of the encoder
+_OPTIONS_IN_SECONDS = ("keyframe_interval", "start", "duration")  # options of the encoder
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _tile(label: str, value: str, unit: str, note: str, *, bad: bool = False) ->
 
 def _option(name: str, value: object) -> str:
     """What the encoder was told, with its unit."""
-    if name in _SECONDS and isinstance(value, int | float):
+    if name in _OPTIONS_IN_SECONDS and isinstance(value, int | float):
         return f"{value:g} s"
     return f"{value:g}" if isinstance(value, float) else str(value)
 

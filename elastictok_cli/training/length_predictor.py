@@ -12,10 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.encoder import make_job
-from elastictok_cli.codec.length_predictor import Predictor, PredictorConfig, features
-from elastictok_cli.codec.rate_control import frame_errors, to_pixels
+from elastictok_cli.codec.pixels import frame_errors, make_job, to_pixels
 from elastictok_cli.models.interface import LengthTokenizer
+from elastictok_cli.models.paper.length_predictor import Predictor, PredictorConfig, features
 from elastictok_cli.training import data
 
 _LENGTHS = 12  # of an error curve

@@ -33,7 +33,7 @@ __all__ = [
     "VideoWriter",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "AuxStream": "records",
     "Chapter": "records",
     "Frame": "records",
@@ -44,6 +44,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

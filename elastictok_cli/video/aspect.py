@@ -1,4 +1,4 @@
-"""The shape of a pixel: where a source says it, and how Matroska files are told."""
+"""The aspect of a pixel: read from a source, and turned into the display size that Matroska files have."""
 
 from fractions import Fraction
 from typing import Any

@@ -11,17 +11,17 @@ from fractions import Fraction
 from typing import Any
 
 # A decode time that goes back by more than this many seconds (and more than its packet lasts) is a jump, not jitter.
-MIN_JUMP_BACK = Fraction(1, 25)
+MIN_JUMP_BACK_SECONDS = Fraction(1, 25)
 # A gap longer than this many seconds is a jump in formats whose clock may jump (FFmpeg's dts_delta_threshold).
-MIN_JUMP_AHEAD = 10
+MIN_JUMP_AHEAD_SECONDS = 10
 # Formats whose clock may jump ahead (FFmpeg's AVFMT_TS_DISCONT). In others a long gap is a picture that stays long.
 JUMPING_FORMATS = frozenset({"mpegts", "mpeg"})
 # A jump of one stream alone is mended from this many seconds on. Less is a stream that is late and catches up.
-MIN_JUMP_ALONE = 1
+MIN_JUMP_ALONE_SECONDS = 1
 # How much is held back after a jump, to see whether the other streams jump as well.
-_HELD_SECONDS = 2
-_HELD_PACKETS = 5000
-_HELD_BYTES = 64 << 20
+_MAX_HELD_SECONDS = 2
+_MAX_HELD_PACKETS = 5000
+_MAX_HELD_BYTES = 64 << 20
 
 _Seconds = Fraction
 
@@ -77,21 +77,21 @@ class ProgramClock:
         time = _dts(packet)
         if time is None or before is None or packet.stream.type not in ("audio", "video"):
             return False
-        if self._may_jump_ahead and time - before > MIN_JUMP_AHEAD:
+        if self._may_jump_ahead and time - before > MIN_JUMP_AHEAD_SECONDS:
             return True
-        return before - time > max(MIN_JUMP_BACK, _duration(packet))
+        return before - time > max(MIN_JUMP_BACK_SECONDS, _duration(packet))
 
     def _is_settled(self, held: list[Any]) -> bool:
         """Whether the packets held (the first one jumps) tell which streams jump."""
         same = [p for p in held if p.stream.index == held[0].stream.index and _dts(p) is not None]
         if len(same) == 2 and not self._jumps(same[1]):
             return True  # only one packet was off
-        if len(held) > _HELD_PACKETS or sum(p.size for p in held) > _HELD_BYTES:
+        if len(held) > _MAX_HELD_PACKETS or sum(p.size for p in held) > _MAX_HELD_BYTES:
             return True
         first, last = _dts(same[0]), _dts(same[-1])
         assert first is not None
         assert last is not None
-        if last - first > _HELD_SECONDS:
+        if last - first > _MAX_HELD_SECONDS:
             return True
         jumped = {p.stream.index for p in held if self._jumps(p)}
         return jumped >= {index for index, track in self._tracks.items() if track.source_dts is not None}
@@ -104,7 +104,7 @@ class ProgramClock:
             if (start := self._find_start(held, mine)) is not None:
                 starts[index] = start
         others = {p.stream.index for p in held if p.stream.type in ("audio", "video")} - set(starts)
-        if starts and others and self._step(held, starts) < MIN_JUMP_ALONE:
+        if starts and others and self._step(held, starts) < MIN_JUMP_ALONE_SECONDS:
             starts = {}
         offset = self._needed_offset(held, starts) if starts else self._offset
         if starts:

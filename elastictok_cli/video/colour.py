@@ -36,14 +36,14 @@ BT601_625 = 5  # BT.470 BG; the same coefficients as BT.601 with 525 lines
 BT601 = 6
 LIMITED_RANGE, FULL_RANGE = 1, 2
 
-# FFmpeg's numbers that say nothing about YUV: RGB, unspecified, reserved.
+# FFmpeg's numbers that name no YUV matrix: RGB, unspecified, reserved.
 _UNSPECIFIED = 2
 _UNTAGGED_MATRICES = (RGB_MATRIX, _UNSPECIFIED, 3)
 
 # The names of VideoInfo.color, which are FFmpeg's.
 TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
 
-_SILENT = {
+_VALUES_THAT_SAY_NOTHING = {
     "color_primaries": (0, _UNSPECIFIED, 3),
     "color_trc": (0, _UNSPECIFIED, 3),
     "colorspace": (_UNSPECIFIED, 3),
@@ -96,9 +96,10 @@ def tags_of(stream_or_frame: Any) -> dict[str, int]:
 
 
 def merged(tags: Mapping[str, int], container: Mapping[str, int]) -> dict[str, int]:
-    """`tags` with the container's where they say nothing."""
+    """`tags`, and the container's values where a tag is unspecified."""
     return {
-        name: container.get(name, value) if value in _SILENT[name] else value for name, value in tags.items()
+        name: container.get(name, value) if value in _VALUES_THAT_SAY_NOTHING[name] else value
+        for name, value in tags.items()
     }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from elastictok_cli.video.muxing import codec_name
 
-# Formats whose header says how long the file is. Of others FFmpeg measures or guesses it by what is there.
+# Formats whose header says how long the file is. In others FFmpeg measures or guesses the length from the packets.
 _DECLARES_LENGTH = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf"})
 # How far before the declared end (seconds) a stream may end: encoders and muxers round.
-_TOLERANCE = Fraction(1, 4)
+_TOLERANCE_SECONDS = Fraction(1, 4)
 
 
 @dataclass
@@ -20,7 +20,9 @@ class _Length:
     declared: Fraction  # seconds on the source's clock
     last: Fraction | None = None  # start of the latest packet
     end: Fraction = Fraction(0)
-    longest: Fraction = _TOLERANCE  # between two packets: the last one may be that long, whatever it says
+    longest: Fraction = (
+        _TOLERANCE_SECONDS  # between two packets: the last one may be that long, whatever it says
+    )
     is_known: bool = False  # how long packets are: a single one may not say
 
     def see(self, start: Fraction, duration: Fraction) -> None:

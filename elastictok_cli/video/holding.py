@@ -7,7 +7,7 @@ import av
 from elastictok_cli.video.encoder import CONTAINERS
 from elastictok_cli.video.muxing import can_take
 from elastictok_cli.video.records import AuxStream
-from elastictok_cli.video.sidestreams import Inbox, describe_stream
+from elastictok_cli.video.sidestreams import ChunkReader, describe_stream
 
 
 def streams_not_held(chunks: Iterable[bytes], container: str, suffix: str) -> list[AuxStream]:
@@ -17,7 +17,7 @@ def streams_not_held(chunks: Iterable[bytes], container: str, suffix: str) -> li
     container that cannot be read holds nothing. A suffix that is not of a container holds no stream at all.
     """
     try:
-        with av.open(Inbox(chunks), format=container) as source:
+        with av.open(ChunkReader(chunks), format=container) as source:
             output = CONTAINERS.get(suffix.lower())
             return [describe_stream(s) for s in source.streams if output is None or not can_take(output, s)]
     except (av.FFmpegError, ValueError):

@@ -18,7 +18,7 @@ _DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
 _DISPLAY_FIELDS = (_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT)
 
 # Tracks come before the first cluster, within the head of the file.
-_REACH = 1 << 20
+_MAX_TRACKS_BYTES = 1 << 20
 
 
 class _Element(NamedTuple):
@@ -34,7 +34,7 @@ def write_display_size(path: Path, width: int, height: int) -> None:
     Raises ValueError where the file has no such track.
     """
     with path.open("r+b") as file:
-        head = bytearray(file.read(_REACH))
+        head = bytearray(file.read(_MAX_TRACKS_BYTES))
         tracks = _find(_find(_Element(0, 0, 0, len(head)), head, _SEGMENT), head, _TRACKS)
         for entry in _children(head, tracks):
             if entry.id == _TRACK_ENTRY and _name(head, entry) == PLACEHOLDER_NAME:

@@ -43,7 +43,7 @@ def movie_timescale(time_bases: Iterable[Fraction]) -> dict[str, str]:
 
 
 def can_hold(container: str, stream: Any, options: dict[str, str] | None = None) -> bool:
-    """Whether the container format takes the packets of this stream as they are. Writes a small file to nowhere."""
+    """Whether the container format takes the packets of this stream as they are. Tries it on a small file in memory."""
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=container, container_options=options or {}) as scratch:
@@ -124,13 +124,14 @@ class StreamCopy:
         """What was lost, in sentences."""
         lost = []
         if self._refused:
+            verb = "is" if self._refused == 1 else "are"
             count = f"{self._refused} of {self._refused + self._taken} packets"
             lost.append(
-                f"{count} of the {self._name} are left out: {self._container} refuses them ({self._reason})"
+                f"{count} of the {self._name} {verb} left out: {self._container} refuses them ({self._reason})"
             )
         if self._shortened:
             lost.append(
-                f"{self._shortened} subtitles of the {self._name} end when the next one begins: "
+                f"of the {self._name}, {self._shortened} cut where the next subtitle begins: "
                 f"{self._container} shows one at a time"
             )
         return lost
@@ -147,7 +148,7 @@ class StreamCopy:
             self._write(packet)
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Write the subtitle that was held back."""
         self._write(self._hold(None))
 
     def _hold(self, packet: Any) -> Any:

@@ -39,7 +39,7 @@ _EXIF = {
 
 # Where the TIFF block of EXIF starts: JPEG APP1, PNG chunk, WebP chunk (with and without JPEG's prefix).
 _EXIF_MARKS = ((b"Exif\x00\x00", 6), (b"eXIf", 4), (b"EXIF", 8))
-_EXIF_REACH = 1 << 20
+_EXIF_SEARCH_BYTES = 1 << 20
 
 
 def of_frame(frame: av.VideoFrame) -> Orientation:
@@ -60,7 +60,7 @@ def of_still(path: Path) -> Orientation | None:
     PyAV gives only the angle of it, which turns a mirrored picture upside down.
     """
     with path.open("rb") as file:
-        return of_bytes(file.read(_EXIF_REACH))
+        return of_bytes(file.read(_EXIF_SEARCH_BYTES))
 
 
 def of_bytes(head: bytes) -> Orientation | None:

@@ -19,21 +19,21 @@ from elastictok_cli.video.clock import JUMPING_FORMATS, ProgramClock
 from elastictok_cli.video.colour import merged, tags_of, to_rgb
 from elastictok_cli.video.completeness import Completeness
 from elastictok_cli.video.errors import UnreadableVideo
-from elastictok_cli.video.losses import lost_in_pixels
+from elastictok_cli.video.losses import TRANSPARENCY, lost_in_pixels
 from elastictok_cli.video.muxing import codec_name, describe
 from elastictok_cli.video.records import Frame, VideoInfo
-from elastictok_cli.video.seeking import MIN_SKIP, skip_pictures
+from elastictok_cli.video.seeking import MIN_SKIP_SECONDS, skip_pictures
 from elastictok_cli.video.sidestreams import PacketCollector
 from elastictok_cli.video.source import Source, reason_of
 from elastictok_cli.video.timeline import FrameTimes, Timeline
 
 # A time asked for in decimal seconds means the frame it was read from: 0.066667 is the third frame at 30 fps.
-_TOLERANCE = Fraction(1, 1_000_000)
+_TIME_ROUNDING_SECONDS = Fraction(1, 1_000_000)
 
 _HDR_TRANSFERS = {16: "PQ (HDR10)", 18: "HLG"}
 
 # How far apart in a file (seconds) packets of the same time may lie.
-_INTERLEAVING = 2
+_MAX_INTERLEAVING_SECONDS = 2
 
 # Facts about the old file that would be untrue of a new one.
 _FILE_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
@@ -130,7 +130,7 @@ class VideoReader:
         if self._clock.jumps:
             where = float((self._clock.first_jump or 0) - self._source_begin)
             self.warnings.append(
-                f"the clock of the source jumps {where:.2f} s after its first frame"
+                f"the clock of the source jumps, {where:.2f} s into the video"
                 + (f" and {self._clock.jumps - 1} times more" if self._clock.jumps > 1 else "")
                 + ": what follows was moved on, sound and pictures alike"
             )
@@ -174,6 +174,8 @@ class VideoReader:
         )
         for stream in selection.unused_streams(self._container, [self._stream, *collector.streams]):
             self.warnings.append(f"{describe(stream)} is not carried")
+            if stream.type == "video" and stream.metadata.get("title") == "Alpha":  # as AVIF calls it
+                self.warnings.append(TRANSPARENCY)
         return collector if collector.streams else None
 
     def _restart(self) -> None:
@@ -242,9 +244,9 @@ class VideoReader:
         wanted = self._source_begin + (self._start or 0)
         if self._duration is not None:
             self._end = wanted + self._duration
-        if (self._start or 0) > MIN_SKIP and not self._source.reads_once and decoded.pts is not None:
+        if (self._start or 0) > MIN_SKIP_SECONDS and not self._source.reads_once and decoded.pts is not None:
             decoded, pts = self._jump(wanted)
-        while decoded is not None and pts * self._time_base + _TOLERANCE < wanted:
+        while decoded is not None and pts * self._time_base + _TIME_ROUNDING_SECONDS < wanted:
             if self._side is not None:
                 self._side.forget(before=pts * self._time_base)
             decoded, pts = self._next_frame()
@@ -266,7 +268,7 @@ class VideoReader:
             self._container.seek(int(wanted / self._time_base), stream=self._stream)
             self._restart()
             decoded, pts = self._next_frame()
-            if decoded is not None and pts * self._time_base <= wanted + _TOLERANCE:
+            if decoded is not None and pts * self._time_base <= wanted + _TIME_ROUNDING_SECONDS:
                 return decoded, pts
         self.close()
         self.warnings.clear()
@@ -286,13 +288,13 @@ class VideoReader:
         return round(min(starts, default=Fraction(0)) / self._time_base)
 
     def _is_past_end(self, pts: int) -> bool:
-        return self._end is not None and pts * self._time_base + _TOLERANCE >= self._end
+        return self._end is not None and pts * self._time_base + _TIME_ROUNDING_SECONDS >= self._end
 
     def _is_far_past_end(self, packet: Any) -> bool:
         """Whether demuxing has gone so far beyond the window that no packet of it can follow."""
         if self._end is None or packet.dts is None:
             return False
-        return bool(packet.dts * packet.time_base > self._end + _INTERLEAVING)
+        return bool(packet.dts * packet.time_base > self._end + _MAX_INTERLEAVING_SECONDS)
 
     def _find_orientation(self) -> orientation.Orientation:
         found = orientation.of_bytes(self._source.head()) if _is_still(self._container) else None

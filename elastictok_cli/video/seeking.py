@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 # A start this close to the first frame (seconds) is reached by decoding all before it.
-MIN_SKIP = 2
+MIN_SKIP_SECONDS = 2
 
 
 def skip_pictures(packets: Iterable[Any], stream: int, until: Fraction) -> Iterator[Any]:

@@ -27,7 +27,7 @@ _SUFFIXES = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv", "nut": ".nut"}
 _OPTIONS = {"mp4": _FRAGMENTED, "mov": _FRAGMENTED, "matroska": {**_EXACT, "live": "1"}, "nut": _EXACT}
 
 
-class _Outbox:
+class _ChunkSink:
     """A file to write to, emptied from time to time."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Outbox:
         return data
 
 
-class Inbox:
+class ChunkReader:
     """A file to read from, fed by an iterator of chunks of any size."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -123,7 +123,7 @@ class PacketCollector:
         self._low: Fraction | None = None
         self._high: Fraction | None = None
         self._unfinished = {s.index for s in self.streams if s.type == "audio"}
-        self._outbox = _Outbox()
+        self._outbox = _ChunkSink()
         options = dict(_OPTIONS[self.container])
         if self.container in ("mp4", "mov"):
             options |= movie_timescale(s.time_base for s in self.streams)
@@ -154,7 +154,7 @@ class PacketCollector:
         self._waiting.clear()
 
     def forget(self, before: Fraction | None = None, *, for_good: bool = False) -> None:
-        """Drop waiting packets: all, or those that end by `before` (seconds); `for_good`: also those that come."""
+        """Drop waiting packets: all, or those that end by `before` (seconds). `for_good`: later ones as well."""
         self._low = before if for_good else self._low
         self._waiting = [p for p in self._waiting if before is not None and _end_seconds(p) > before]
 
@@ -231,7 +231,7 @@ class PacketCopier:
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         try:
-            self._source = av.open(Inbox(chunks), format=container)
+            self._source = av.open(ChunkReader(chunks), format=container)
             self._packets = self._source.demux()
         except (av.FFmpegError, ValueError) as error:
             warnings.append(f"the audio and subtitles are lost: their copy cannot be read ({error})")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-_HEAD_BYTES = 1 << 20  # that are kept, for what is looked for at the beginning of a picture file
+_HEAD_BYTES = 1 << 20  # kept of the beginning, where picture files have their EXIF and format marks
 
 
 def reads_once(source: str | Path) -> bool:

@@ -58,7 +58,7 @@ class FrameTimes:
             self._fed.append(packet.dts)
 
     def best(self, frame: Any) -> int | None:
-        """The time of a decoded frame, None where nothing tells it."""
+        """The time of a decoded frame, None where neither the frame nor its packets have one."""
         pts, dts = self._in_ticks(frame.pts, frame), self._in_ticks(frame.dts, frame)
         if self._guesses_pts:
             return self._by_decode_time(dts)

@@ -32,7 +32,9 @@ def check_kind(path: Path) -> None:
     """Raise UnknownKind where the suffix of a file does not say how to write it."""
     known = [*CONTAINERS, ".y4m", *PICTURE_SUFFIXES]
     if path.suffix.lower() not in known:
-        raise UnknownKind(f"{path} has no suffix that says how to write it ({' '.join(known)}, or a folder/)")
+        raise UnknownKind(
+            f"{path}: its suffix names no kind of output; these do: {' '.join(known)} and folder/"
+        )
 
 
 def check_output(

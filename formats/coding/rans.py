@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from formats.errors import Corrupt
 
-BITS = 16  # of frequencies, and of the words of the stream
-ONE = 1 << BITS
-MOST_LANES = 1024
-_FEW_LANES = 32  # below, arrays of a number a lane cost more than they save
+FREQUENCY_BITS = 16  # frequencies sum to 2^16; words of the stream have as many bits
+FREQUENCY_SUM = 1 << FREQUENCY_BITS
+MAX_LANES = 1024
+_MIN_LANES_FOR_ARRAYS = 32  # with fewer lanes, plain numbers are faster than arrays of a number a lane
 _TOO_SHORT = "range-coded data end early"
 
 Symbols = npt.NDArray[np.int64]
@@ -26,7 +26,7 @@ Symbols = npt.NDArray[np.int64]
 def lanes_for(symbols: int, per_lane: int) -> int:
     """The least power of two of lanes, 1 to 1024, with which no lane has more than `per_lane` symbols."""
     lanes = 1
-    while lanes < MOST_LANES and lanes * per_lane < symbols:
+    while lanes < MAX_LANES and lanes * per_lane < symbols:
         lanes *= 2
     return lanes
 
@@ -38,19 +38,19 @@ def cumulative(weights: Symbols) -> Symbols:
     """
     rows, count = weights.shape
     starts = np.zeros((rows, count + 1), np.int64)
-    frequency = weights * (ONE - count)
+    frequency = weights * (FREQUENCY_SUM - count)
     frequency //= weights.sum(1)[:, None]
     frequency += 1
-    frequency[np.arange(rows), weights.argmax(1)] += ONE - frequency.sum(1)
+    frequency[np.arange(rows), weights.argmax(1)] += FREQUENCY_SUM - frequency.sum(1)
     frequency.cumsum(1, out=starts[:, 1:])
     return starts
 
 
 def cumulative_of(counts: list[int]) -> list[int]:
     """The same for one row, which costs less so."""
-    room, total = ONE - len(counts), sum(counts)
+    room, total = FREQUENCY_SUM - len(counts), sum(counts)
     frequency = [1 + count * room // total for count in counts]
-    frequency[counts.index(max(counts))] += ONE - sum(frequency)
+    frequency[counts.index(max(counts))] += FREQUENCY_SUM - sum(frequency)
     return [0, *accumulate(frequency)]
 
 
@@ -74,7 +74,7 @@ class Coder(Protocol):
 
 
 class Writer:
-    """Notes what is to be coded; the coding itself goes backwards."""
+    """Collects symbols; `bytes` codes them, the last one first."""
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
@@ -96,42 +96,46 @@ class Writer:
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        frequency = ONE // sizes
+        frequency = FREQUENCY_SUM // sizes
         self._chunks.append((frequency, frequency * symbols))
         return symbols
 
     def bytes(self) -> bytes:
         """The coded bytes."""
-        state = np.full(self._lanes, ONE, np.int64)
+        state = np.full(self._lanes, FREQUENCY_SUM, np.int64)
         words: list[Symbols] = []  # last first
-        put = self._put_few if self._lanes < _FEW_LANES else self._put_many
+        put = self._put_one_by_one if self._lanes < _MIN_LANES_FOR_ARRAYS else self._put_as_arrays
         for frequencies, starts in reversed(self._chunks):
             put(state, frequencies, starts, words)
         stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
         return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
 
-    def _put_many(self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]) -> None:
+    def _put_as_arrays(
+        self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]
+    ) -> None:
         last = (len(starts) - 1) // self._lanes * self._lanes
         for at in range(last, -1, -self._lanes):
             frequency, start = frequencies[at : at + self._lanes], starts[at : at + self._lanes]
             own = state[: len(start)]
-            full = own >= frequency << BITS
-            words.append(own[full] & ONE - 1)
-            own = np.where(full, own >> BITS, own)
+            full = own >= frequency << FREQUENCY_BITS
+            words.append(own[full] & FREQUENCY_SUM - 1)
+            own = np.where(full, own >> FREQUENCY_BITS, own)
             high, low = np.divmod(own, frequency)
-            state[: len(start)] = (high << BITS) + low + start
+            state[: len(start)] = (high << FREQUENCY_BITS) + low + start
 
-    def _put_few(self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]) -> None:
+    def _put_one_by_one(
+        self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]
+    ) -> None:
         """The same, one lane after the other."""
         states, out = state.tolist(), []
         pairs = list(zip(frequencies.tolist(), starts.tolist(), strict=True))
         for number in range(len(pairs) - 1, -1, -1):
             frequency, start = pairs[number]
             own = states[number % self._lanes]
-            if own >= frequency << BITS:
-                out.append(own & ONE - 1)
-                own >>= BITS
-            states[number % self._lanes] = (own // frequency << BITS) + own % frequency + start
+            if own >= frequency << FREQUENCY_BITS:
+                out.append(own & FREQUENCY_SUM - 1)
+                own >>= FREQUENCY_BITS
+            states[number % self._lanes] = (own // frequency << FREQUENCY_BITS) + own % frequency + start
         state[:] = states
         words.append(np.array(out[::-1], np.int64))
 
@@ -146,20 +150,20 @@ class Reader:
         self._state = np.frombuffer(data[: 4 * lanes], "<u4").astype(np.int64)
         self._words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint16)
         self._next = 0
-        if (self._state < ONE).any():
+        if (self._state < FREQUENCY_SUM).any():
             raise Corrupt("range-coded data begin with an impossible state")
-        self._few = lanes < _FEW_LANES  # then plain numbers are used in place of arrays
+        self._one_by_one = lanes < _MIN_LANES_FOR_ARRAYS
         self._states: list[int] = self._state.tolist()
         self._plain_words = memoryview(self._words.data)
 
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        if self._few:
-            return self._read_few(starts.tolist())
+        if self._one_by_one:
+            return self._read_one_by_one(starts.tolist())
         result = np.zeros(len(symbols), np.int64)
         for at in range(0, len(result), self._lanes):
             rows = starts[at : at + self._lanes]
-            number, slot = np.arange(len(rows)), self._state[: len(rows)] & ONE - 1
+            number, slot = np.arange(len(rows)), self._state[: len(rows)] & FREQUENCY_SUM - 1
             found = (rows <= slot[:, None]).sum(1) - 1
             start = rows[number, found]
             self._advance(rows[number, found + 1] - start, start)
@@ -168,11 +172,11 @@ class Reader:
 
     def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        if self._few:
-            return self._read_few(repeat(starts, len(symbols)))
+        if self._one_by_one:
+            return self._read_one_by_one(repeat(starts, len(symbols)))
         result, edges = np.zeros(len(symbols), np.int64), np.array(starts, np.int64)
         for at in range(0, len(result), self._lanes):
-            slot = self._state[: len(result) - at] & ONE - 1
+            slot = self._state[: len(result) - at] & FREQUENCY_SUM - 1
             found = np.searchsorted(edges, slot, side="right") - 1
             start = edges[found]
             self._advance(edges[found + 1] - start, start)
@@ -181,12 +185,14 @@ class Reader:
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        if self._few:
-            return self._read_few(range(0, ONE + 1, ONE // size) for size in sizes.tolist())
+        if self._one_by_one:
+            return self._read_one_by_one(
+                range(0, FREQUENCY_SUM + 1, FREQUENCY_SUM // size) for size in sizes.tolist()
+            )
         result = np.zeros(len(symbols), np.int64)
         for at in range(0, len(result), self._lanes):
-            frequency = ONE // sizes[at : at + self._lanes]
-            found = (self._state[: len(frequency)] & ONE - 1) // frequency
+            frequency = FREQUENCY_SUM // sizes[at : at + self._lanes]
+            found = (self._state[: len(frequency)] & FREQUENCY_SUM - 1) // frequency
             self._advance(frequency, found * frequency)
             result[at : at + self._lanes] = found
         return result
@@ -194,16 +200,16 @@ class Reader:
     def _advance(self, frequency: Symbols, start: Symbols) -> None:
         """Take one symbol each, of these frequencies and starts, from the first lanes."""
         state = self._state[: len(start)]
-        state = frequency * (state >> BITS) + (state & ONE - 1) - start
-        empty = np.flatnonzero(state < ONE)
+        state = frequency * (state >> FREQUENCY_BITS) + (state & FREQUENCY_SUM - 1) - start
+        empty = np.flatnonzero(state < FREQUENCY_SUM)
         words = self._words[self._next : self._next + len(empty)]
         if len(words) < len(empty):
             raise Corrupt(_TOO_SHORT)
         self._next += len(empty)
-        state[empty] = state[empty] << BITS | words
+        state[empty] = state[empty] << FREQUENCY_BITS | words
         self._state[: len(state)] = state
 
-    def _read_few(self, rows: Iterable[Sequence[int]]) -> Symbols:
+    def _read_one_by_one(self, rows: Iterable[Sequence[int]]) -> Symbols:
         """Read a symbol by each row of cumulative frequencies, one lane after the other."""
         states, words, place = self._states, self._plain_words, self._next
         lane, last_lane = 0, self._lanes - 1
@@ -228,6 +234,6 @@ class Reader:
 
     def finish(self) -> None:
         """Raises Corrupt unless all words are used and every lane is back where the writer began."""
-        states = self._states if self._few else self._state.tolist()
-        if self._next != len(self._words) or any(state != ONE for state in states):
+        states = self._states if self._one_by_one else self._state.tolist()
+        if self._next != len(self._words) or any(state != FREQUENCY_SUM for state in states):
             raise Corrupt("range-coded data do not end as they must")

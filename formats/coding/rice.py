@@ -8,41 +8,41 @@ from formats.errors import Corrupt
 from formats.records import UInt16Array
 from formats.wire import Cursor, pack_uvarint
 
-_DROPPED = 2  # low bits that a writer leaves out: errors keep 9 significant bits, a fifth of a percent
-_BEFORE, _BASE = 0, 1  # what differences are to: the frame before, or one number for all
-_MOST_PARAMETER = 15
+_DROPPED_BITS = 2  # low bits of patterns that a writer leaves out: errors stay within 0.2 %
+_TO_FRAME_BEFORE, _TO_BASE = 0, 1  # what differences are to: the frame before, or one number for all
+_MAX_RICE_PARAMETER = 15
 _PATTERN_BITS = 16
-_LARGEST = 0x7BFF  # pattern of the largest finite float16
+_LARGEST_FINITE_PATTERN = 0x7BFF  # pattern of the largest finite float16
 
 
 def pack(patterns: UInt16Array) -> bytes:
     """Encode patterns (F,) of finite errors, rounded to multiples of 4."""
-    half = 1 << _DROPPED >> 1
-    values = (np.minimum(patterns.astype(np.int64) + half, _LARGEST) >> _DROPPED).tolist()
+    half = 1 << _DROPPED_BITS >> 1
+    values = (np.minimum(patterns.astype(np.int64) + half, _LARGEST_FINITE_PATTERN) >> _DROPPED_BITS).tolist()
     middle = sorted(values)[len(values) // 2]
     before = [b - a for a, b in zip([values[0], *values], values, strict=False)]
     candidates = [
-        (_BEFORE, values[0], _zigzag(before)),
-        (_BASE, middle, _zigzag([value - middle for value in values])),
+        (_TO_FRAME_BEFORE, values[0], _zigzag(before)),
+        (_TO_BASE, middle, _zigzag([value - middle for value in values])),
     ]
     sizes = [
         (sum(code >> parameter for code in codes) + (parameter + 1) * len(codes), number, parameter)
         for number, (_, _, codes) in enumerate(candidates)
-        for parameter in range(_MOST_PARAMETER + 1)
+        for parameter in range(_MAX_RICE_PARAMETER + 1)
     ]
     _, number, parameter = min(sizes)
     reference, base, codes = candidates[number]
-    bits = _spell(codes, parameter)
+    bits = _rice_codes(codes, parameter)
     bits += "0" * (-len(bits) % 8)
     body = int("1" + bits, 2).to_bytes(len(bits) // 8 + 1, "big")[1:]
-    return bytes([_DROPPED, reference << 4 | parameter]) + pack_uvarint(base) + body
+    return bytes([_DROPPED_BITS, reference << 4 | parameter]) + pack_uvarint(base) + body
 
 
 def unpack(cursor: Cursor, count: int) -> UInt16Array:
     """Undo pack: `count` patterns, from all that is left. Raises Corrupt."""
     dropped, how = cursor.byte(), cursor.byte()
-    reference, parameter = how >> 4, how & _MOST_PARAMETER
-    if dropped >= _PATTERN_BITS or reference > _BASE:
+    reference, parameter = how >> 4, how & _MAX_RICE_PARAMETER
+    if dropped >= _PATTERN_BITS or reference > _TO_BASE:
         raise Corrupt("errors in a coding that is unknown")
     base = cursor.uvarint()
     data = cursor.rest()
@@ -59,9 +59,9 @@ def unpack(cursor: Cursor, count: int) -> UInt16Array:
         raise Corrupt("errors do not end as they must")
     differences = [code >> 1 if code % 2 == 0 else -(code + 1 >> 1) for code in codes]
     values = [base + d for d in differences]
-    if reference == _BEFORE:
+    if reference == _TO_FRAME_BEFORE:
         values = list(accumulate(differences, initial=base))[1:]
-    if min(values) < 0 or max(values) << dropped > _LARGEST:
+    if min(values) < 0 or max(values) << dropped > _LARGEST_FINITE_PATTERN:
         raise Corrupt("an error is out of range")
     return np.array(values, np.uint16) << np.uint16(dropped)
 
@@ -70,7 +70,7 @@ def _zigzag(differences: list[int]) -> list[int]:
     return [2 * difference if difference >= 0 else -2 * difference - 1 for difference in differences]
 
 
-def _spell(codes: list[int], parameter: int) -> str:
+def _rice_codes(codes: list[int], parameter: int) -> str:
     """Rice codes: the high part as zeros and a one, then `parameter` low bits."""
     parts = []
     for code in codes:

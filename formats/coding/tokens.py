@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding import adaptive as ranged
+from formats.coding import range_coding as range_coding
 from formats.errors import UnsupportedVersion
 from formats.records import ModelRef, UInt16Array
 from formats.wire import Cursor, pack_blob, quick_size
 
-RANGED, PREDICTED = 3, 4
-_LARGE = 1 << 15  # bytes above which zstd is tried in haste first ...
-_HOPE = 1.25  # ... and in earnest only where that comes this close to the other codings
+RANGE_CODED, PREDICTED_RANGE_CODED = 3, 4
+_QUICK_TRIAL_BYTES = 1 << 15  # zstd tries longer planes at its fastest level first ...
+_MAX_QUICK_SIZE_RATIO = (
+    1.25  # ... and at its best one if that gave at most 1.25 times the other codings' bytes
+)
 
 
 def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
@@ -69,17 +71,20 @@ def encode_tokens(
     for tokens, slots in zip(blocks, segment_slots(keeps), strict=True):
         ordered[slots] = tokens
     candidates = []
-    if ranged.allows(model):
+    if range_coding.allows(model):
         coded = None
-        if ranged.allows_predicted(keeps, model):
-            coded = ranged.encode_predicted(ordered, keeps, np.array(frames, np.int64), model)
+        if range_coding.allows_predicted(keeps, model):
+            coded = range_coding.encode_predicted(ordered, keeps, np.array(frames, np.int64), model)
         if coded is not None:
-            candidates.append(bytes([PREDICTED]) + coded)
+            candidates.append(bytes([PREDICTED_RANGE_CODED]) + coded)
         else:
-            candidates.append(bytes([RANGED]) + ranged.encode(ordered, keeps, model))
+            candidates.append(bytes([RANGE_CODED]) + range_coding.encode(ordered, keeps, model))
     best = min(map(len, candidates), default=2 * len(ordered) + 1)
     for coding, planes in _plain(ordered, model):
-        if all(len(plane) <= _LARGE for plane in planes) or sum(map(quick_size, planes)) < _HOPE * best:
+        if (
+            all(len(plane) <= _QUICK_TRIAL_BYTES for plane in planes)
+            or sum(map(quick_size, planes)) < _MAX_QUICK_SIZE_RATIO * best
+        ):
             candidates.append(bytes([coding]) + b"".join(map(pack_blob, planes)))
     return min(candidates, key=len)
 
@@ -106,10 +111,10 @@ def _decode_values(
     coding = cursor.byte()
     if coding == 0:
         return np.frombuffer(cursor.blob_of(2 * total), "<u2").astype(np.uint16)
-    if coding == RANGED and ranged.allows(model):
-        return ranged.decode(cursor.rest(), keeps, model)
-    if coding == PREDICTED and ranged.allows_predicted(keeps, model):
-        return ranged.decode_predicted(cursor.rest(), keeps, np.array(frames, np.int64), model)
+    if coding == RANGE_CODED and range_coding.allows(model):
+        return range_coding.decode(cursor.rest(), keeps, model)
+    if coding == PREDICTED_RANGE_CODED and range_coding.allows_predicted(keeps, model):
+        return range_coding.decode_predicted(cursor.rest(), keeps, np.array(frames, np.int64), model)
     radices = _planes(model).get(coding)
     if radices is None:
         raise UnsupportedVersion(f"token coding {coding} is unknown: a newer program is needed")

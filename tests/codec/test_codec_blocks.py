@@ -1,9 +1,11 @@
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from elastictok_cli.codec.scenes import Group, Planner
+from elastictok_cli.codec.block_splitting import BlockSplitter, SourceBlock
+from elastictok_cli.codec.scenes import Scene, split_scenes
 from elastictok_cli.video.records import Frame
 
 
@@ -16,15 +18,18 @@ def moving(pts: int, seed: int = 0) -> Frame:
     return Frame(np.roll(picture, 5 * pts, 1), pts, 1)
 
 
-def plan(frames: list[Frame], interval: int | None = None) -> list[Group]:
-    planner = Planner(
-        iter(frames), size=4, interval=None if interval is None else Fraction(interval), still_mse=0.007
-    )
-    groups = []
-    while (group := planner.propose()) is not None:
-        planner.take(group)
-        groups.append(group)
-    return groups
+def blocks_of(scene: Scene, ahead: int = 0) -> list[SourceBlock]:
+    splitter = BlockSplitter(scene, block_frames=4, still_mse=0.007, ahead=ahead)
+    blocks = []
+    while (block := splitter.propose()) is not None:
+        splitter.take(len(block.frames))
+        blocks.append(block)
+    return blocks
+
+
+def plan(frames: list[Frame], interval: int | None = None, ahead: int = 0) -> list[SourceBlock]:
+    scenes = split_scenes(iter(frames), None if interval is None else Fraction(interval))
+    return [block for scene in scenes for block in blocks_of(scene, ahead)]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 11])
@@ -56,18 +61,44 @@ def test_a_moving_shot_starts_with_one_frame() -> None:
     assert [len(g.frames) for g in plan([moving(n) for n in range(9)])] == [1, 4, 4]
 
 
-def test_keyframes_come_at_the_interval() -> None:
+def test_a_scene_starts_at_the_first_frame_that_the_interval_allows() -> None:
     groups = plan([still(100, n) for n in range(40)], interval=10)
-    starts = [g.frames[0].pts for g in groups if g.keyframe]
-    assert starts == [0, 12, 24, 36]  # the first block that begins 10 ticks or more later
+    assert [g.frames[0].pts for g in groups if g.keyframe] == [0, 10, 20, 30]
+    assert not any(g.scene_cut for g in groups)
+    assert [len(g.frames) for g in groups] == [4, 4, 2] * 4
+
+
+def test_the_interval_is_counted_from_the_start_of_the_scene_in_ticks() -> None:
+    times = [0, 3, 9, 11, 12, 13, 21, 22, 40]
+    frames = [still(30 if pts < 12 else 200, pts) for pts in times]  # a cut at 12
+    scenes = [
+        ([f.pts for f in scene.frames], scene.starts_at_cut) for scene in split_scenes(frames, Fraction(10))
+    ]
+    assert scenes == [([0, 3, 9], False), ([11], False), ([12, 13, 21], True), ([22], False), ([40], False)]
+
+
+def test_scenes_are_read_as_they_are_asked_for() -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[Frame]:
+        for n in range(1000):
+            read.append(n)
+            yield still(100, n)
+
+    scene = next(split_scenes(source(), None))
+    splitter = BlockSplitter(scene, block_frames=4, still_mse=0.007, ahead=5)
+    splitter.propose()
+    assert len(read) == 9
 
 
 def test_frames_not_taken_are_proposed_again() -> None:
-    planner = Planner(iter([still(100, n) for n in range(6)]), size=4, interval=None, still_mse=0.007)
-    first = planner.propose()
+    scene = Scene([still(100, n) for n in range(6)], starts_at_cut=False)
+    splitter = BlockSplitter(scene, block_frames=4, still_mse=0.007)
+    first = splitter.propose()
     assert first is not None
-    planner.take(Group(first.frames[:1], True, False))
-    second = planner.propose()
+    assert [f.pts for f in first.frames] == [0, 1, 2, 3]
+    splitter.take(1)
+    second = splitter.propose()
     assert second is not None
     assert [f.pts for f in second.frames] == [1, 2, 3, 4]
     assert not second.keyframe
@@ -75,11 +106,7 @@ def test_frames_not_taken_are_proposed_again() -> None:
 
 def test_the_frames_ahead_are_those_of_the_same_scene() -> None:
     frames = [still(30, n) for n in range(9)] + [still(200, n) for n in range(9, 12)]
-    planner = Planner(iter(frames), size=4, interval=None, still_mse=0.007, ahead=12)
-    seen = []
-    while (group := planner.propose()) is not None:
-        planner.take(group)
-        seen.append(([f.pts for f in group.frames], [f.pts for f in group.ahead]))
+    seen = [([f.pts for f in b.frames], [f.pts for f in b.ahead]) for b in plan(frames, ahead=12)]
     assert seen == [
         ([0, 1, 2, 3], [4, 5, 6, 7, 8]),
         ([4, 5, 6, 7], [8]),
@@ -90,19 +117,20 @@ def test_the_frames_ahead_are_those_of_the_same_scene() -> None:
 
 def test_looking_ahead_changes_no_block() -> None:
     frames = [moving(n) for n in range(7)] + [still(200, n) for n in range(7, 20)]
-    planner = Planner(iter(frames), size=4, interval=Fraction(9), still_mse=0.007, ahead=5)
-    groups = []
-    while (group := planner.propose()) is not None:
-        planner.take(group)
-        groups.append(group)
-    assert [[f.pts for f in g.frames] for g in groups] == [[f.pts for f in g.frames] for g in plan(frames, 9)]
-    assert [g.keyframe for g in groups] == [g.keyframe for g in plan(frames, 9)]
+    with_ahead, without = plan(frames, 9, ahead=5), plan(frames, 9)
+    assert [[f.pts for f in b.frames] for b in with_ahead] == [[f.pts for f in b.frames] for b in without]
+    assert [b.keyframe for b in with_ahead] == [b.keyframe for b in without]
 
 
 def test_a_block_cut_short_has_the_rest_ahead() -> None:
     frames = tuple(still(10, n) for n in range(6))
-    cut = Group(frames[:4], True, True, frames[4:]).first(1)
+    cut = SourceBlock(frames[:4], True, True, frames[4:]).first(1)
     assert [f.pts for f in cut.frames] == [0]
     assert [f.pts for f in cut.ahead] == [1, 2, 3, 4, 5]
     assert cut.keyframe
     assert cut.scene_cut
+    rest = SourceBlock(frames[:4], True, True, frames[4:]).after(1)
+    assert [f.pts for f in rest.frames] == [1, 2, 3]
+    assert [f.pts for f in rest.ahead] == [4, 5]
+    assert not rest.keyframe
+    assert not rest.scene_cut

@@ -5,12 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.rate_control import to_pixels
+from elastictok_cli.codec.pixels import from_uint8, to_pixels, to_uint8
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.layers import ResBlock
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
-from elastictok_cli.models.precision import from_bytes, to_bytes
 
 _BLOCKS = 8
 
@@ -50,7 +49,7 @@ def differing(monkeypatch: pytest.MonkeyPatch, *, rounded: bool) -> list[float]:
         assert here is not None
         assert there is not None
         if rounded:
-            here, there = (c._replace(frame=from_bytes(to_bytes(c.frame))) for c in (here, there))
+            here, there = (c._replace(frame=from_uint8(to_uint8(c.frame))) for c in (here, there))
         one, other = (to_pixels(x, 96, 128, 4).int() for x in (shown, elsewhere))
         assert rounded or int((one - other).abs().max()) <= 1
         shares.append(float((one != other).float().mean()))

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastictok_cli.codec import bracketing as bracket
-from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.length_search import LengthSearch
+from elastictok_cli.codec.pixels import Job
 from elastictok_cli.models.interface import TokenizerSpec, Trial
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "official"
 
 
 def drive(
-    asking: bracket.Search, error: Callable[[int], float], target: float
+    asking: bracket.Strategy, error: Callable[[int], float], target: float
 ) -> tuple[int | None, list[list[int]]]:
     """Run a search: the shortest length seen to pass, and what was tried in each step."""
     steps: list[list[int]] = []
@@ -215,9 +215,9 @@ class Fake:
         raise AssertionError("the search has the pictures of its trials")
 
 
-def job(rows: int, cols: int, height: int, width: int) -> search.Job:
+def job(rows: int, cols: int, height: int, width: int) -> Job:
     source = torch.full((4, height, width, 3), 127, dtype=torch.uint8)
-    return search.Job(torch.zeros(1, 4, 3, rows * 16, cols * 16), source)
+    return Job(torch.zeros(1, 4, 3, rows * 16, cols * 16), source)
 
 
 def falling(seed: int, cells: int, longest: int = 40) -> np.ndarray:

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from elastictok_cli.codec import decoder, events
-from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header, make_job
-from elastictok_cli.codec.rate_control import frame_errors, to_pixels
+from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header, to_record
+from elastictok_cli.codec.pixels import frame_errors, make_job, to_pixels
+from elastictok_cli.codec.scene_encoder import encode_scene
+from elastictok_cli.codec.scenes import Scene, split_scenes
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.checkpoint import Loaded
 from elastictok_cli.models.paper.config import PaperConfig
@@ -206,3 +208,24 @@ def test_allocation(loaded: Loaded, allocation: str) -> None:
     if allocation == "block":
         assert all(len(set(keep.flatten().tolist())) == 1 for keep in keeps)
     check(loaded, frames, blocks, data)
+
+
+@pytest.mark.parametrize("search", ["binary", "predict"])
+def test_scenes_encoded_in_reverse_order_give_the_same_blocks(loaded: Loaded, search: str) -> None:
+    frames = video(20, 32, 32)
+    options = EncodeOptions(
+        mse=0.39, search=search, keyframe_interval=0.3, guess=lambda source, target, last: last or 12
+    )
+    _, data = run(loaded, frames, options)
+    with EtkReader(io.BytesIO(data)) as reader:
+        wanted = [segment.blocks for segment in reader.segments()]
+    scenes = [tuple(scene.frames) for scene in split_scenes(frames, Fraction(15, 2))]
+    assert len(scenes) == len(wanted) == 3
+    for n in reversed(range(3)):
+        coded = list(encode_scene(Scene(scenes[n], False), loaded.tokenizer, options, CPU, (1, 1)))
+        assert len(coded) == len(wanted[n])
+        for (block, found), stored in zip(coded, wanted[n], strict=True):
+            record = to_record(block, found)
+            assert record.pts == stored.pts
+            assert np.array_equal(record.keep, stored.keep)
+            assert np.array_equal(record.tokens, stored.tokens)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.codec import length_predictor as predictor
-from elastictok_cli.codec.length_predictor import FEATURES, Predictor, PredictorConfig, features
 from elastictok_cli.models.checkpoint import CheckpointError
 from elastictok_cli.models.interface import TokenizerSpec, Trial
+from elastictok_cli.models.paper import length_predictor as predictor
+from elastictok_cli.models.paper.length_predictor import FEATURES, Predictor, PredictorConfig, features
 from elastictok_cli.training import data
 from elastictok_cli.training import length_predictor as training
 

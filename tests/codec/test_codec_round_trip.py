@@ -4,22 +4,18 @@ import inspect
 import io
 from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.codec import decoder, encoder, events
-from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.encoder import KEYFRAME_INTERVAL, EncodeOptions, encode, make_header
+from elastictok_cli.codec import decoder, events
+from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
+from elastictok_cli.codec.options import KEYFRAME_INTERVAL
 from elastictok_cli.codec.rate_control import DEFAULT_EFFORT, EFFORTS
-from elastictok_cli.codec.scenes import Group
 from elastictok_cli.commands import encode as encode_command
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.checkpoint import Loaded
-from elastictok_cli.models.interface import NestedTokenizer
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import EtkReader, EtkWriter
 
@@ -278,43 +274,6 @@ def test_motion_that_turns_within_a_block_is_coded_in_shorter_ones(
     assert len(chosen) > len(whole)
     assert sum(b.tokens for b in chosen) < 0.85 * sum(b.tokens for b in whole)
     assert not any(b.missed for b in chosen)
-
-
-@pytest.mark.parametrize(("alone", "rest", "apart"), [(30, 20, True), (30, 69, False), (100, 0, False)])
-def test_what_comes_into_view_at_once_is_shown_alone_where_that_is_cheaper(
-    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, alone: int, rest: int, apart: bool
-) -> None:
-    """Drafts are made up: 100 tokens for the whole block, `alone` for its first frame, `rest` for those after it."""
-    tokenizer = cast(NestedTokenizer, loaded.tokenizer)
-    coder = encoder._NestedCoder(tokenizer, EncodeOptions(), CPU, (4, 6))
-    frames = tuple(scene(4, 64, 96))
-    block = Group(frames, False, False)
-    context = object()
-
-    def draft(part: Group, known: object, target: float) -> search.Draft:
-        tokens = 100 if len(part.frames) == 4 else alone if len(part.frames) == 1 else rest
-        assert (known is context) == (part.frames[0] is frames[0])
-        job = encoder.make_job(np.stack([f.rgb for f in part.frames]), tokenizer, CPU)
-        return cast(
-            search.Draft,
-            SimpleNamespace(tokens=tokens, reaches=True, per_frame=tokens / len(part.frames), job=job),
-        )
-
-    def finish(part: Group, drafted: search.Draft, target: float) -> search.Coded:
-        keep = torch.full((1, 1, 1), drafted.tokens)
-        return cast(search.Coded, SimpleNamespace(keep=keep, missed=False, context=object()))
-
-    monkeypatch.setattr(coder, "_draft", draft)
-    monkeypatch.setattr(coder, "_finish", finish)
-    whole = draft(block, context, 0.007)
-    assert coder._sudden(block, whole)
-    found = coder._one_by_one(block, whole, context, 0.007)
-    assert (found is not None) == apart
-    if found is not None:
-        assert found[0].frames == frames[:1]
-        assert found[0].ahead == frames[1:]
-    coder.usual = whole.per_frame
-    assert not coder._sudden(block, whole)  # a shot that always costs as much
 
 
 def test_more_effort_finds_fewer_tokens_and_is_recorded(loaded: Loaded) -> None:

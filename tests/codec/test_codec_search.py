@@ -1,4 +1,4 @@
-"""The search against a made-up tokenizer whose true errors are known for every keep map."""
+"""Rate control against a made-up tokenizer whose true errors are known for every keep map."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.error_model import Forecast
+from elastictok_cli.codec import rate_control
+from elastictok_cli.codec.error_model import ErrorModel
+from elastictok_cli.codec.pixels import Job, frame_errors, to_pixels
 from elastictok_cli.models.interface import Encoding, TokenizerSpec
 
 LENGTH = 6
@@ -58,14 +59,16 @@ class Fake:
         )
 
 
-def meet(fake: Fake, job: search.Job, target: float, mode: str = "cell") -> search.Coded:
-    return search.meet_target(fake, search.draft(fake, job, None, target), target, mode=mode)
+def meet(fake: Fake, job: Job, target: float, mode: str = "cell") -> rate_control.Coded:
+    return rate_control.meet_target(
+        fake, rate_control.draft(fake, job, None, target, mode=mode), target, mode=mode
+    )
 
 
-def grey(rows: int, cols: int, count: int = 4) -> search.Job:
+def grey(rows: int, cols: int, count: int = 4) -> Job:
     """A picture of value 0 (128 rounds to +0.004)."""
     source = torch.full((count, rows * 16, cols * 16, 3), 127, dtype=torch.uint8)
-    return search.Job(torch.zeros(1, 4, 3, rows * 16, cols * 16), source)
+    return Job(torch.zeros(1, 4, 3, rows * 16, cols * 16), source)
 
 
 def amplitudes(seed: int, monotone: bool) -> torch.Tensor:
@@ -83,7 +86,7 @@ def test_a_passing_result_is_returned_whenever_all_tokens_pass(
     fake = Fake(amplitudes(seed, monotone), bias)
     for mode in ("cell", "block"):
         coded = meet(fake, grey(2, 3), target, mode=mode)
-        full = search.fixed_length(fake, grey(2, 3), None, LENGTH)
+        full = rate_control.fixed_length(fake, grey(2, 3), None, LENGTH)
         assert coded.missed == (coded.mse > target)
         if full.mse <= target:
             assert not coded.missed
@@ -94,7 +97,9 @@ def test_a_passing_result_is_returned_whenever_all_tokens_pass(
 def test_one_length_is_the_smallest_that_passes_on_monotone_errors(seed: int, target: float) -> None:
     fake = Fake(amplitudes(seed, True).cummin(0).values, 1)
     coded = meet(fake, grey(2, 3), target, mode="block")
-    passing = [k for k in range(LENGTH + 1) if search.fixed_length(fake, grey(2, 3), None, k).mse <= target]
+    passing = [
+        k for k in range(LENGTH + 1) if rate_control.fixed_length(fake, grey(2, 3), None, k).mse <= target
+    ]
     assert int(coded.keep.max()) == (min(passing) if passing else LENGTH)
 
 
@@ -111,7 +116,7 @@ def test_wrong_predictions_are_corrected() -> None:
 def test_few_decodes_are_enough() -> None:
     fake = Fake(amplitudes(1, True), 1.3)
     meet(fake, grey(2, 3), 0.007)
-    assert fake.decodes <= search.EFFORTS[search.DEFAULT_EFFORT].probes + 2
+    assert fake.decodes <= rate_control.EFFORTS[rate_control.DEFAULT_EFFORT].probes + 2
 
 
 def test_unreachable_targets_keep_everything_and_say_so() -> None:
@@ -120,7 +125,7 @@ def test_unreachable_targets_keep_everything_and_say_so() -> None:
     assert coded.missed
     assert int(coded.keep.sum()) == 4 * LENGTH
     assert (
-        fake.decodes <= search.EFFORTS[search.DEFAULT_EFFORT].probes + 2
+        fake.decodes <= rate_control.EFFORTS[rate_control.DEFAULT_EFFORT].probes + 2
     )  # once all tokens have missed, nothing more is tried
 
 
@@ -128,12 +133,12 @@ def test_errors_are_measured_on_rounded_pixels() -> None:
     source = torch.zeros(2, 1, 1, 3, dtype=torch.uint8)
     shown = torch.tensor([[[[3, 0, 0]]], [[[0, 0, 6]]]], dtype=torch.uint8)
     wanted = torch.tensor([9 / 3, 36 / 3], dtype=torch.float64) / 127.5**2
-    torch.testing.assert_close(search.frame_errors(source, shown), wanted)
+    torch.testing.assert_close(frame_errors(source, shown), wanted)
 
 
 @pytest.mark.parametrize("value", [-1.2, -1.0, 0.0, 0.999, 1.3])
 def test_pixels_are_clamped_and_rounded(value: float) -> None:
-    pixels = search.to_pixels(torch.full((1, 4, 3, 16, 16), value), 5, 7, 3)
+    pixels = to_pixels(torch.full((1, 4, 3, 16, 16), value), 5, 7, 3)
     assert pixels.shape == (3, 5, 7, 3)
     assert int(pixels.max()) == min(255, max(0, round((value + 1) * 127.5)))
 
@@ -142,8 +147,8 @@ def test_pixels_are_clamped_and_rounded(value: float) -> None:
 @settings(max_examples=40, deadline=None)
 def test_a_draft_of_honest_curves_foresees_the_tokens(seed: int, count: int) -> None:
     fake = Fake(amplitudes(seed, monotone=True), 1.0)
-    draft = search.draft(fake, grey(2, 3, count), None, 0.007)
-    coded = search.meet_target(fake, draft, 0.007)
+    draft = rate_control.draft(fake, grey(2, 3, count), None, 0.007)
+    coded = rate_control.meet_target(fake, draft, 0.007)
     assert fake.decodes >= 1  # that of the search; the draft needed none
     assert draft.reaches != coded.missed
     assert abs(draft.tokens - int(coded.keep.sum())) <= 3  # rounding to 8 bits, and the last cell's choice
@@ -201,7 +206,7 @@ def test_cells_that_can_be_filled_in_keep_no_token(promise: float) -> None:
     coded = meet(fake, grey(8, 8), 0.007)
     assert not coded.missed
     assert int(coded.keep.sum()) < 0.4 * 64
-    assert fake.decodes <= search.EFFORTS[search.DEFAULT_EFFORT].probes + 2
+    assert fake.decodes <= rate_control.EFFORTS[rate_control.DEFAULT_EFFORT].probes + 2
 
 
 def test_cells_that_only_seem_to_be_filled_in_well_get_their_token() -> None:
@@ -213,7 +218,7 @@ def test_cells_that_only_seem_to_be_filled_in_well_get_their_token() -> None:
 def test_a_first_probe_is_not_far_dearer_than_what_was_promised() -> None:
     """What the last block was like may be wrong for this one: then all cells of a plain page ask for a token."""
     fake = Fake(0.3 * 0.7 ** torch.arange(LENGTH + 1).view(-1, 1, 1).expand(-1, 4, 4), 1)
-    draft = search.draft(fake, grey(4, 4), None, 0.04)
+    draft = rate_control.draft(fake, grey(4, 4), None, 0.04)
     probes = []
     decode = fake.decode
 
@@ -224,7 +229,7 @@ def test_a_first_probe_is_not_far_dearer_than_what_was_promised() -> None:
         return decode(tokens, keep, context, count=count)
 
     fake.decode = noting  # type: ignore[method-assign]
-    coded = search.meet_target(fake, draft, 0.04, bias=4.0)
+    coded = rate_control.meet_target(fake, draft, 0.04, bias=4.0)
     assert probes[0] == draft.tokens
     assert not coded.missed
     assert int(coded.keep.sum()) <= draft.tokens
@@ -233,23 +238,23 @@ def test_a_first_probe_is_not_far_dearer_than_what_was_promised() -> None:
 @pytest.mark.parametrize("truth", [0.06, 0.1])
 def test_what_filled_in_cells_err_by_is_learnt_either_way(truth: float) -> None:
     encoding = Filling(8, 8, truth, 0.08).encode(grey(8, 8).frames, None, count=4)
-    forecast = Forecast(encoding, torch.ones(1, 8, 8))
+    model = ErrorModel(encoding, torch.ones(1, 8, 8))
     pixels = 4 * 3 * 256
     allowed = torch.tensor([0.007 * 64 * pixels])
-    keep, _ = forecast.allocate(allowed)
+    keep, _ = model.allocate(allowed)
     measured = torch.where(keep > 0, 0.05**2, truth**2) * pixels
-    forecast.learn(keep, measured)
-    again, _ = forecast.allocate(allowed if truth < 0.08 else 2 * allowed)
+    model.learn(keep, measured)
+    again, _ = model.allocate(allowed if truth < 0.08 else 2 * allowed)
     total = torch.where(again > 0, 0.05**2, truth**2).sum() * pixels
-    assert forecast.reaches(again, total)
-    assert not forecast.reaches(again, 0.9 * total)
+    assert model.reaches(again, total)
+    assert not model.reaches(again, 0.9 * total)
 
 
 def test_weights_say_which_cells_err_less() -> None:
     fake = Fake(0.3 * 0.7 ** torch.arange(LENGTH + 1).view(-1, 1, 1).expand(-1, 4, 4), 1)
     weight = torch.ones(1, 4, 4)
     weight[:, :, :2] = 3.0
-    draft = search.draft(fake, grey(4, 4), None, 0.007, weight=weight)
-    coded = search.meet_target(fake, draft, 0.007)
+    draft = rate_control.draft(fake, grey(4, 4), None, 0.007, weight=weight)
+    coded = rate_control.meet_target(fake, draft, 0.007)
     assert not coded.missed
     assert int(coded.keep[..., :2].min()) > int(coded.keep[..., 2:].max())

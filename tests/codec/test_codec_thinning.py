@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from elastictok_cli.codec.thinning import _GLOBAL_MOTION, TOP, Cap, Level, Levels, level_for, thinned
-from elastictok_cli.models import checkpoint
-from formats import Block, Header, ModelRef, pack_tokens, unpack_tokens
+from elastictok_cli.codec.control_tokens import codes_after, control_ranges, length_of_head
+from elastictok_cli.codec.encoder import EncodeOptions, make_header
+from elastictok_cli.codec.thinning import MAX_LEVEL, Cap, Level, Levels, level_for, thinned
+from elastictok_cli.models import checkpoint, interface
+from elastictok_cli.video.records import VideoInfo
+from formats import Block, ControlRange, Header, ModelRef, pack_tokens, unpack_tokens
 
 _MODEL = ModelRef(
     name="m",
@@ -60,7 +65,7 @@ def test_a_level_keeps_what_was_counted_and_hits_the_share(segment: list[Block],
 def test_more_is_never_less(segment: list[Block]) -> None:
     keeps = [
         np.stack([block.keep for block in thinned(_HEADER, segment, Level(level))])
-        for level in (-1, *range(20_000, TOP, 997), TOP)
+        for level in (-1, *range(20_000, MAX_LEVEL, 997), MAX_LEVEL)
     ]
     assert not keeps[0].any()
     assert np.array_equal(keeps[-1], [block.keep for block in segment])
@@ -163,6 +168,62 @@ def test_cells_of_a_keyframe_block_that_have_a_token_keep_it() -> None:
     assert 0.05 * _total(blocks) < _total(left) <= 0.1 * _total(blocks)
 
 
-def test_the_mark_of_global_motion_is_the_shipped_model_s() -> None:
-    spec = checkpoint.load().tokenizer.spec
-    assert spec.vocabulary - 1 == 64_000 + _GLOBAL_MOTION
+OLD_RANGES = (
+    ControlRange("motion_vector", 64_000, 1521),
+    ControlRange("gain", 65_521, 3),
+    ControlRange("pan", 65_524, 2),
+    ControlRange("shake", 65_526, 1, 1),
+)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "ranges"), [(65_527, 4), (65_526, 3), (65_524, 2), (65_521, 1), (64_000, 0)]
+)
+def test_files_that_do_not_say_it_have_the_layout_of_their_vocabulary(vocabulary: int, ranges: int) -> None:
+    header = replace(_HEADER, model=replace(_MODEL, vocabulary=vocabulary))
+    assert control_ranges(header) == OLD_RANGES[:ranges]
+
+
+def test_the_vocabulary_of_the_shipped_model_ends_with_the_shake_mark() -> None:
+    assert checkpoint.load().tokenizer.spec.vocabulary == OLD_RANGES[-1].first + OLD_RANGES[-1].count
+
+
+def test_the_header_says_what_the_model_says() -> None:
+    ranges = (
+        interface.ControlRange("gain", 64_000, 10),
+        interface.ControlRange("shake", 64_010, 2, followed_by=1),
+    )
+    loaded = checkpoint.load()
+    spec = replace(loaded.tokenizer.spec, control_tokens=ranges)
+    tokenizer = SimpleNamespace(spec=spec)
+    info = VideoInfo(160, 96, Fraction(1, 25), None, None, None, 0, "", {}, None, "", {}, (), None, 0, False)
+    header = make_header(info, replace(loaded, tokenizer=tokenizer), EncodeOptions())
+    assert header.control_tokens == (ControlRange("gain", 64_000, 10), ControlRange("shake", 64_010, 2, 1))
+
+
+def test_what_the_header_says_goes_before_the_vocabulary() -> None:
+    ranges = (ControlRange("gain", 64_000, 10), ControlRange("pan", 64_010, 5, 1))
+    header = replace(_HEADER, control_tokens=ranges)
+    tokens = np.zeros((20, *_HEADER.grid), np.int64)
+    tokens[0, 0, :5] = 64_009, 64_010, 64_014, 64_015, 63_999
+    tokens[1, 0, 0] = 64_012
+    tokens[1, 0, 3] = 64_000  # behind a code: no control token, wherever it came from
+    keep = np.full(_HEADER.grid, 8)
+    keep[0, 2] = 2
+    head = length_of_head(_block(keep, tokens), codes_after(header))
+    assert head[0, :5].tolist() == [1 + 1 + 4, 1 + 4, 2, 0, 0]
+    assert not head[1:].any()
+
+
+def test_vectors_thin_as_well() -> None:
+    model = replace(_MODEL, levels=(), vocabulary=0, vector=3)
+    header = replace(_HEADER, model=model)
+    rng = np.random.default_rng(2)
+    keep = rng.integers(0, 21, header.grid).astype(np.uint16)
+    vectors = pack_tokens(rng.normal(size=(20, *header.grid, 3)).astype(np.float16), keep)
+    block = Block((0, 1, 2, 3), (1,) * 4, keep, vectors, (0.01,) * 4)
+    counts = Levels(header).count([block])
+    wanted = block.token_count // 2
+    left = thinned(header, [block], Level(level_for(counts, wanted)))[0]
+    assert 0.95 * wanted < left.token_count <= wanted
+    assert left.tokens.shape == (left.token_count, 3)

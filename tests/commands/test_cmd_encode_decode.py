@@ -55,9 +55,9 @@ def test_output_names_come_from_the_input(clip: Path, tmp_path: Path) -> None:
 
 def test_a_folder_is_no_video(tmp_path: Path) -> None:
     for folder in (".", tmp_path):
-        done = run("encode", folder)
-        assert done.exit_code == 3
-        assert "is a folder, not a video file" in done.stderr
+        for verb in ("encode", "report"):
+            done = run(verb, folder)
+            assert (done.exit_code, done.stderr) == (3, f"elastictok: {folder} is a folder, not a file\n")
 
 
 def test_webm_gets_a_codec_that_it_holds(etk: Path, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_bad_input_is_3_and_leaves_nothing(clip: Path, etk: Path, tmp_path: Path
 def test_an_output_of_an_unknown_kind_is_wrong_usage(etk: Path, tmp_path: Path) -> None:
     result = run("decode", etk, tmp_path / "out.xyz")
     assert result.exit_code == 2
-    assert "no suffix that says how to write it" in result.stderr
+    assert "its suffix names no kind of output" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -317,7 +317,7 @@ def test_the_last_state_shows_the_real_size(
     piped: bool, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where progress is lines, and where it is a bar; also of a pipe, whose length is not known."""
-    monkeypatch.setattr("elastictok_cli.commands.console._PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("elastictok_cli.commands.console._SECONDS_BETWEEN_LINES", 0.0)
     out = tmp_path / "a.etk"
     source: Path | str = clip
     if piped:

@@ -68,7 +68,7 @@ def test_encode(clip: Path, tmp_path: Path) -> None:
 
 
 def test_decode(etk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elastictok_cli.commands.decode._REPORT_EVERY", 0)
+    monkeypatch.setattr("elastictok_cli.commands.decode._SECONDS_BETWEEN_REPORTS", 0)
     result = run("decode", etk, tmp_path / "out.y4m", "--json")
     lines = json_lines(result.stdout)
     _check("decode", lines)

@@ -3,11 +3,13 @@
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+import typer
 from cli_samples import frame_count, run
 
+from elastictok_cli.commands.failures import guarded
 from elastictok_cli.commands.numbers import OutOfRange, check_finite, option_name
 from elastictok_cli.main import app
 from formats import EtkReader
@@ -103,3 +105,16 @@ def test_the_largest_interval_means_only_scene_cuts(clip: Path, tmp_path: Path) 
         assert reader.index is not None
         assert len(reader.index) == 1
     assert frame_count(target) == 15
+
+
+def test_every_command_refuses_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever typer lets pass: earlier versions take `nan` for a number within any range."""
+
+    @guarded
+    def command(wide: Annotated[float, typer.Option("--width")]) -> None:
+        raise AssertionError(wide)
+
+    with pytest.raises(typer.Exit) as stopped:
+        command(wide=float("nan"))
+    assert stopped.value.exit_code == 2
+    assert capsys.readouterr().err == "elastictok: --width must be a finite number, not nan\n"

@@ -185,7 +185,7 @@ def test_search_options_that_make_no_sense(
 
 
 def test_predictors_of_other_models_are_refused(model: Path, clip: Path, tmp_path: Path) -> None:
-    from elastictok_cli.codec import length_predictor as predictors
+    from elastictok_cli.models.paper import length_predictor as predictors
 
     other = tmp_path / "p.safetensors"
     predictors.save(predictors.Predictor(predictors.PredictorConfig("other", 4, 99)), other, {})

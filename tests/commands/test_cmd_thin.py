@@ -11,8 +11,9 @@ import pytest
 import torch
 from cli_samples import COUNT, flip, json_lines, make_clip, packets, run, start
 
-from elastictok_cli.codec import decoder, encoder
+from elastictok_cli.codec import decoder
 from elastictok_cli.codec.measurement import Source
+from elastictok_cli.codec.pixels import make_job
 from elastictok_cli.models import checkpoint
 from elastictok_cli.video import VideoReader
 from formats import Block, EtkReader, EtkWriter, pack_tokens
@@ -57,7 +58,7 @@ def test_tokens_are_those_the_encoder_stores_for_this_keep_map(
         context = loaded.tokenizer.start(48, 64)
         for block in blocks:
             rgb = np.stack([next(pictures) for _ in block.pts])
-            job = encoder.make_job(rgb, loaded.tokenizer, cpu)
+            job = make_job(rgb, loaded.tokenizer, cpu)
             coded = loaded.tokenizer.encode(job.frames, context, count=len(rgb), complete=True)
             after = next(thinned)
             assert (after.keep <= block.keep).all()

@@ -160,6 +160,18 @@ def test_wrong_version(version: int) -> None:
         ({"h": [[0, 1]]}, "wrong type"),
         ({"h": [[1, 0, ""]]}, "chapter"),
         ({"h": [[0, 1, b"title"]]}, "chapter"),
+        ({"i": 5}, "wrong type"),
+        ({"i": [[0]]}, "wrong type"),
+        ({"i": [[0, "1521"]]}, "wrong type"),
+        ({"i": [[0, 1, 0, 0]]}, "wrong type"),
+        ({"i": [["gain", 1]]}, "kind of control token"),
+        ({"i": [[256, 1]]}, "kind of control token"),
+        ({"i": [[0, 0]]}, "number of control tokens"),
+        ({"i": [[0, 1 << 63]]}, "number of control tokens"),
+        ({"i": [[0, 1537]]}, "vocabulary"),
+        ({"i": [[0, 1, True]]}, "codes after"),
+        ({"i": [[0, 1, 7]]}, "codes after"),
+        ({"i": 17 * [[0, 1]]}, "16 ranges"),
     ],
 )
 def test_absurd_header(changes: dict[str, object], message: str) -> None:
@@ -424,7 +436,7 @@ def test_any_segment_parts(facts: bytes, keep: bytes, coding: int, token_coding:
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from("msgtqnafrpcvbodxwekl"),
+        st.sampled_from("msgtqnafrpcvybozhdxwekli"),
         st.recursive(
             st.none()
             | st.booleans()

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats import Corrupt, EtkError, LimitExceeded, ModelRef, UnsupportedVersion
-from formats.coding import adaptive as ranged
-from formats.coding import predicted
-from formats.coding.rans import ONE, Reader, Writer, lanes_for
-from formats.segment import _pack_keep_predicted
+from formats.coding import keep_maps, networks
+from formats.coding import range_coding as ranged
+from formats.coding.keep_maps import _pack_keep_predicted
+from formats.coding.rans import FREQUENCY_SUM, Reader, Writer, lanes_for
 from formats.wire import pack_blob, pack_uvarint
 
 HEAD = raw_header(m=["x", bytes(32), [8, 8, 8, 5, 5, 5], 65524, 6, 4, 16, 16])  # grid 2 x 2
@@ -34,7 +34,7 @@ def stream_of(keeps: np.ndarray = KEEPS) -> bytes:
     """What is in the blob."""
     totals = keeps.reshape(len(keeps), -1).sum(1, dtype=np.int64)
     writer = Writer(lanes_for(keeps[0].size * int((totals > 0).sum()), 4096))
-    predicted.code_keeps(keeps, totals, np.full(len(keeps), 4), writer)
+    keep_maps.code_keep_maps(keeps, totals, np.full(len(keeps), 4), writer)
     return writer.bytes()
 
 
@@ -90,7 +90,7 @@ def test_sums_that_are_never_reached_or_passed() -> None:
     for keeps, message in ((KEEPS, "fewer"), (KEEPS + np.uint16(1), "more")):
         totals = np.array([15 if message == "fewer" else 17])
         with pytest.raises(Corrupt, match=message):
-            predicted.code_keeps(keeps, totals, np.array([4]), Writer(1))
+            keep_maps.code_keep_maps(keeps, totals, np.array([4]), Writer(1))
 
 
 @pytest.mark.parametrize("total", [(1 << 24) + 1, 1 << 40, (1 << 64) - 1])
@@ -125,12 +125,12 @@ def test_keep_map_with_a_flipped_bit(place: int, bit: int, large: bool) -> None:
     frames = np.full(len(keeps), 4)
     for lanes in (1, 64):
         writer = Writer(lanes)
-        predicted.code_keeps(keeps, totals, frames, writer)
+        keep_maps.code_keep_maps(keeps, totals, frames, writer)
         data = bytearray(writer.bytes())
         data[place % len(data)] ^= 1 << bit
         with suppress(Corrupt):
             reader = Reader(bytes(data), lanes)
-            found = predicted.code_keeps(np.zeros_like(keeps), totals, frames, reader)
+            found = keep_maps.code_keep_maps(np.zeros_like(keeps), totals, frames, reader)
             reader.finish()
             assert np.array_equal(found.reshape(len(keeps), -1).sum(1), totals)
 
@@ -158,7 +158,7 @@ def test_too_many_cells(grid: tuple[int, int], blocks: int) -> None:
     refused(unit, LimitExceeded, "predicted keep map", head)
     plain = pack_uvarint(0) + pack_uvarint(blocks) + pack_blob(facts) + b"\0"
     size = math.prod(grid) * blocks
-    plain += pack_blob(bytes(size)) + b"\4" + ONE.to_bytes(4, "little")
+    plain += pack_blob(bytes(size)) + b"\4" + FREQUENCY_SUM.to_bytes(4, "little")
     with pytest.raises(UnsupportedVersion, match="token coding 4"):
         samples_read(head + attacks.unit(attacks.SEGMENT, plain))
 
@@ -206,9 +206,9 @@ def test_values_outside_the_vocabulary() -> None:
 def test_more_special_tokens_than_kept() -> None:
     writer = Writer(1)
     one = np.array([1])
-    starts = predicted.tables().pattern(np.full((1, 7), predicted.NO_CELL), one, 0 * one, 4 * one)
+    starts = networks.tables().pattern(np.full((1, 7), networks.NO_CELL), one, 0 * one, 4 * one)
     writer.code(starts, np.array([3]))
-    refused(plain_segment([1, 0, 0, 0], b"\4" + writer.bytes()), Corrupt, "special tokens")
+    refused(plain_segment([1, 0, 0, 0], b"\4" + writer.bytes()), Corrupt, "control tokens")
 
 
 def test_tokens_cut_anywhere() -> None:
@@ -322,7 +322,7 @@ def test_largest_predicted_segment_takes_less_than_500_mb() -> None:
     keeps[0, 0, 0] = 6
     keep = coded_map(keeps)
     head = raw_header(s=[16384, 16384], g=[1024, 1024])
-    tokens = b"\4" + ONE.to_bytes(4, "little") + bytes(60 << 20)
+    tokens = b"\4" + FREQUENCY_SUM.to_bytes(4, "little") + bytes(60 << 20)
     tracemalloc.start()
     try:
         reader, found = samples_read(head + segment(keep, tokens))

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from test_etk_spec import GENERATE, GOLDEN, drop_later_keys, facts
 
 from formats import Block, Corrupt, EtkReader, ModelRef, Segment, segment
-from formats.coding import adaptive as ranged
-from formats.coding import predicted, rice, tokens
+from formats.coding import control_tokens, keep_maps, networks, rice, tokens
+from formats.coding import range_coding as ranged
 from formats.wire import HEAD_SIZE, Cursor
 
 SPEC = resources.files("formats").joinpath("SPEC.md").read_text(encoding="utf-8")
@@ -143,7 +143,7 @@ def keeps_by_the_page(
 def specials_by_the_page(
     coder: Lanes, keeps: np.ndarray, frames: list[int], model: ModelRef
 ) -> dict[Cell, list[int]]:
-    """The special tokens of each cell."""
+    """The control tokens of each cell."""
     product = math.prod(model.levels)
     radix = math.isqrt(model.vocabulary - product)
     others = model.vocabulary - product - radix * radix
@@ -267,7 +267,7 @@ def shapes(draw: st.DrawFn) -> tuple[int, int, int]:
 
 
 @st.composite
-def keep_maps(draw: st.DrawFn, most: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+def drawn_keep_maps(draw: st.DrawFn, most: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
     """Keep maps, wild or much alike, some blocks without any token; and real frames of the blocks."""
     shape = draw(shapes())
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -283,7 +283,7 @@ def keep_maps(draw: st.DrawFn, most: tuple[int, ...]) -> tuple[np.ndarray, list[
 
 MODELS = [
     SHIPPED,
-    replace(SHIPPED, vocabulary=64000),  # V = P: no special tokens
+    replace(SHIPPED, vocabulary=64000),  # V = P: no control tokens
     replace(SHIPPED, vocabulary=64000 + 39 * 39),  # K = 0: vectors only
     replace(SHIPPED, vocabulary=64001),  # one vector
     replace(SHIPPED, vocabulary=65536),
@@ -328,7 +328,7 @@ def in_file_order(found: dict[Cell, list[int]]) -> np.ndarray:
 
 @st.composite
 def segments(draw: st.DrawFn) -> Case:
-    keeps, frames = draw(keep_maps((1, 2, 5, 58)))
+    keeps, frames = draw(drawn_keep_maps((1, 2, 5, 58)))
     model = draw(st.sampled_from(MODELS))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     found = leading_tokens(rng, keeps, model, draw(st.sampled_from([0, 0.2, 1])))
@@ -368,10 +368,10 @@ VIDEO_HEADER = replace(HEADER_RECORD, model=SHIPPED, grid=(9, 14), width=14 * 16
 
 
 def keep_round_trip(keeps: np.ndarray, frames: list[int], tokens_per_cell: int = 8192) -> None:
-    coded = segment._pack_keep_predicted(keeps, frames)
+    coded = keep_maps._pack_keep_predicted(keeps, frames)
     cursor = Cursor(coded + b"rest")
     model = replace(SHIPPED, tokens_per_cell=tokens_per_cell)
-    assert np.array_equal(segment._unpack_keep(cursor, keeps.shape, frames, model), keeps)
+    assert np.array_equal(keep_maps.unpack_keep(cursor, keeps.shape, frames, model), keeps)
     assert bytes(cursor.rest()) == b"rest"
     assert coded[0] == 16
     found, rest = keeps_by_the_page(coded[1:] + b"rest", keeps.shape, frames)
@@ -379,7 +379,7 @@ def keep_round_trip(keeps: np.ndarray, frames: list[int], tokens_per_cell: int =
     assert found == {cell: keeps[cell] for cell in np.ndindex(keeps.shape)}
 
 
-@given(keep_maps((1, 3, 12, 58, 4096, 8192)))
+@given(drawn_keep_maps((1, 3, 12, 58, 4096, 8192)))
 @settings(max_examples=80, deadline=None)
 def test_both_readers_give_back_keep_maps(case: tuple[np.ndarray, list[int]]) -> None:
     keep_round_trip(*case)
@@ -419,10 +419,10 @@ def test_keep_maps_in_many_lanes(lanes: int) -> None:
     totals = keeps.reshape(3, -1).sum(1, dtype=np.int64)
     frames = np.array([4, 4, 2])
     writer = ranged.Writer(lanes)
-    predicted.code_keeps(keeps, totals, frames, writer)
+    keep_maps.code_keep_maps(keeps, totals, frames, writer)
     reader = ranged.Reader(writer.bytes(), lanes)
     blank = np.zeros_like(keeps)
-    assert np.array_equal(predicted.code_keeps(blank, totals, frames, reader), keeps)
+    assert np.array_equal(keep_maps.code_keep_maps(blank, totals, frames, reader), keeps)
     reader.finish()
     start = b"".join(segment.pack_uvarint(int(n)) for n in totals)
     coded = start + segment.pack_uvarint(2 * len(writer.bytes())) + writer.bytes()
@@ -473,7 +473,7 @@ def test_all_patterns_are_met() -> None:
     keeps = np.full((2, 6, 6), 3, np.uint16)
     found = leading_tokens(rng, keeps, SHIPPED, 1)
     first, second = (np.array([values[i] for values in found.values()]) for i in (0, 1))
-    pattern = predicted.leading(first, second, 64000, 65524)
+    pattern = control_tokens.patterns_of(first, second, 64000, 65524)
     assert set(pattern.tolist()) == {0, 1, 2, 3}
     token_round_trip((in_file_order(found), keeps, [4, 4], SHIPPED))
 
@@ -497,7 +497,7 @@ def test_special_tokens_elsewhere(values: list[int]) -> None:
     own = dict(zip(np.ndindex((1, 2, 2)), [values, [1, 2], [65523], []], strict=True))
     ordered = in_file_order(own)
     assert ranged.encode_predicted(ordered, keep[None], np.array([4]), SHIPPED) is None
-    assert tokens.encode_tokens([ordered], keep[None], [4], SHIPPED)[0] != tokens.PREDICTED
+    assert tokens.encode_tokens([ordered], keep[None], [4], SHIPPED)[0] != tokens.PREDICTED_RANGE_CODED
     block = make_block(0, 0, keep=keep, tokens=ordered)
     _, (found,) = read(write([[block]], header))
     assert same_blocks(found.blocks, [block])
@@ -522,7 +522,7 @@ def test_wide_grids_and_alphabets_are_left_to_other_codings() -> None:
     assert not ranged.allows_predicted(large, SHIPPED)
     assert ranged.allows_predicted(large[:, :, 1:], SHIPPED)
     assert not ranged.allows_predicted(large[:, :, 1:], replace(SHIPPED, levels=(300, 4)))
-    assert segment._pack_keep(large, [4], 58)[0] < 16
+    assert keep_maps.pack_keep(large, [4], 58)[0] < 16
 
 
 # Error coding 2
@@ -683,8 +683,8 @@ def test_no_rounding_is_close() -> None:
     """So that logarithms and exponentials of any machine round the same way."""
     used = [16 * math.log2(1 + n) for n in range(8193)] + [65536 * math.exp(-m / 64) for m in range(768)]
     assert min(abs(value % 1 - 0.5) for value in used) > 1e-6
-    assert predicted._LOG.tolist() == [round(value) for value in used[:8193]]
-    assert predicted._EXP.tolist() == [round(value) for value in used[8193:]]
+    assert networks.LOG_FEATURE.tolist() == [round(value) for value in used[:8193]]
+    assert networks._EXP_OF_LOGIT.tolist() == [round(value) for value in used[8193:]]
 
 
 @pytest.mark.parametrize("repeats", [True, False])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats import Corrupt, ModelRef
-from formats.coding import adaptive as ranged
+from formats.coding import range_coding as ranged
 from formats.coding import tokens
 
 SHIPPED = replace(MODEL, levels=(8, 8, 8, 5, 5, 5), vocabulary=65524, tokens_per_cell=58)
@@ -138,7 +138,7 @@ def test_tokens_that_differ_by_index_come_near_their_entropy() -> None:
         np.concatenate(pair) for pair in zip(*(np.split(o, 6) for o in np.split(ordered, 2)), strict=True)
     ]
     coded = tokens.encode_tokens(blocks, keeps, [4] * 6, SHIPPED)
-    assert coded[0] == tokens.PREDICTED  # smaller for real tokens, whose digits it knows
+    assert coded[0] == tokens.PREDICTED_RANGE_CODED  # smaller for real tokens, whose digits it knows
     assert entropy < len(coded) < 1.1 * entropy
 
 

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from etk_samples import HEADER_RECORD, MODEL, make_block, make_segments, read, same_blocks, write
@@ -13,7 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import formats
-from formats import Block, EtkReader, EtkWriter, Header, InvalidRecord, ModelRef, pack_tokens, unpack_tokens
+from formats import (
+    Block,
+    ControlRange,
+    EtkReader,
+    EtkWriter,
+    Header,
+    InvalidRecord,
+    ModelRef,
+    pack_tokens,
+    unpack_tokens,
+)
+from formats.header import pack_header
+from formats.wire import Cursor
 
 ROOT = Path(formats.__file__).parents[1]
 
@@ -96,6 +109,56 @@ def test_token_order(tokens_per_cell: int, rows: int, columns: int, seed: int) -
     assert np.array_equal(unpack_tokens(flat, keep, tokens_per_cell), np.where(dropped, 0, grid))
 
 
+CONTROL_TOKENS = (
+    ControlRange("motion_vector", 64000, 1521),
+    ControlRange("gain", 65521, 3),
+    ControlRange("pan", 65524, 2),
+    ControlRange("shake", 65526, 1, 1),
+)
+
+
+def test_control_tokens_take_18_bytes() -> None:
+    plain = replace(HEADER_RECORD, metadata={})  # a map of more than 15 keys would take two bytes more
+    header = replace(plain, control_tokens=CONTROL_TOKENS)
+    assert len(unpacked_header(header)) == len(unpacked_header(plain)) + 18
+    assert msgpack.unpackb(unpacked_header(header))["i"] == [[0, 1521], [1, 3], [2, 2], [3, 1, 1]]
+
+
+def unpacked_header(header: Header) -> bytes:
+    return Cursor(pack_header(header)).blob(1 << 20)
+
+
+def test_kinds_of_control_tokens_of_later_programs_survive() -> None:
+    ranges = (ControlRange("kind 4", 64000, 5, 3), ControlRange("kind 255", 64005, 1, 6))
+    header = replace(HEADER_RECORD, control_tokens=ranges)
+    assert read(write([], header))[0].header == header
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ([ControlRange("zoom", 64000, 1)], "kind"),
+        ([ControlRange("kind 3", 64000, 1)], "kind"),  # 3 has a name
+        ([ControlRange("gain", 64001, 1)], "begin at 64000"),
+        ([ControlRange("gain", 64000, 1), ControlRange("pan", 64002, 1)], "begin at 64001"),
+        ([ControlRange("gain", 64000, 0)], "number of control tokens"),
+        ([ControlRange("gain", 64000, 1537)], "vocabulary"),
+        ([ControlRange("gain", 64000, 1, -1)], "codes after"),
+        ([ControlRange("gain", 64000, 1, 7)], "codes after"),
+        ([ControlRange("gain", 64000 + n, 1) for n in range(17)], "16 ranges"),
+    ],
+)
+def test_control_tokens_that_no_file_can_have(ranges: list[ControlRange], message: str) -> None:
+    with pytest.raises(InvalidRecord, match=message):
+        write([], replace(HEADER_RECORD, control_tokens=tuple(ranges)))
+
+
+def test_vectors_have_no_control_tokens() -> None:
+    model = replace(MODEL, levels=(), vocabulary=0, vector=4)
+    with pytest.raises(InvalidRecord, match="vectors"):
+        write([], replace(HEADER_RECORD, model=model, control_tokens=(ControlRange("gain", 1, 1),)))
+
+
 def test_every_header_field_survives() -> None:
     header = replace(
         HEADER_RECORD,
@@ -106,6 +169,7 @@ def test_every_header_field_survives() -> None:
         start_time=-5,
         clock_offset=-7,
         chapters=((0, 100, "one"), (100, 100, "")),
+        control_tokens=CONTROL_TOKENS,
     )
     assert read(write([], header))[0].header == header
     plain = Header(model=MODEL, width=1, height=1, grid=(1, 1), time_base=(1, 1))

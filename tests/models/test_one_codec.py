@@ -8,13 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.encoder import make_job
+from elastictok_cli.codec.pixels import make_job, to_uint8
 from elastictok_cli.codec.rate_control import EFFORTS, draft, meet_target
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
-from elastictok_cli.models.precision import to_bytes
 from elastictok_cli.training.cell.rollout import rollout
 
 
@@ -66,7 +65,7 @@ def test_an_encode_predicts_once_for_each_motion(
 
     monkeypatch.setattr(DefaultModel, "predict", counted_predict)
     monkeypatch.setattr(DefaultTokenizer, "decode", counted_decode)
-    pixels = to_bytes(clip[0, 4:]).permute(0, 2, 3, 1).numpy()
+    pixels = to_uint8(clip[0, 4:]).permute(0, 2, 3, 1).numpy()
     job = make_job(pixels, tokenizer, torch.device("cpu"))
     coded = meet_target(tokenizer, draft(tokenizer, job, context, 0.003), 0.003, effort=EFFORTS[9])
     assert not coded.missed

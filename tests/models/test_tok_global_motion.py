@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.encoder import make_job
+from elastictok_cli.codec.pixels import make_job, to_pixels
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.context import Context
@@ -88,7 +88,7 @@ def tokenizer(known: bool) -> DefaultTokenizer:
 def coded(known: bool, count: int = 4) -> tuple[DefaultTokenizer, Context, search.Draft, search.Coded]:
     shown = tokenizer(known)
     context, frames = shaken(count)
-    pixels = search.to_pixels(frames, 160, 192, count).numpy()
+    pixels = to_pixels(frames, 160, 192, count).numpy()
     job = make_job(pixels, shown, torch.device("cpu"))
     draft = search.draft(shown, job, context, 0.007)
     return shown, context, draft, search.meet_target(shown, draft, 0.007)
@@ -113,7 +113,7 @@ def test_a_shake_costs_a_few_tokens(count: int) -> None:
 
     # a decoder that starts afresh sees the same, and goes on with velocities that know nothing of the shake
     decoded, after = tokenizer(True).decode(one.tokens, one.keep, context, count=count)
-    assert torch.equal(search.to_pixels(decoded, 160, 192, count), one.pixels)
+    assert torch.equal(to_pixels(decoded, 160, 192, count), one.pixels)
     assert after.vectors[0, 1, 5, 3] == 0
     assert after.vectors[0, 1, 5, 9] == 2
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from elastictok_cli.codec import rate_control as search
-from elastictok_cli.codec.encoder import make_job
+from elastictok_cli.codec.pixels import make_job, to_pixels
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion import camera_pan
@@ -142,7 +142,7 @@ def tokenizer(lead: bool) -> DefaultTokenizer:
 def coded(lead: bool) -> tuple[DefaultTokenizer, Context, torch.Tensor, search.Coded]:
     shown = tokenizer(lead)
     context, block = shaken()
-    pixels = search.to_pixels(block, 96, 128, 4).numpy()
+    pixels = to_pixels(block, 96, 128, 4).numpy()
     job = make_job(pixels, shown, torch.device("cpu"))
     draft = search.draft(shown, job, context, 0.007)
     return shown, context, block, search.meet_target(shown, draft, 0.007)
@@ -170,7 +170,7 @@ def test_a_camera_that_moves_is_told_once() -> None:
     decoded, after = shown.decode(one.tokens, one.keep, context, count=4)
     change = (after.vectors - context.vectors)[0].flatten(1)
     assert change.median(1).values.tolist() == [-2.0, 3.0]
-    assert torch.equal(search.to_pixels(decoded, 96, 128, 4), one.pixels)
+    assert torch.equal(to_pixels(decoded, 96, 128, 4), one.pixels)
 
 
 def test_a_leader_begins_with_two_values_that_are_no_codes(monkeypatch: pytest.MonkeyPatch) -> None:

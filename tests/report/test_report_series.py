@@ -133,7 +133,7 @@ def _page(segments: int, cards_shown: int = 48) -> tuple[str, int]:
 
 
 def test_a_long_video_makes_no_larger_page_and_keeps_its_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, most in (("BLOCKS", 64), ("FRAMES", 128), ("STEPS", 32)):
+    for name, most in (("MAX_BLOCK_POINTS", 64), ("MAX_FRAME_POINTS", 128), ("MAX_STEP_POINTS", 32)):
         monkeypatch.setattr(f"elastictok_cli.report.gather.{name}", most)
     half, peak_half = _page(8, cards_shown=4)
     full, peak_full = _page(16, cards_shown=4)

@@ -414,3 +414,9 @@ def test_a_window_behind_a_jump_of_the_clock(tmp_path: Path) -> None:
         assert len(some) in (14, 15, 16)
         assert cut.aux_container is not None
         assert sum(map(len, chunks)) > 0
+
+
+def test_transparency_in_a_stream_of_its_own_is_named() -> None:
+    """AVIF keeps it beside the pictures."""
+    source = Path(__file__).parents[1] / "fixtures" / "odd" / "anim.avif"
+    assert "transparency is dropped: pixels keep the colour they have underneath" in read_all(source)[3]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.codec.allocation import Filled
 from elastictok_cli.models.cell.transform import cell_energy
+from elastictok_cli.models.interface import Filled
 
 PITCH = 8  # pixels between the points of the lattice
 _ROUNDS = 4  # of averaging on each level

@@ -8,6 +8,7 @@ import torch
 
 from elastictok_cli.models.cell import decode, encode
 from elastictok_cli.models.cell.context import Context
+from elastictok_cli.models.cell.motion import block_matching, compensation
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.prediction import Reuse
 from elastictok_cli.models.cell.token_layout import TokenLayout
@@ -73,3 +74,11 @@ class DefaultTokenizer:
     ) -> tuple[torch.Tensor, Context]:
         """See `interface.NestedTokenizer.decode`. Frames come clamped to [-1, 1]."""
         return decode.decode(self.model, self.layout, tokens, keep, context, count=count, reuse=reuse)
+
+    def estimate_motion(self, last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """See `interface.NestedTokenizer.estimate_motion`: a full search, in even numbers of up to 24 pixels."""
+        return block_matching.shifts(last, later, grid)
+
+    def compensate_motion(self, picture: torch.Tensor, vectors: torch.Tensor, frames: int) -> torch.Tensor:
+        """See `interface.NestedTokenizer.compensate_motion`."""
+        return compensation.warp(picture, vectors, torch.tensor([frames], device=picture.device))[:, 0]

@@ -10,7 +10,7 @@ from formats.records import TokenArray, UInt16Array
 from formats.wire import Cursor, pack_blob
 
 CODING = 16
-_EXPONENT = 0x7C00  # all ones: infinite or NaN
+_EXPONENT_BITS = 0x7C00  # all ones: infinite or NaN
 
 
 def encode_vectors(blocks: Sequence[TokenArray], keeps: UInt16Array, size: int) -> bytes:
@@ -31,7 +31,7 @@ def decode_vectors(cursor: Cursor, keeps: UInt16Array, size: int) -> list[TokenA
     total = int(keeps.sum(dtype=np.int64))
     numbers = np.frombuffer(cursor.blob_of(total * size), np.uint8).astype(np.uint16)
     numbers |= np.frombuffer(cursor.blob_of(total * size), np.uint8).astype(np.uint16) << 8
-    if ((numbers & _EXPONENT) == _EXPONENT).any():
+    if ((numbers & _EXPONENT_BITS) == _EXPONENT_BITS).any():
         raise InvalidRecord("a number of a vector is not finite")
     ordered = numbers.reshape(size, total).T
     return [np.ascontiguousarray(ordered[slots]).view(np.float16) for slots in segment_slots(keeps)]

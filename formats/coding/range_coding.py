@@ -1,4 +1,7 @@
-"""Token codings 3 and 4: adaptive range coding of digits (SPEC.md, 6.1 and 6.2)."""
+"""Token codings 3 and 4: adaptive range coding of the digits of codes (SPEC.md, 6.1 and 6.2).
+
+Coding 3 codes control tokens here as well; coding 4 leaves them to `control_tokens`.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -6,16 +9,16 @@ from functools import partial
 
 import numpy as np
 
-from formats.coding import predicted
+from formats.coding import control_tokens, networks, wavefront
 from formats.coding.rans import Coder, Reader, Symbols, Writer, cumulative_of
 from formats.coding.rans import lanes_for as _lanes_for
 from formats.errors import Corrupt
 from formats.records import ModelRef, UInt16Array
 
-_LEAST_CHUNK = 16  # symbols coded with one state of a table
-_STEP = 2  # what a symbol adds to its count
+_MIN_CHUNK_SYMBOLS = 16  # of the first chunk, which is coded with the first counts
+_COUNT_INCREMENT = 2  # what a symbol adds to its count
 _TOKENS_PER_LANE = 1024
-_MOST_SYMBOLS = 256  # of an alphabet: bounds what a file can make a reader do
+_MAX_ALPHABET_SYMBOLS = 256  # bounds the work that a file can ask of a reader
 
 
 def lanes_for(tokens: int) -> int:
@@ -24,9 +27,9 @@ def lanes_for(tokens: int) -> int:
 
 
 def allows(model: ModelRef) -> bool:
-    """Whether a model's tokens may be coded so: no alphabet has more than 256 symbols."""
-    special_values = model.vocabulary - math.prod(model.levels)
-    return max(model.levels) <= _MOST_SYMBOLS and special_values <= (_MOST_SYMBOLS - 1) ** 2
+    """Whether codings 3 and 4 can code a model's tokens: no alphabet has more than 256 symbols."""
+    control_values = model.vocabulary - math.prod(model.levels)
+    return max(model.levels) <= _MAX_ALPHABET_SYMBOLS and control_values <= (_MAX_ALPHABET_SYMBOLS - 1) ** 2
 
 
 def encode(ordered: UInt16Array, keeps: UInt16Array, model: ModelRef) -> bytes:
@@ -48,28 +51,30 @@ def decode(data: bytes | memoryview, keeps: UInt16Array, model: ModelRef) -> UIn
 
 
 def allows_predicted(keeps: UInt16Array, model: ModelRef) -> bool:
-    """Whether tokens may be coded by coding 4."""
-    return allows(model) and keeps.size <= predicted.MOST_CELLS
+    """Whether coding 4 can code the tokens of a segment with these keep maps."""
+    return allows(model) and keeps.size <= wavefront.MAX_PREDICTED_CELLS
 
 
 def encode_predicted(
     ordered: UInt16Array, keeps: UInt16Array, frames: Symbols, model: ModelRef
 ) -> bytes | None:
-    """Coding 4, or None where special tokens stand in other places than it can tell. frames: (blocks,) real frames."""
-    regular = math.prod(model.levels)
+    """Coding 4, or None where control tokens stand where it cannot describe them. frames: (blocks,) real frames."""
+    first_control = math.prod(model.levels)
     flat = keeps.ravel()
     counts = [int((flat > index).sum()) for index in (0, 1)]
     first, second = np.full((2, len(flat)), -1, np.int64)
     first[flat > 0] = ordered[: counts[0]]
     second[flat > 1] = ordered[counts[0] : sum(counts)]
-    pattern = predicted.leading(first, second, regular, model.vocabulary)
-    lead = _LEAD[pattern]
-    if (ordered >= regular).sum() != lead.sum():
+    pattern = control_tokens.patterns_of(first, second, first_control, model.vocabulary)
+    control_counts = _CONTROL_TOKENS_IN[pattern]
+    if (ordered >= first_control).sum() != control_counts.sum():
         return None
     writer = Writer(lanes_for(len(ordered)))
-    if model.vocabulary > regular:
-        predicted.code_leading(first, second, pattern, keeps, frames, regular, model.vocabulary, writer)
-    for _ in _walk(ordered, keeps, model, writer, lead):
+    if model.vocabulary > first_control:
+        control_tokens.code_control_tokens(
+            first, second, pattern, keeps, frames, first_control, model.vocabulary, writer
+        )
+    for _ in _walk(ordered, keeps, model, writer, control_counts):
         pass
     return writer.bytes()
 
@@ -78,31 +83,31 @@ def decode_predicted(
     data: bytes | memoryview, keeps: UInt16Array, frames: Symbols, model: ModelRef
 ) -> UInt16Array:
     """Undo encode_predicted. Raises Corrupt as decode does."""
-    regular = math.prod(model.levels)
+    first_control = math.prod(model.levels)
     flat = keeps.ravel()
     ordered = np.zeros(int(flat.sum(dtype=np.int64)), np.uint16)
     reader = Reader(data, lanes_for(len(ordered)))
-    lead = np.zeros(len(flat), np.int64)
-    if model.vocabulary > regular:
+    control_counts = np.zeros(len(flat), np.int64)
+    if model.vocabulary > first_control:
         blank = np.zeros(len(flat), np.int64)
-        pattern, (first, second) = predicted.code_leading(
-            blank, blank, blank, keeps, frames, regular, model.vocabulary, reader
+        pattern, (first, second) = control_tokens.code_control_tokens(
+            blank, blank, blank, keeps, frames, first_control, model.vocabulary, reader
         )
-        lead = _LEAD[pattern]
+        control_counts = _CONTROL_TOKENS_IN[pattern]
         count = int((flat > 0).sum())
         ordered[:count] = first[flat > 0]
         ordered[count : count + int((flat > 1).sum())] = second[flat > 1]
-    for span, values in _walk(ordered, keeps, model, reader, lead):
+    for span, values in _walk(ordered, keeps, model, reader, control_counts):
         ordered[span] = values
     reader.finish()
     return ordered
 
 
-_LEAD = np.array([0, 1, 1, 2])  # special tokens of each pattern
+_CONTROL_TOKENS_IN = np.array([0, 1, 1, 2])  # how many each pattern has
 
 
 class _Table:
-    """Adaptive frequencies of one context. Counts change only between chunks, which grow with experience."""
+    """Adaptive frequencies of one context. Counts change only between chunks; later chunks are longer."""
 
     def __init__(self, counts: Symbols) -> None:
         self._counts: list[int] = counts.tolist()
@@ -110,17 +115,17 @@ class _Table:
 
     def _chunk(self) -> int:
         """How many symbols may be coded before the next update."""
-        return max(_LEAST_CHUNK, self._seen // 4)
+        return max(_MIN_CHUNK_SYMBOLS, self._seen // 4)
 
     def _update(self, symbols: Symbols) -> None:
         counts = self._counts
         self._seen += len(symbols)
         if len(symbols) <= 4 * len(counts):
             for symbol in symbols.tolist():
-                counts[symbol] += _STEP
+                counts[symbol] += _COUNT_INCREMENT
         else:
             for symbol, times in enumerate(np.bincount(symbols).tolist()):
-                counts[symbol] += _STEP * times
+                counts[symbol] += _COUNT_INCREMENT * times
 
     def code(self, symbols: Symbols, coder: Coder) -> Symbols:
         """Code symbols (n,) one chunk after the other, learning from each."""
@@ -136,22 +141,26 @@ class _Table:
 
 
 def _walk(
-    ordered: UInt16Array, keeps: UInt16Array, model: ModelRef, coder: Coder, lead: Symbols | None = None
+    ordered: UInt16Array,
+    keeps: UInt16Array,
+    model: ModelRef,
+    coder: Coder,
+    control_counts: Symbols | None = None,
 ) -> Iterator[tuple[slice, Symbols]]:
-    """The order of symbols and their contexts, for writer and reader alike.
+    """The order of symbols and their contexts, the same for writer and reader.
 
-    `ordered` is read where the writer runs; of the reader's results only what was yielded (and by then
-    stored there) is used. Yields each run of equal sequence indices with its values. `lead` (cells,) says how many
-    special tokens each cell begins with, where these are known (and stored in `ordered`) already and all there are.
+    Yields the tokens of each sequence index: their place in `ordered` (N,) and their values. A writer gives all
+    tokens in `ordered`; a reader stores there what was yielded before it asks for more. `control_counts` (cells,): how
+    many control tokens each cell begins with, where they are coded, and stored in `ordered`, already (coding 4).
     """
     levels = model.levels
-    regular_values = math.prod(levels)
-    special_values = model.vocabulary - regular_values
-    radix = math.isqrt(special_values)
+    code_values = math.prod(levels)
+    control_values = model.vocabulary - code_values
+    radix = math.isqrt(control_values)
     tables: dict[tuple[object, ...], _Table] = {}
     flat = keeps.ravel()
     first_block = keeps[0].size
-    told = np.zeros(len(flat), np.int64)  # regular tokens each cell has told so far
+    codes_before = np.zeros(len(flat), np.int64)  # in each cell
     first = 0
     for index in range(int(flat.max(initial=0))):
         cells = np.flatnonzero(flat > index)
@@ -159,20 +168,22 @@ def _walk(
         first += len(cells)
         values = ordered[span].astype(np.int64)
         later = (cells >= first_block).astype(np.int64)  # not of the keyframe block
-        special = np.zeros(len(cells), bool)
-        if lead is not None:
-            special = lead[cells] > index
-        elif special_values:
+        control = np.zeros(len(cells), bool)
+        if control_counts is not None:
+            control = control_counts[cells] > index
+        elif control_values:
             for kind, where in _groups(later):
-                table = _table(tables, ("special", min(index, 2), kind), lambda: np.array([16, 2], np.int64))
-                special[where] = table.code((values[where] >= regular_values).astype(np.int64), coder) > 0
-        if lead is None and special.any():
-            values[special] = regular_values + _special(
-                values[special] - regular_values, special_values, radix, tables, coder
+                table = _table(
+                    tables, ("is control", min(index, 2), kind), lambda: np.array([16, 2], np.int64)
+                )
+                control[where] = table.code((values[where] >= code_values).astype(np.int64), coder) > 0
+        if control_counts is None and control.any():
+            values[control] = code_values + _code_control_values(
+                values[control] - code_values, control_values, radix, tables, coder
             )
-        places = np.flatnonzero(~special)
+        places = np.flatnonzero(~control)
         rest = values[places]
-        context = 2 * _group_of(told[cells[places]]) + later[places]
+        context = 2 * _experience_group(codes_before[cells[places]]) + later[places]
         groups = list(_groups(context))
         result = np.zeros_like(rest)
         weight = 1
@@ -180,24 +191,28 @@ def _walk(
             rest, digit = np.divmod(rest, level)
             coded = np.zeros_like(digit)
             for name, where in groups:
-                start = partial(_peaked, level) if lead is None else partial(_learned, levels, number, name)
+                start = (
+                    partial(_middle_peaked_counts, level)
+                    if control_counts is None
+                    else partial(_fitted_counts, levels, number, name)
+                )
                 table = _table(tables, (number, name), start)
                 coded[where] = table.code(digit[where], coder)
             result += weight * coded
             weight *= level
         values[places] = result
-        told[cells[places]] += 1
+        codes_before[cells[places]] += 1
         yield span, values
 
 
-def _special(
+def _code_control_values(
     values: Symbols, count: int, radix: int, tables: dict[tuple[object, ...], _Table], coder: Coder
 ) -> Symbols:
-    """Values (n,) 0 to count - 1 in two parts, each with frequencies of its own."""
+    """Code control values (n,), 0 to count - 1, in two parts, each with frequencies of its own."""
     high, low = np.divmod(values, radix)
     result = np.zeros_like(values)
     for number, (part, size) in enumerate(((high, -(-count // radix)), (low, radix))):
-        table = _table(tables, ("part", number), partial(np.full, size, _STEP, np.int64))
+        table = _table(tables, ("control part", number), partial(np.full, size, _COUNT_INCREMENT, np.int64))
         coded = table.code(part, coder)
         result += coded * (radix if number == 0 else 1)
     if (result >= count).any():
@@ -205,9 +220,9 @@ def _special(
     return result
 
 
-def _group_of(told: Symbols) -> Symbols:
-    """0, 1, 2 to 5, more: groups 0 to 3."""
-    return np.asarray(np.searchsorted(np.array([1, 2, 6]), told, side="right"), np.int64)
+def _experience_group(codes_before: Symbols) -> Symbols:
+    """Which group of contexts a number of codes belongs to: 0, 1, 2 to 5, more are groups 0 to 3."""
+    return np.asarray(np.searchsorted(np.array([1, 2, 6]), codes_before, side="right"), np.int64)
 
 
 def _groups(labels: Symbols) -> Iterator[tuple[int, Symbols]]:
@@ -224,14 +239,14 @@ def _table(
     return tables[key]
 
 
-def _peaked(levels: int) -> Symbols:
-    """Digits near the middle are likelier: that is where a quantizer puts 0."""
-    return np.asarray(_STEP * np.maximum(1, 4 - np.abs(np.arange(levels) - levels // 2)), np.int64)
+def _middle_peaked_counts(levels: int) -> Symbols:
+    """First counts of a digit, largest in the middle, which is where a quantizer puts 0."""
+    return np.asarray(_COUNT_INCREMENT * np.maximum(1, 4 - np.abs(np.arange(levels) - levels // 2)), np.int64)
 
 
-def _learned(levels: tuple[int, ...], number: int, context: int) -> Symbols:
-    """What a digit's counts begin as in coding 4."""
-    known = predicted.tables().digits
-    if levels != predicted.LEVELS:
-        return _peaked(levels[number])
+def _fitted_counts(levels: tuple[int, ...], number: int, context: int) -> Symbols:
+    """First counts of a digit in coding 4: fitted ones, where the levels are those they were fitted for."""
+    known = networks.tables().digits
+    if levels != networks.FITTED_LEVELS:
+        return _middle_peaked_counts(levels[number])
     return known[number, context, : levels[number]]

@@ -1,0 +1,247 @@
+"""elastictok in Python: what the commands do, on arrays. `import elastictok` offers it; docs/python.md shows it.
+
+    import elastictok
+
+    model = elastictok.load_model()
+    video = elastictok.encode("clip.mp4", model, mse=0.007)
+    video.save("clip.etk")
+    frames = elastictok.decode(video, model)  # (T, H, W, 3) uint8
+
+Everything goes through the same encoder, file format and decoder as the commands: what is saved here is what
+`elastictok encode` would have written, and either side reads the other's files.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from elastictok_cli.analysis import units
+from elastictok_cli.model import Model, load_model
+from elastictok_cli.token_video import TokenVideo
+from formats import EtkWriter
+
+if TYPE_CHECKING:
+    import torch
+
+    from elastictok_cli.codec.encoder import EncodeOptions
+    from elastictok_cli.video import VideoReader
+    from elastictok_cli.video.arrays import ArrayReader
+
+__all__ = ["Model", "TokenVideo", "decode", "encode", "load_model", "open"]
+
+DEFAULT_MSE = 0.007
+_TOLERANCE = 1e-3  # by how much a float32 frame may leave [-1, 1]
+
+Frames = npt.NDArray[np.uint8]
+
+
+def encode(
+    source: Any,
+    model: Model,
+    mse: float = DEFAULT_MSE,
+    *,
+    tokens: int | None = None,
+    fps: float | Fraction | None = None,
+    times: Iterable[float] | None = None,
+    allocation: Literal["cell", "block"] = "cell",
+    effort: int | None = None,
+    search: Literal["binary", "linear"] | None = None,
+    keyframe_interval: float = 5.0,
+    start: float | None = None,
+    duration: float | None = None,
+    max_height: int | None = None,
+    stream: int | None = None,
+    audio: bool = True,
+) -> TokenVideo:
+    """Compress a video. Every block of up to 4 frames keeps as many tokens as it needs to meet the target.
+
+    `source`, one of
+      - a path: a video or picture that FFmpeg reads. Times, rotation, colour tags, chapters, and with `audio` the
+        audio and subtitle packets are kept, as by `elastictok encode`.
+      - a numpy array (T, H, W, 3) uint8, RGB, 0 to 255; or any iterable of (H, W, 3) uint8 arrays of one size, which
+        is read as encoding goes on.
+      - a torch tensor (T, 3, H, W), floating point, RGB in [-1, 1], on any device; rounded to 8 bits.
+    `mse`: largest mean square error of a block on pixels in [-1, 1], above 0 and up to 4, measured on decoded frames
+    after rounding to 8 bits. PSNR is 10 log10(4 / mse): 0.007 is 27.6 dB, 0.003 31.2, 0.001 36.0. A block that cannot
+    meet it gets all its tokens and is marked in `TokenVideo.missed`.
+    `tokens`: keep this many tokens of every cell instead, 0 to `model.tokens_per_cell`; there is no target then.
+    `fps` (frames a second) or `times` (seconds of each frame, rising): arrays and tensors of more than one frame need
+    one of them; paths have neither.
+    `allocation`: a length for each cell, or one for all cells of a block.
+    `effort`: 0 (quick) to 9 (fewest tokens), 5 by default, for models whose tokens are nested, as the default one's.
+    `search`: how lengths are found ("binary" by default), for models whose encoder sees the length, as the paper's.
+    `keyframe_interval`: most seconds between seek points; 0: scene cuts only.
+    `start`, `duration` (seconds, from the first frame), `max_height` (pixels; taller pictures are scaled down),
+    `stream` (number of the video stream), `audio`: for paths only.
+
+    Raises ValueError and TypeError for arguments and frames that are none of this, VideoError where a path cannot be
+    read. What a source loses on the way (a stream that cannot be carried, damaged packets) is a UserWarning each.
+
+        video = elastictok.encode(frames, elastictok.load_model(), mse=0.003, fps=30)
+    """
+    from elastictok_cli.codec import encoder
+
+    options = _options(model, mse, tokens, allocation, effort, search, keyframe_interval)
+    window = {"start": start, "duration": duration, "stream": stream}
+    given = {name: value for name, value in window.items() if value is not None}
+    reader: VideoReader | ArrayReader
+    if isinstance(source, str | Path):
+        if fps is not None or times is not None:
+            raise ValueError("a video file has times of its own: fps and times are for arrays")
+        _check_window(start, duration)
+        from elastictok_cli.video import VideoReader
+
+        reader = VideoReader(
+            source, start=start, duration=duration, max_height=max_height, aux=audio, stream=stream
+        )
+    else:
+        if given or max_height is not None:
+            raise ValueError("start, duration, stream and max_height are for paths: cut or scale the array")
+        from elastictok_cli.video.arrays import ArrayReader
+
+        reader = ArrayReader(_pictures(source), fps=fps, times=times)
+    file = io.BytesIO()
+    with reader:
+        header = encoder.make_header(reader.info, model.loaded, options)
+        header.options.update(given)
+        writer = EtkWriter(file, header)
+        for _ in encoder.encode(
+            reader.info, reader, reader.take_aux, model.loaded, writer, options, model.device
+        ):
+            pass
+        for text in reader.warnings:
+            warnings.warn(text, UserWarning, stacklevel=2)
+    return TokenVideo(file.getvalue())
+
+
+def decode(
+    source: TokenVideo | str | Path,
+    model: Model,
+    *,
+    start: float | None = None,
+    duration: float | None = None,
+) -> Frames:
+    """Frames of an encoded video, as (T, H, W, 3) uint8, RGB; `TokenVideo.times` has their times.
+
+    `source`: a `TokenVideo`, or the path of an `.etk` file. `start`, `duration` (seconds, from the first frame): only
+    the frames with start <= t < start + duration; segments outside are not read. No frame in that time: T is 0.
+
+    Raises ModelMismatch where other weights made the file, EtkError where it is damaged (unless `open(path,
+    tolerate=True)` made the `TokenVideo`: then the frames of damaged segments are missing), OSError.
+
+        frames = elastictok.decode("clip.etk", model, start=10, duration=2)
+    """
+    from elastictok_cli.codec import decoder
+
+    _check_window(start, duration)
+    video = source if isinstance(source, TokenVideo) else open(source)
+    with video.reader() as reader:
+        decoder.check_model(reader.header, model.loaded)
+        first_pts = end_pts = None
+        if start is not None or duration is not None:
+            first_pts, end_pts = decoder.window(reader.header, reader, start, duration)
+        times = (pts for block in reader.blocks(first_pts, end_pts, tokens=False) for pts in block.pts)
+        count = sum(
+            (first_pts is None or pts >= first_pts) and (end_pts is None or pts < end_pts) for pts in times
+        )
+        frames = np.empty((count, video.height, video.width, 3), np.uint8)
+        decoded = decoder.decode(reader, model.loaded, model.device, first_pts=first_pts, end_pts=end_pts)
+        count = 0
+        for count, frame in enumerate(decoded, 1):
+            frames[count - 1] = frame.rgb
+    return frames[:count]
+
+
+def open(path: str | Path, *, tolerate: bool = False) -> TokenVideo:
+    """An `.etk` file, read as it is asked for: only its header now.
+
+    `tolerate`: leave out what is damaged, instead of raising where it is met.
+    Raises EtkError where `path` is no `.etk` file or its header is damaged, OSError where it cannot be read.
+
+        video = elastictok.open("clip.etk")
+        print(video.frame_count, video.tokens_per_frame, video.times[-1])
+    """
+    return TokenVideo(Path(path), tolerate=tolerate)
+
+
+def _options(
+    model: Model,
+    mse: float,
+    tokens: int | None,
+    allocation: Literal["cell", "block"],
+    effort: int | None,
+    search: Literal["binary", "linear"] | None,
+    keyframe_interval: float,
+) -> EncodeOptions:
+    """What the encoder is asked for. Raises ValueError."""
+    from elastictok_cli.codec import rate_control
+    from elastictok_cli.codec.encoder import EncodeOptions
+
+    spec = model.loaded.tokenizer.spec
+    if tokens is None and not 0 < mse <= 4:
+        raise ValueError(f"mse must be more than 0 and at most 4, not {mse}")
+    if tokens is not None and not 0 <= tokens <= spec.tokens_per_cell:
+        raise ValueError(f"tokens must be from 0 to {spec.tokens_per_cell} with this model, not {tokens}")
+    if allocation not in ("cell", "block"):
+        raise ValueError(f"allocation must be cell or block, not {allocation}")
+    if effort is not None and not spec.nested:
+        raise ValueError(f"effort is for models whose tokens are nested; {spec.name} has search")
+    if effort is not None and effort not in range(len(rate_control.EFFORTS)):
+        raise ValueError(f"effort must be from 0 to {len(rate_control.EFFORTS) - 1}, not {effort}")
+    if search is not None and spec.nested:
+        raise ValueError(f"search is for models whose encoder sees the length; {spec.name} has effort")
+    if search not in (None, "binary", "linear"):
+        raise ValueError(f"search must be binary or linear, not {search}")
+    if not 0 <= keyframe_interval <= units.MAX_SECONDS:
+        raise ValueError(f"keyframe_interval must be 0 or more seconds, not {keyframe_interval}")
+    return EncodeOptions(
+        mse=float(mse) if tokens is None else None,
+        tokens=tokens,
+        allocation=allocation,
+        keyframe_interval=float(keyframe_interval),
+        effort=rate_control.DEFAULT_EFFORT if effort is None else effort,
+        search=search or "binary",
+    )
+
+
+def _check_window(start: float | None, duration: float | None) -> None:
+    if start is not None and not 0 <= start <= units.MAX_SECONDS:
+        raise ValueError(f"start must be 0 or more seconds, not {start}")
+    if duration is not None and not 0 < duration <= units.MAX_SECONDS:
+        raise ValueError(f"duration must be more than 0 seconds, not {duration}")
+
+
+def _pictures(source: Any) -> Iterable[Frames]:
+    """Pictures (H, W, 3) uint8 of what `encode` takes beside a path. Raises ValueError and TypeError."""
+    import torch
+
+    if isinstance(source, torch.Tensor):
+        return _pictures_of_tensor(source)
+    if isinstance(source, np.ndarray):
+        if source.ndim != 4 or source.shape[3] != 3:
+            raise ValueError(f"frames must be (T, height, width, 3), not {source.shape}")
+        return source
+    if not isinstance(source, Iterable):
+        raise TypeError(f"frames must be a path, an array or a tensor, not {type(source).__name__}")
+    return source
+
+
+def _pictures_of_tensor(frames: torch.Tensor) -> Frames:
+    if not frames.is_floating_point():
+        raise TypeError(
+            f"a tensor must be floating point, in [-1, 1], not {frames.dtype}; uint8 frames come as a numpy array"
+        )
+    if frames.ndim != 4 or frames.shape[1] != 3:
+        raise ValueError(f"a tensor must be (T, 3, height, width), not {tuple(frames.shape)}")
+    frames = frames.detach().cpu().float()
+    if frames.numel() and not bool((frames.abs() <= 1 + _TOLERANCE).all()):  # so that NaN fails too
+        raise ValueError("a tensor must be in [-1, 1]: uint8 / 127.5 - 1")
+    return np.rint((frames.permute(0, 2, 3, 1).numpy() + 1) * 127.5).clip(0, 255).astype(np.uint8)

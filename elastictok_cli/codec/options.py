@@ -1,0 +1,32 @@
+"""The options of an encode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from elastictok_cli.codec.length_search import Guess, Method
+from elastictok_cli.codec.rate_control import DEFAULT_EFFORT, Allocation
+
+KEYFRAME_INTERVAL = 5.0  # seconds, by default
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """The options of an encode; exactly one of `mse` and `tokens` is set.
+
+    mse: the target, the highest MSE of a block on [-1, 1] pixels.
+    tokens: the same number of tokens for every cell instead.
+    allocation: "cell" gives each cell a length of its own, "block" one length to all cells of a block.
+    keyframe_interval: seconds from the start of a scene to the first frame that may start another; 0: only cuts do.
+    effort: 0 to 9, for nested models.
+    search: how lengths are searched for, for models whose encoder sees the length.
+    guess: the length that the search "predict" begins with.
+    """
+
+    mse: float | None = 0.007
+    tokens: int | None = None
+    allocation: Allocation = "cell"
+    keyframe_interval: float = KEYFRAME_INTERVAL
+    effort: int = DEFAULT_EFFORT
+    search: Method = "binary"
+    guess: Guess | None = None

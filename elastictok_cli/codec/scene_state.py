@@ -1,0 +1,98 @@
+"""What the encoder remembers from block to block of a scene, and what a committed block adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from elastictok_cli.codec.block_splitting import SourceBlock
+from elastictok_cli.codec.rate_control import Coded, Draft
+
+# A single frame that was far cheaper than a whole block is followed by at most this many more single frames before
+# longer blocks are tried again.
+MAX_SINGLES_IN_A_ROW = 2
+MIN_CURVE_BIAS, MAX_CURVE_BIAS = 0.8, 1.25  # measured error over the error that the curves promised
+
+
+Reason = Literal[
+    "whole",  # cheap enough, or nothing else is clearly cheaper
+    "shorter",  # a pair or a single is clearly cheaper
+    "single far cheaper",  # and the next frames are expected to be so too
+    "single again",  # as expected
+    "single before the rest",  # something new comes into view: the rest is cheaper once its first frame is coded
+    "keyframe",  # cheaper than any prediction
+    "target missed",  # the chosen block missed the target, and this shorter one meets it
+]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The block to code, why, and all drafts that were compared (each a block and what its curves promise)."""
+
+    block: SourceBlock
+    draft: Draft
+    reason: Reason
+    drafts: tuple[tuple[SourceBlock, Draft], ...]
+
+
+@dataclass(frozen=True)
+class SceneState:
+    """What earlier blocks of a scene say about the next one.
+
+    It starts fresh at each keyframe block, so at each scene, and it never changes: `after` gives the state that follows
+    when a block is committed. Drafts read it and nothing else.
+
+    curve_bias: measured error over the error that the curves promised, of the last block of the same kind (keyframe or
+        not) and number of frames.
+    price: lambda of the last draft of an inter block by its number of frames: the squared error its last token saves.
+    singles_left: how many more single frames are expected to be cheaper than longer blocks.
+    single_tokens: tokens of the single frame that began them.
+    inter_tokens_per_frame: of the last inter block; 0 before the first.
+    keyframe_tokens: of the last keyframe block drafted for this scene, chosen or not; 0 before the first.
+    """
+
+    curve_bias: Mapping[tuple[bool, int], float] = field(default_factory=dict)
+    price: Mapping[int, float] = field(default_factory=dict)
+    singles_left: int = 0
+    single_tokens: int = 0
+    inter_tokens_per_frame: float = 0.0
+    keyframe_tokens: float = 0.0
+
+    def bias_of(self, keyframe: bool, frames: int) -> float:
+        """The curve bias to expect of a block; 1 where none like it was coded in this scene."""
+        return self.curve_bias.get((keyframe, frames), 1.0)
+
+    def after(self, decision: Decision, coded: Coded) -> SceneState:
+        """The state once the decided block is committed."""
+        block, draft = decision.block, decision.draft
+        kind = block.keyframe, len(block.frames)
+        bias = min(max(coded.bias, MIN_CURVE_BIAS), MAX_CURVE_BIAS)
+        if block.keyframe:  # what came before belongs to the segment that it ends
+            fresh = SceneState()
+            return replace(fresh, curve_bias={kind: bias}, keyframe_tokens=draft.tokens)
+        price, keyframe_tokens = dict(self.price), self.keyframe_tokens
+        for tried, tried_draft in decision.drafts:
+            if tried.keyframe:
+                keyframe_tokens = tried_draft.tokens
+            elif tried_draft.reaches:
+                price[len(tried.frames)] = tried_draft.price
+        if decision.reason == "single again":
+            singles_left, single_tokens = self.singles_left - 1, self.single_tokens
+        elif decision.reason == "single far cheaper":
+            singles_left, single_tokens = MAX_SINGLES_IN_A_ROW, draft.tokens
+        else:
+            singles_left, single_tokens = 0, 0
+        tokens_per_frame = self.inter_tokens_per_frame
+        if (
+            decision.reason != "single before the rest"
+        ):  # which says what is new, not what the scene usually costs
+            tokens_per_frame = draft.per_frame
+        return SceneState(
+            curve_bias={**self.curve_bias, kind: bias},
+            price=price,
+            singles_left=singles_left,
+            single_tokens=single_tokens,
+            inter_tokens_per_frame=tokens_per_frame,
+            keyframe_tokens=keyframe_tokens,
+        )
