@@ -27,7 +27,7 @@ from elastictok_cli.commands.targets import check_writable
 from elastictok_cli.commands.train_paper import Arch, PaperArguments, Parallel, check, follows
 
 if TYPE_CHECKING:
-    from elastictok_cli.training.cell.loop import Event, Tick
+    from elastictok_cli.training.events import Event, Tick
 
 # Far beyond what any machine can do: what is larger is a slip, and would fail in some less clear way.
 _MAX_STEPS, _MAX_CLIPS, _MAX_BLOCKS, _MAX_SIDE = 10**9, 1 << 16, 1 << 10, 1 << 14
@@ -153,6 +153,7 @@ def train(
     check(arch, paper, init=init, crop=crop, shard_mb=shard_mb)
     where = find_device(device, threads)
     from elastictok_cli.models.checkpoint import CheckpointError
+    from elastictok_cli.training import events
     from elastictok_cli.training.cell import loop
 
     options = loop.TrainOptions(
@@ -186,14 +187,14 @@ def train(
                 for event in run(stopped):
                     progress.see(event)
                     lines.write(*_as_json(event))
-                    if isinstance(event, loop.Loading | loop.Fitting):  # there is nothing to save
+                    if isinstance(event, events.Loading | events.Fitting):  # there is nothing to save
                         stopped.check()
                 stopped.check()
     except KeyboardInterrupt as error:
         if follows(arch):
             raise typer.Exit(stopped_code(error)) from None
         raise Failure(_interrupted(progress, out), stopped_code(error)) from None
-    except (loop.TrainingError, CheckpointError) as error:
+    except (events.TrainingError, CheckpointError) as error:
         if follows(arch):
             raise typer.Exit(ExitCode.BAD_INPUT) from None
         raise Failure(str(error), ExitCode.BAD_INPUT) from None
@@ -224,19 +225,19 @@ class TrainProgress:
 
     def see(self, event: "Event") -> None:
         """Show what happened."""
-        from elastictok_cli.training.cell import loop
+        from elastictok_cli.training import events
 
         match event:
-            case loop.Loading():
+            case events.Loading():
                 self._display.show(None, f"loading: {event.clips} clips", f"{event.gigabytes:.1f} GB")
-            case loop.Fitting():
+            case events.Fitting():
                 self._display.show(None, "fitting the KLT start", f"{event.clips} clips")
-            case loop.Tick():
+            case events.Tick():
                 self.step = event.step
                 self._tick(event)
-            case loop.Saved():
+            case events.Saved():
                 self.step = self.saved = event.step
-            case loop.Validated():
+            case events.Validated():
                 figures = ", ".join(f"{name} {_short(value)}" for name, value in event.figures.items())
                 self._display.note(f"validation: {figures}")
 
@@ -257,18 +258,18 @@ def _short(value: Any) -> str:
 
 
 def _as_json(event: "Event") -> tuple[str, dict[str, Any]]:
-    from elastictok_cli.training.cell import loop
+    from elastictok_cli.training import events
 
     names = {
-        loop.Loading: "loading",
-        loop.Fitting: "fitting",
-        loop.Tick: "step",
-        loop.Saved: "saved",
-        loop.Validated: "validated",
+        events.Loading: "loading",
+        events.Fitting: "fitting",
+        events.Tick: "step",
+        events.Saved: "saved",
+        events.Validated: "validated",
     }
     facts = asdict(event)
-    if isinstance(event, loop.Validated):
+    if isinstance(event, events.Validated):
         facts = event.figures
-    elif isinstance(event, loop.Saved):
+    elif isinstance(event, events.Saved):
         facts["path"] = str(event.path)
     return names[type(event)], facts

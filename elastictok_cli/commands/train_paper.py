@@ -13,7 +13,8 @@ from elastictok_cli.commands.failures import ExitCode, Failure
 if TYPE_CHECKING:
     import torch
 
-    from elastictok_cli.training.cell.loop import Event, TrainOptions
+    from elastictok_cli.training.cell.loop import TrainOptions
+    from elastictok_cli.training.events import Event
 
 
 class Arch(StrEnum):

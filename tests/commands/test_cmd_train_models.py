@@ -38,11 +38,12 @@ def test_train_then_go_on_then_use(data: Path, tmp_path: Path) -> None:
 def test_train_interrupted_says_where_it_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from elastictok_cli.training import events
     from elastictok_cli.training.cell import loop
 
     def interrupted(*_: object) -> object:
-        yield loop.Saved(tmp_path / "my.safetensors", 40)
-        yield loop.Tick(41, 0.5, {"key": 0.1}, 3.0, 9.0, 0.1, 60.0)
+        yield events.Saved(tmp_path / "my.safetensors", 40)
+        yield events.Tick(41, 0.5, {"key": 0.1}, 3.0, 9.0, 0.1, 60.0)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "train", interrupted)
@@ -55,6 +56,7 @@ def test_train_saves_before_it_gives_way_to_an_interrupt(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from elastictok_cli.training.cell import loop
+    from elastictok_cli.training.state import state_path
 
     one_step = loop._Run._one_step
 
@@ -71,7 +73,7 @@ def test_train_saves_before_it_gives_way_to_an_interrupt(
     assert result.exit_code == 130
     assert "interrupted and saved at step 1; run the same command again to go on" in result.stderr
     assert checkpoint.load(out).training["steps"] == 1
-    assert torch.load(loop.state_path(out), weights_only=True)["step"] == 1
+    assert torch.load(state_path(out), weights_only=True)["step"] == 1
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -16,8 +16,9 @@ from elastictok_cli.models.cell.config import INTER, KEY, DefaultConfig
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion.decision import Motion
 from elastictok_cli.models.cell.networks import DefaultModel
-from elastictok_cli.training import data, optim
+from elastictok_cli.training import data, events, optim
 from elastictok_cli.training.cell import klt, loop, rollout
+from elastictok_cli.training.state import join
 
 CPU = torch.device("cpu")
 # one frame per block keeps the KLT of a test small (768 dimensions)
@@ -198,18 +199,18 @@ def test_a_run_that_diverges_ends_and_keeps_what_was_saved(
     monkeypatch.setattr(loop, "_SETTLED", 3)
     run = options(folder, tmp_path / "m.safetensors", steps=500, save_every=1e9)
     steps = loop.train(run, CPU)
-    while not isinstance(event := next(steps), loop.Tick) or event.step < 4:
+    while not isinstance(event := next(steps), events.Tick) or event.step < 4:
         pass
     saved = run.out.read_bytes()
     monkeypatch.setattr(loop, "_loss", lambda step: 40.0 + 0.0 * step.mse.mean())
-    with pytest.raises(loop.TrainingError, match="diverged at step"):
+    with pytest.raises(events.TrainingError, match="diverged at step"):
         list(itertools.islice(steps, 30))
     assert run.out.read_bytes() == saved
 
 
 def test_a_time_budget_ends_the_run(folder: Path, tmp_path: Path) -> None:
     run = options(folder, tmp_path / "m.safetensors", steps=None, time=0.5)
-    ticks = [e for e in loop.train(run, CPU) if isinstance(e, loop.Tick)]
+    ticks = [e for e in loop.train(run, CPU) if isinstance(e, events.Tick)]
     assert ticks[-1].progress == 1
     assert ticks[-1].seconds_left == 0
 
@@ -221,19 +222,19 @@ def test_state_in_pieces_can_be_joined(folder: Path, tmp_path: Path) -> None:
     whole = state.read_bytes()
     assert len(list(tmp_path.glob("m.state.pt.0*"))) == -(-len(whole) // 50_000)
     state.unlink()
-    loop.join(state)
+    join(state)
     assert state.read_bytes() == whole
 
 
 def test_another_shape_is_refused(folder: Path, tmp_path: Path) -> None:
     run = options(folder, tmp_path / "m.safetensors", steps=1)
     list(loop.train(run, CPU))
-    with pytest.raises(loop.TrainingError, match="another shape"):
+    with pytest.raises(events.TrainingError, match="another shape"):
         list(loop.train(replace(run, steps=2, config=replace(TINY, width=24)), CPU))
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(loop.TrainingError, match="no videos or photos"):
+    with pytest.raises(events.TrainingError, match="no videos or photos"):
         list(loop.train(options(tmp_path, tmp_path / "m.safetensors"), CPU))
 
 
@@ -326,7 +327,7 @@ def test_compile_compiles_what_training_calls(
     for compiled in (False, True):
         out = tmp_path / f"{compiled}.safetensors"
         seen = list(loop.train(options(folder, out, steps=3, compile=compiled), CPU))
-        losses.append([e.loss for e in seen if isinstance(e, loop.Tick)])
+        losses.append([e.loss for e in seen if isinstance(e, events.Tick)])
         if not compiled:
             assert not calls
     blocks, predicted = 3 * 2, 3

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from test_train_paper import CPU, folder, options, ticks
 
-from elastictok_cli.training.cell import loop
+from elastictok_cli.training import events
 from elastictok_cli.training.paper import loop as paper
 from elastictok_cli.training.paper import lpips
 
@@ -73,5 +73,5 @@ def test_other_weights_are_refused(weights: dict[str, torch.Tensor], folder: Pat
     rubbish = tmp_path / "x.safetensors"
     rubbish.write_bytes(b"rubbish")
     for file, message in ((some, "is not the state of"), (rubbish, "cannot be read")):
-        with pytest.raises(loop.TrainingError, match=message):
+        with pytest.raises(events.TrainingError, match=message):
             list(paper.train(replace(run, lpips=file), CPU))

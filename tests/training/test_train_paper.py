@@ -17,10 +17,11 @@ import torch
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.transformer import Output, PaperModel
-from elastictok_cli.training.cell import loop
+from elastictok_cli.training import events
 from elastictok_cli.training.paper import loop as paper
 from elastictok_cli.training.paper import recipe
 from elastictok_cli.training.shards import Shards
+from elastictok_cli.training.state import state_path
 
 CPU = torch.device("cpu")
 FSQ = PaperConfig(
@@ -64,22 +65,22 @@ def options(folder: Path, out: Path, **changes: Any) -> paper.PaperOptions:
     return replace(base, **changes)
 
 
-def ticks(events: Iterator[loop.Event]) -> list[loop.Tick]:
-    return [event for event in events if isinstance(event, loop.Tick)]
+def ticks(events: Iterator[events.Event]) -> list[events.Tick]:
+    return [event for event in events if isinstance(event, events.Tick)]
 
 
-def stopped_after(step: int, run: paper.PaperOptions) -> list[loop.Tick]:
+def stopped_after(step: int, run: paper.PaperOptions) -> list[events.Tick]:
     """Steps of a run that is told to stop once a step is seen; one more is then under way."""
-    seen: list[loop.Tick] = []
+    seen: list[events.Tick] = []
     for event in paper.train(run, CPU, lambda: bool(seen) and seen[-1].step >= step):
-        if isinstance(event, loop.Tick):
+        if isinstance(event, events.Tick):
             seen.append(event)
     assert seen[-1].step == step + 1
     return seen
 
 
 def state(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(loop.state_path(out), weights_only=True)
+    found: dict[str, Any] = torch.load(state_path(out), weights_only=True)
     return found
 
 
@@ -217,20 +218,20 @@ def test_what_cannot_be_trained_is_said(folder: Path, tmp_path: Path) -> None:
         ({"config": None}, "needs a config"),
         ({"config": None, "init": checkpoint.shipped()}, "another kind of model"),
     ):
-        with pytest.raises(loop.TrainingError, match=message):
+        with pytest.raises(events.TrainingError, match=message):
             list(paper.train(replace(run, **changes), CPU))
     list(paper.train(run, CPU))
-    with pytest.raises(loop.TrainingError, match="another shape"):
+    with pytest.raises(events.TrainingError, match="another shape"):
         list(paper.train(replace(run, config=replace(FSQ, hidden=64)), CPU))
     other = replace(run, out=tmp_path / "n.safetensors", init=run.out)
-    with pytest.raises(loop.TrainingError, match="another config"):
+    with pytest.raises(events.TrainingError, match="another config"):
         list(paper.train(replace(other, config=replace(FSQ, mlp=64)), CPU))
     list(paper.train(replace(other, config=None, steps=0), CPU))
     half = {name: value.bfloat16().float() for name, value in state(run.out)["model"].items()}
     for name, value in state(other.out)["model"].items():
         assert torch.equal(value, half[name] if value.ndim > 1 else state(run.out)["model"][name])
-    loop.state_path(run.out).write_bytes(b"nothing")
-    with pytest.raises(loop.TrainingError, match="cannot be read"):
+    state_path(run.out).write_bytes(b"nothing")
+    with pytest.raises(events.TrainingError, match="cannot be read"):
         list(paper.train(run, CPU))
 
 
@@ -318,10 +319,10 @@ with distributed.started(CPU) as world:
     run("vae", config=VAE, parallel="ddp", micro_batch=1)
 
     # what is wrong in one place is known in all
-    with pytest.raises(loop.TrainingError, match="cannot be shared by 2"):
+    with pytest.raises(events.TrainingError, match="cannot be shared by 2"):
         run("odd", batch=3)
     (out / "bad.state.pt").write_bytes(b"nothing")
-    with pytest.raises(loop.TrainingError, match="cannot be read"):
+    with pytest.raises(events.TrainingError, match="cannot be read"):
         run("bad")
 """
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,8 +22,20 @@ from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 from elastictok_cli.training import data, optim
+from elastictok_cli.training.budget import Budget
 from elastictok_cli.training.cell import klt
 from elastictok_cli.training.cell.rollout import Step, random_keep, rollout
+from elastictok_cli.training.events import (
+    Event,
+    Fitting,
+    Loading,
+    Saved,
+    Stop,
+    Tick,
+    TrainingError,
+    Validated,
+)
+from elastictok_cli.training.state import log_validation, split, state_path
 
 _TARGETS = (0.001, 0.02)  # log-uniform range of the MSE a clip is trained at
 _LINEAR_SHARE = 0.3  # weight of the error before the last network
@@ -32,10 +43,6 @@ _DIVERGED = 1.0  # rise of the mean log error above its lowest from which on a r
 _SETTLED = 100  # steps before which it is not judged
 _VERSIONS = 16  # of a compiled function
 _FLOOR = 5e-4  # added to the MSE inside the logarithm: below it nothing more is asked
-
-
-class TrainingError(Exception):
-    """A run that cannot start or go on; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -74,60 +81,6 @@ class TrainOptions:
         )
     )
     shard_bytes: int | None = None  # also write the state in pieces of this size
-
-
-@dataclass(frozen=True)
-class Tick:
-    """After every step: what a progress bar shows."""
-
-    step: int
-    loss: float
-    errors: dict[str, float]  # mean MSE of keyframe and inter blocks; at_N: were N tokens kept in every cell
-    tokens: float  # mean residual tokens per cell
-    examples_per_second: float
-    progress: float  # 0 .. 1 of the budget
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint and the resumable state were written."""
-
-    path: Path
-    step: int
-
-
-@dataclass(frozen=True)
-class Validated:
-    """Figures on the validation clips, also appended to the JSONL beside the checkpoint."""
-
-    figures: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Loading:
-    """Clips decoded so far."""
-
-    clips: int
-    gigabytes: float
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """The KLT start of a new model is being computed; takes a minute or so."""
-
-    clips: int
-
-
-Event = Tick | Saved | Validated | Loading | Fitting
-
-
-def state_path(out: Path) -> Path:
-    """Where the resumable state of a run stands, beside its checkpoint."""
-    return out.with_suffix(".state.pt")
-
-
-Stop = Callable[[], bool]
 
 
 def train(options: TrainOptions, device: torch.device, stop: Stop = lambda: False) -> Iterator[Event]:
@@ -190,6 +143,7 @@ class _Run:
     def __init__(self, options: TrainOptions, clips: list[data.Clip], device: torch.device) -> None:
         self.options, self.device = options, device
         self.state_path = state_path(options.out)
+        self.budget = Budget(options.time, options.steps)
         torch.manual_seed(options.seed)
         if options.init is not None:
             tokenizer = checkpoint.load(options.init).tokenizer
@@ -232,11 +186,7 @@ class _Run:
             spent = time.monotonic() - began
             self.elapsed += spent
             self._watch(tick[0])
-            left = None
-            if o.time is not None:
-                left = max(0.0, o.time - self.elapsed)
-            elif o.steps is not None:
-                left = (o.steps - self.step) * self.elapsed / self.step
+            left = self.budget.seconds_left(self.elapsed, self.step)
             yield Tick(self.step, *tick, o.batch / spent, self.progress(), left)
             if self.elapsed - saved_at > o.save_every and self._steady():
                 saved_at = self.elapsed
@@ -266,12 +216,7 @@ class _Run:
 
     def progress(self) -> float:
         """Share of the budget spent, 0 .. 1."""
-        shares = [0.0]
-        if self.options.time is not None:
-            shares.append(self.elapsed / self.options.time)
-        if self.options.steps is not None:
-            shares.append(self.step / self.options.steps if self.options.steps else 1.0)
-        return min(1.0, max(shares))
+        return self.budget.spent(self.elapsed, self.step)
 
     def _rate(self) -> float:
         """Learning-rate factor: linear warm-up, constant, linear cool-down to zero."""
@@ -353,7 +298,7 @@ class _Run:
         with writing(self.state_path) as stream:
             torch.save(state, stream)
         if o.shard_bytes:
-            _split(self.state_path, o.shard_bytes)
+            split(self.state_path, o.shard_bytes)
         return Saved(o.out, self.step)
 
     def _restore(self) -> None:
@@ -388,25 +333,5 @@ class _Run:
             "seconds": round(self.elapsed),
             **summary_at(loaded, list(self.options.validation), self.device),
         }
-        with self.options.out.with_suffix(".jsonl").open("a") as log:
-            log.write(json.dumps(figures) + "\n")
+        log_validation(self.options.out, figures)
         return Validated(figures)
-
-
-def _split(path: Path, size: int) -> None:
-    """Copies of a file in numbered pieces, for links that carry only small files; `join` undoes it."""
-    for old in path.parent.glob(path.name + ".[0-9][0-9][0-9]"):
-        old.unlink()
-    with path.open("rb") as whole:
-        for number, piece in enumerate(iter(lambda: whole.read(size), b"")):
-            path.with_name(f"{path.name}.{number:03d}").write_bytes(piece)
-
-
-def join(path: Path) -> None:
-    """Put the pieces of `path` together again."""
-    pieces = sorted(path.parent.glob(path.name + ".[0-9][0-9][0-9]"))
-    if not pieces:
-        raise TrainingError(f"no pieces of {path}")
-    with path.open("wb") as whole:
-        for piece in pieces:
-            whole.write(piece.read_bytes())

@@ -6,7 +6,6 @@ a run goes on exactly where it stopped, and N processes do what one would do wit
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from collections.abc import Iterator
@@ -24,19 +23,12 @@ from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.patches import patchify
 from elastictok_cli.models.paper.tiles import PaperTokenizer
 from elastictok_cli.models.paper.transformer import PaperModel
-from elastictok_cli.training.cell.loop import (
-    Event,
-    Loading,
-    Saved,
-    Stop,
-    Tick,
-    TrainingError,
-    Validated,
-    state_path,
-)
+from elastictok_cli.training.budget import Budget
+from elastictok_cli.training.events import Event, Loading, Saved, Stop, Tick, TrainingError, Validated
 from elastictok_cli.training.paper import distributed, lpips, recipe
 from elastictok_cli.training.paper.distributed import Parallel, World
 from elastictok_cli.training.shards import Batch, Shards
+from elastictok_cli.training.state import log_validation, state_path
 
 
 @dataclass(frozen=True)
@@ -188,6 +180,7 @@ class _Run:
                 layer.compile()
         self.called = distributed.spread(self.model, layers, world, options.parallel)
         self.optimizer = options.recipe.optimizer(self.model)
+        self.budget = Budget(options.time, options.steps)
         self.step, self.elapsed, self.longest = 0, 0.0, 1
         self.saved: int | None = None  # the step of the last save
         self._restore(state)
@@ -213,7 +206,13 @@ class _Run:
                 spent = time.monotonic() - began
                 asked, self.elapsed = self.world.most([float(stop()), self.elapsed + spent])
                 stopped = asked > 0
-                yield Tick(self.step, *tick, o.batch / spent, self.progress(), self._left())
+                yield Tick(
+                    self.step,
+                    *tick,
+                    o.batch / spent,
+                    self.progress(),
+                    self.budget.seconds_left(self.elapsed, self.step),
+                )
                 if self.elapsed - saved_at > o.save_every:
                     saved_at = self.elapsed
                     yield self._save()
@@ -227,19 +226,7 @@ class _Run:
 
     def progress(self) -> float:
         """Share of the budget spent, 0 .. 1."""
-        shares = [0.0]
-        if self.options.time is not None:
-            shares.append(self.elapsed / self.options.time)
-        if self.options.steps is not None:
-            shares.append(self.step / self.options.steps if self.options.steps else 1.0)
-        return min(1.0, max(shares))
-
-    def _left(self) -> float | None:
-        if self.options.time is not None:
-            return max(0.0, self.options.time - self.elapsed)
-        if self.options.steps is not None:
-            return (self.options.steps - self.step) * self.elapsed / self.step
-        return None
+        return self.budget.spent(self.elapsed, self.step)
 
     def _one_step(self, batch: Batch) -> tuple[float, dict[str, float], float]:
         """Loss, errors and kept tokens, over all processes."""
@@ -335,6 +322,5 @@ class _Run:
                 "seconds": round(self.elapsed),
                 **summary_at(loaded, list(self.options.validation), self.world.device),
             }
-            with self.options.out.with_suffix(".jsonl").open("a") as log:
-                log.write(json.dumps(figures) + "\n")
+            log_validation(self.options.out, figures)
         yield Validated(self.world.told(figures))
