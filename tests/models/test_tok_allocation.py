@@ -35,7 +35,7 @@ def test_target_is_met_wherever_all_tokens_meet_it(seed: int, share: float) -> N
     error = curve[:, 0].sum().view(1) * share
     keep = allocation.to_target(curve, length, error)
     if float(curve[:, -1].sum()) <= float(error):
-        assert float(allocation.taken(curve, keep)) <= float(error) + 1e-5
+        assert float(allocation.error_of(curve, keep)) <= float(error) + 1e-5
     else:
         assert int(keep.sum()) == 16
 
