@@ -107,7 +107,9 @@ def _interval_ticks(options: EncodeOptions, info: VideoInfo) -> Fraction | None:
     """The keyframe interval in ticks of the source's time base; None where only cuts start scenes."""
     if options.keyframe_interval <= 0:
         return None
-    return Fraction(options.keyframe_interval) / info.time_base
+    return (
+        Fraction(str(options.keyframe_interval)) / info.time_base
+    )  # 0.4 seconds are ten frames of 0.04, no more
 
 
 def _write(

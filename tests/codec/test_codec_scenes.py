@@ -155,6 +155,13 @@ def test_a_full_segment_ends_and_the_order_still_does_not_matter(
     assert reverse == whole_file(loaded, frames, options)
 
 
+def test_an_interval_of_ten_frames_is_ten_frames(loaded: Loaded, frames: list[Frame]) -> None:
+    """The float 0.4 is a little more than ten frames of 0.04 s."""
+    data = whole_file(loaded, frames[:14], EncodeOptions(mse=None, tokens=1, keyframe_interval=0.4))
+    with EtkReader(io.BytesIO(data)) as reader:
+        assert [segment.blocks[0].pts[0] for segment in reader.segments()] == [0, 10]
+
+
 @pytest.mark.parametrize(
     ("blocks", "tokens", "full"), [(0, 0, False), (3, 900, True), (2, 901, True), (2, 900, False)]
 )

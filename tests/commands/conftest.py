@@ -15,6 +15,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def etk(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three segments."""
     path = tmp_path_factory.mktemp("etk") / "clip.etk"
-    result = run("encode", clip, path, "--tokens", 12, "--keyframe-interval", 0.16)
+    result = run("encode", clip, path, "--tokens", 12, "--keyframe-interval", 0.2)
     assert "3 segments" in result.stderr
     return path

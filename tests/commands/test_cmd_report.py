@@ -19,7 +19,7 @@ def test_a_page_beside_the_file(etk: Path, tmp_path: Path) -> None:
     assert "http:" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "https:" not in text
     assert "12 tokens" in text
-    assert "<dt>keyframe interval</dt><dd>0.16 s</dd>" in text.replace("\n", "").replace("  ", "")
+    assert "<dt>keyframe interval</dt><dd>0.2 s</dd>" in text.replace("\n", "").replace("  ", "")
     assert run("report", copy).exit_code == 2
     assert run("report", copy, "-y", "--quiet").stderr == ""
 

@@ -345,7 +345,7 @@ def test_overwriting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.xyz", {}, "no suffix"),
+        ("a.xyz", {}, "its suffix names no kind"),
         ("no/a.mp4", {}, "is not a folder"),
         ("a.webm", {}, "cannot hold h264"),
         ("a.mov", {"codec": "av1"}, "mov files cannot hold av1; use .mp4 or .mkv"),
