@@ -148,8 +148,8 @@ def test_caches_put_away_give_the_same_file(loaded: Loaded) -> None:
     blocks, same = run(away, frames, options)
     assert same == data
     check(away, frames, blocks, data)
-    assert small.shelf._folder is not None
-    assert not list(small.shelf._folder.iterdir())  # no file is left for others to clean up
+    assert small.caches._folder is not None
+    assert not list(small.caches._folder.iterdir())  # no file is left for others to clean up
 
 
 def test_tokens_past_the_length_are_not_read(loaded: Loaded) -> None:

@@ -98,7 +98,7 @@ def test_what_another_block_left_is_refused(tokenizer: DefaultTokenizer) -> None
 
 def test_training_sees_what_a_decoder_shows(tokenizer: DefaultTokenizer) -> None:
     """Five codes in every cell, motion vectors besides, without the gains and pans that training leaves out."""
-    config = replace(tokenizer.model.config, leaders=False, global_motion=False)
+    config = replace(tokenizer.model.config, camera_pan=False, camera_shake=False)
     model = DefaultModel(config)
     model.load_state_dict(tokenizer.model.state_dict())
     plain, clip, target = DefaultTokenizer(model), gliding(), 0.007

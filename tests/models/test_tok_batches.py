@@ -24,8 +24,8 @@ _ROUNDING = 2e-5
 def tokenizer() -> DefaultTokenizer:
     tokenizer = checkpoint.load().tokenizer
     assert isinstance(tokenizer, DefaultTokenizer)
-    assert tokenizer.model.config.global_motion
-    assert tokenizer.model.config.fill
+    assert tokenizer.model.config.camera_shake
+    assert tokenizer.model.config.fill_in
     return tokenizer
 
 

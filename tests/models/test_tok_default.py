@@ -106,7 +106,7 @@ def test_values_are_within_the_vocabulary_and_motion_vectors_come_first(loaded: 
 
 def test_motion_is_followed(loaded: Loaded) -> None:
     """A picture that glides costs far less to predict than one that is replaced, each cell by its own vector."""
-    tokenizer = configured(loaded, leaders=False, global_motion=False)  # test_camera_pan.py has those
+    tokenizer = configured(loaded, camera_pan=False, camera_shake=False)  # test_camera_pan.py has those
     noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     picture = torch.nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
     glide = torch.stack([picture.roll(4 * t, -1) for t in range(1, 5)], 1)
@@ -144,7 +144,7 @@ def configured(loaded: Loaded, **settings: bool) -> DefaultTokenizer:
 
 def filling(loaded: Loaded, fill: bool) -> DefaultTokenizer:
     """The shipped networks, with and without filling cells in."""
-    return configured(loaded, fill=fill)
+    return configured(loaded, fill_in=fill)
 
 
 def test_cells_without_a_token_are_filled_in_from_the_others(loaded: Loaded) -> None:
@@ -164,7 +164,7 @@ def test_what_filled_in_cells_err_by_is_foreseen(loaded: Loaded) -> None:
     """The networks, which improve on it, left aside."""
     shipped = loaded.tokenizer
     assert isinstance(shipped, DefaultTokenizer)
-    model = DefaultModel(replace(shipped.model.config, fill=True)).requires_grad_(False)
+    model = DefaultModel(replace(shipped.model.config, fill_in=True)).requires_grad_(False)
     model.basis.copy_(shipped.model.basis)
     clip = video(4, 96, 128)
     told = torch.rand(1, 6, 8, generator=torch.Generator().manual_seed(2)) < 0.5
@@ -189,7 +189,7 @@ def test_predicted_blocks_and_older_models_fill_nothing_in(loaded: Loaded) -> No
     assert first.filled is not None
     _, context = newer.decode(first.tokens, first.length, None, count=4)
     assert newer.encode(clip[:, 4:], context, count=4).filled is None
-    assert not DefaultConfig.from_dict({}).fill  # a checkpoint that says nothing of it
+    assert not DefaultConfig.from_dict({}).fill_in  # a checkpoint that says nothing of it
 
 
 def test_a_keyframe_block_without_any_token_is_grey(loaded: Loaded) -> None:
@@ -201,7 +201,7 @@ def test_a_keyframe_block_without_any_token_is_grey(loaded: Loaded) -> None:
 
 def test_what_stands_still_and_keeps_no_token_is_copied(loaded: Loaded) -> None:
     """However many blocks go by: networks drift, if only a little, where nothing tells them better."""
-    shown, drifting = configured(loaded, still=True), configured(loaded, still=False)
+    shown, drifting = configured(loaded, copy_still=True), configured(loaded, copy_still=False)
     first = shown.encode(video(4), None, count=4)
     decoded, context = shown.decode(first.tokens, first.length.clamp_max(6), None, count=4)
     nothing = torch.zeros_like(first.length)
@@ -223,7 +223,7 @@ def test_what_stands_still_and_keeps_no_token_is_copied(loaded: Loaded) -> None:
 
 
 def test_curves_know_what_is_copied(loaded: Loaded) -> None:
-    shown = configured(loaded, still=True)
+    shown = configured(loaded, copy_still=True)
     first = shown.encode(video(4), None, count=4)
     decoded, context = shown.decode(first.tokens, first.length, None, count=4)
     block = (decoded[:, -1:] + 0.02 * video(4)).clamp(-1, 1)

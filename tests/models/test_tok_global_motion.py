@@ -81,7 +81,7 @@ def test_pictures_of_a_batch_have_paths_of_their_own() -> None:
 
 def tokenizer(known: bool) -> DefaultTokenizer:
     model = checkpoint.load().tokenizer.model
-    model.config = replace(model.config, leaders=True, global_motion=known)
+    model.config = replace(model.config, camera_pan=True, camera_shake=known)
     return DefaultTokenizer(model)
 
 
@@ -162,6 +162,6 @@ def test_lengths_that_are_all_alike_and_older_models_know_none() -> None:
 
 def test_settings_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="leaders"):
-        DefaultConfig(global_motion=True)
+        DefaultConfig(camera_shake=True)
     with pytest.raises(ValueError, match="codes"):
-        DefaultConfig(global_motion=True, leaders=True, levels=(8, 8, 8))
+        DefaultConfig(camera_shake=True, camera_pan=True, levels=(8, 8, 8))

@@ -135,7 +135,7 @@ def shaken() -> tuple[Context, torch.Tensor]:
 def tokenizer(lead: bool) -> DefaultTokenizer:
     model = checkpoint.load().tokenizer.model
     assert model.config.interpolation == "bicubic"
-    model.config = replace(model.config, leaders=lead, global_motion=False)
+    model.config = replace(model.config, camera_pan=lead, camera_shake=False)
     return DefaultTokenizer(model)
 
 

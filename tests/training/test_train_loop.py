@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes of cells settle in more rounds than a test has time for."""
     monkeypatch.setattr(klt, "_LLOYD_ROUNDS", 1)
-    monkeypatch.setattr(klt, "_LEAST_CELLS", 20)
+    monkeypatch.setattr(klt, "_MIN_CELLS_OF_CLASS", 20)
 
 
 def options(folder: Path, out: Path, **changes: object) -> loop.TrainOptions:
@@ -196,7 +196,7 @@ def test_a_run_goes_on_exactly_where_it_stopped(folder: Path, tmp_path: Path) ->
 def test_a_run_that_diverges_ends_and_keeps_what_was_saved(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_SETTLED", 3)
+    monkeypatch.setattr(loop, "_STEPS_BEFORE_JUDGED", 3)
     run = options(folder, tmp_path / "m.safetensors", steps=500, save_every=1e9)
     steps = loop.train(run, CPU)
     while not isinstance(event := next(steps), events.Tick) or event.step < 4:

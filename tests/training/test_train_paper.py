@@ -20,7 +20,7 @@ from elastictok_cli.models.paper.transformer import Output, PaperModel
 from elastictok_cli.training import events
 from elastictok_cli.training.paper import loop as paper
 from elastictok_cli.training.paper import recipe
-from elastictok_cli.training.shards import Shards
+from elastictok_cli.training.paper.shards import Shards
 from elastictok_cli.training.state import state_path
 
 CPU = torch.device("cpu")
@@ -65,8 +65,8 @@ def options(folder: Path, out: Path, **changes: Any) -> paper.PaperOptions:
     return replace(base, **changes)
 
 
-def ticks(events: Iterator[events.Event]) -> list[events.Tick]:
-    return [event for event in events if isinstance(event, events.Tick)]
+def ticks(run: Iterator[events.Event]) -> list[events.Tick]:
+    return [event for event in run if isinstance(event, events.Tick)]
 
 
 def stopped_after(step: int, run: paper.PaperOptions) -> list[events.Tick]:
@@ -298,7 +298,7 @@ _TOGETHER = """
 import sys
 from pathlib import Path
 import pytest, torch
-from test_train_paper import CPU, VAE, loop, options, paper, replace, ticks
+from test_train_paper import CPU, VAE, events, options, paper, replace, ticks
 from elastictok_cli.training.paper import distributed
 
 folder, out = map(Path, sys.argv[1:])
@@ -307,7 +307,7 @@ with distributed.started(CPU) as world:
         changes = {"shards": None, "steps": 5, "parallel": "fsdp"} | changes
         return ticks(paper._train(options(folder, out / f"{name}.safetensors", **changes), world, stop))
 
-    assert (world.size, world.told(world.rank), world.collected(world.rank)) == (2, 0, [0, 1])
+    assert (world.size, world.broadcast(world.rank), world.gather(world.rank)) == (2, 0, [0, 1])
     run("fsdp", recompute=True, micro_batch=1)
 
     # one is told to stop, both do; and go on

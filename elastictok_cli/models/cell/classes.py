@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import torch
 
-_TINY = 1e-9
-_EARLY = 8  # tokens tried with every class
-_MISSED = 10.0  # tokens that a factor e above the goal after the last token counts for
+_LEAST_ERROR = 1e-9
+_TOKENS_OF_ALL_CLASSES = 8  # every class is tried up to here; behind it only the best of a shortlist
+_TOKENS_PER_MISSED_FACTOR = 10.0  # for each factor e that the error stays above the goal after the last token
 
 
 class Orders(NamedTuple):
@@ -44,10 +44,10 @@ def costs(
     the end; the others cost infinity.
     """
     classes = len(orders.coefficient)
-    error = energy.clamp_min(_TINY).expand(classes, -1)  # (C, N)
-    marks = goals.t().clamp_min(_TINY).log().unsqueeze(1)  # (T, 1, N)
+    error = energy.clamp_min(_LEAST_ERROR).expand(classes, -1)  # (C, N)
+    marks = goals.t().clamp_min(_LEAST_ERROR).log().unsqueeze(1)  # (T, 1, N)
     cost = torch.zeros_like(error)
-    early = sum(end <= _EARLY for end in accumulate(orders.stages))
+    early = sum(end <= _TOKENS_OF_ALL_CLASSES for end in accumulate(orders.stages))
     first = 0
     slot, place = _slots(orders.coefficient[:, : sum(orders.stages[:early])].flatten(1))
     left = cells.t()[slot.flatten()]  # (C * U, N): a coefficient is a row, which is quick to pick
@@ -71,13 +71,13 @@ def costs(
         late = _finish(orders, c, early, first, own, error[c, n], marks[:, 0, n])
         cost = cost.index_put((c, n), late, accumulate=True)
     else:
-        cost = cost + _missed(error, marks)
+        cost = cost + _missed_goal(error, marks)
     return cost.t()
 
 
 def _slots(coefficient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Room for the coefficients that digits (C, U) of each class refine: one slot a digit, told which coefficient it
-    holds (C, U), and for each digit its slot (C, U): the first of those that hold its coefficient."""
+    """Slots for the coefficients that digits (C, U) of each class refine, one a digit: which coefficient each slot
+    holds (C, U), and the slot of each digit (C, U), the first of those that hold its coefficient."""
     number = torch.arange(coefficient.shape[1], device=coefficient.device)
     same = coefficient.unsqueeze(2) == coefficient.unsqueeze(1)
     place = number.expand_as(same).masked_fill(~same, len(number)).amin(2) if len(number) else coefficient
@@ -110,7 +110,7 @@ def _finish(
         removed = (before.square_() - after.square_()).sum(1)
         cost, error = _advance(cost, error, removed, marks, tokens)
         first += tokens
-    return cost + _missed(error, marks)
+    return cost + _missed_goal(error, marks)
 
 
 def _range(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,10 +138,11 @@ def _advance(
     cost: torch.Tensor, error: torch.Tensor, removed: torch.Tensor, marks: torch.Tensor, tokens: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add the tokens spent until each goal, the logarithm of the error falling evenly over the stage."""
-    later = (error - removed).clamp_min(_TINY)
+    later = (error - removed).clamp_min(_LEAST_ERROR)
     fall = (error / later).log().clamp_min(1e-6)
     return cost + tokens * ((error.log() - marks) / fall).clamp(0, 1).mean(0), later
 
 
-def _missed(error: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
-    return _MISSED * (error.log() - marks).clamp(0, 3).mean(0)
+def _missed_goal(error: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+    """Tokens counted for errors (C, N) that stay above the goals (T, ...), the mean over goals."""
+    return _TOKENS_PER_MISSED_FACTOR * (error.log() - marks).clamp(0, 3).mean(0)

@@ -57,7 +57,7 @@ def reconstruct(
     decoded, features = model.refine(
         prediction.frames, prediction.features, coefficients, codes_kept, prediction.kind
     )
-    if context is not None and model.config.still:
+    if context is not None and model.config.copy_still:
         assert prediction.still is not None
         decoded = model.copy_still(decoded, context.frame, prediction.still & (tokens_kept == 0))
     return decoded, Context(model.reference(decoded), features, prediction.lasting)

@@ -14,7 +14,7 @@ import torch
 
 from elastictok_cli.models import fsq
 from elastictok_cli.models.cell.context import Context
-from elastictok_cli.models.cell.fill import filling
+from elastictok_cli.models.cell.fill import filled_errors
 from elastictok_cli.models.cell.motion.decision import Motion, choose_motion
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.prediction import Prediction, Reuse, predict_inter, predict_keyframe
@@ -107,11 +107,11 @@ def encode(
     sequences = Sequences(coded.codes, torch.cat([seen.energy, coded.error], 1), coded.length[:, 0])
     sequences = layout.put_gain(sequences, coded.gain[:, 0])
     if motion is None:
-        filled = filling(frames, count, c.cell) if c.fill else None
+        filled = filled_errors(frames, count, c.cell) if c.fill_in else None
         sequences = sequences.with_unused_slot()  # where other blocks have motion vectors
     else:
         filled = None
-        if c.still:
+        if c.copy_still:
             copied = ~motion.sent & motion.still
             without_token = sequences.curve[:, 0]
             sequences.curve[:, 0] = torch.where(copied, motion.unsent_error, without_token)

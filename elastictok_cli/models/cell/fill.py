@@ -1,4 +1,4 @@
-"""Cells that nothing is told about, filled in smoothly from the others.
+"""Cells of keyframe blocks that keep no token, filled in smoothly from the others.
 
 Pull-push interpolation (Gortler, Grzeszczuk, Szeliski, Cohen, "The Lumigraph", 1996) of a lattice of means: known ones
 are averaged to ever coarser lattices, unknown ones taken from the next coarser, with a few rounds of averaging
@@ -14,9 +14,9 @@ from elastictok_cli.models.cell.transform import cell_energy
 from elastictok_cli.models.interface import Filled
 
 PITCH = 8  # pixels between the points of the lattice
-_ROUNDS = 4  # of averaging on each level
+_SMOOTHING_ROUNDS = 4  # of averaging on each level
 _TINY = 1e-6
-_COARSE = 4  # pixels in one where smooth pictures are compared
+_COARSE_PIXELS = 4  # side of the square averaged to one pixel where smooth pictures are compared
 
 
 def means(picture: torch.Tensor) -> torch.Tensor:
@@ -24,15 +24,15 @@ def means(picture: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(picture, PITCH)
 
 
-def smooth(lattice: torch.Tensor, told: torch.Tensor, pitch: int = PITCH) -> torch.Tensor:
-    """A smooth picture through what is told. Any number of channels.
+def smooth(lattice: torch.Tensor, coded: torch.Tensor, pitch: int = PITCH) -> torch.Tensor:
+    """A smooth picture through the cells that are coded. Any number of channels.
 
-    lattice: (B, C, H / 8, W / 8) from `means`, read only where told; told: (B, h, w) bool, one for each cell, whose
+    lattice: (B, C, H / 8, W / 8) from `means`, read only where coded; coded: (B, h, w) bool, one for each cell, whose
     sides are multiples of 8 pixels. Returns (B, C, H, W), or with a smaller pitch a smaller picture; zeros where a
-    whole picture is untold.
+    picture has no coded cell.
     """
-    each = lattice.shape[-1] // told.shape[-1]
-    known = told.to(lattice.dtype).unsqueeze(1)
+    each = lattice.shape[-1] // coded.shape[-1]
+    known = coded.to(lattice.dtype).unsqueeze(1)
     known = known.repeat_interleave(each, -2).repeat_interleave(each, -1)
     filled = _spread(lattice, known)
     return F.interpolate(filled, scale_factor=pitch, mode="bilinear", align_corners=False)
@@ -49,27 +49,30 @@ def _spread(value: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     coarse = _spread(mean, (share > 0).to(value.dtype))
     finer = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
     out = torch.lerp(finer, value, known)
-    for _ in range(_ROUNDS):
+    for _ in range(_SMOOTHING_ROUNDS):
         wide = F.pad(out, (1, 1, 1, 1), mode="replicate")
         near = wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]
         out = torch.lerp(near / 4, value, known)
     return out
 
 
-def filling(frames: torch.Tensor, count: int, cell: int) -> Filled:
-    """What the cells of a keyframe block would err by if filled in from others, those told as in the source.
+def filled_errors(frames: torch.Tensor, count: int, cell: int) -> Filled:
+    """A function from the cells of a keyframe block that are coded, (B, h, w) bool, to the squared error (B, h, w) that
+    each of the others has when it is filled in from them, taken as they are in the source.
 
-    frames: (B, T, 3, H, W), of which the first `count` are real and the others count as much as they do.
+    frames: (B, T, 3, H, W), of which the first `count` are real; the others are taken to err as much as those.
     """
     real = frames[:, :count].flatten(1, 2)
     known = means(real)
-    small = F.avg_pool2d(real, _COARSE)
-    scale = frames.shape[1] / count
-    # detail that no smooth picture has; what it does have shows at a quarter of the size
-    detail = cell_energy(frames, cell) - scale * _COARSE**2 * cell_energy(small.unsqueeze(1), cell // _COARSE)
+    small = F.avg_pool2d(real, _COARSE_PIXELS)
+    # a small picture stands for so many values of a cell's energy: its pixels, and frames that repeat
+    scale = _COARSE_PIXELS**2 * (frames.shape[1] / count)
+    coarse_cell = cell // _COARSE_PIXELS
+    # what no smooth picture has; what it does have shows at a quarter of the size
+    detail = cell_energy(frames, cell) - scale * cell_energy(small.unsqueeze(1), coarse_cell)
 
-    def filled(told: torch.Tensor) -> torch.Tensor:
-        away = small - smooth(known, told, PITCH // _COARSE)
-        return detail + scale * _COARSE**2 * cell_energy(away.unsqueeze(1), cell // _COARSE)
+    def filled(coded: torch.Tensor) -> torch.Tensor:
+        difference = small - smooth(known, coded, PITCH // _COARSE_PIXELS)
+        return detail + scale * cell_energy(difference.unsqueeze(1), coarse_cell)
 
     return filled

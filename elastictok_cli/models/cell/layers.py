@@ -25,12 +25,14 @@ class ResBlock(nn.Module):
         return x + self._convolve(self.second, F.silu(self._convolve(self.first, F.silu(x))))
 
     def _convolve(self, layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-        """The quicker way where weights are settled."""
+        """A 3x3 convolution; by Winograd's algorithm on a CPU, where the weights are not being trained."""
         out: torch.Tensor
         if layer.weight.requires_grad or layer.bias is None or x.device.type != "cpu":
             out = layer(x)
             return out
-        version = layer.weight._version  # counts changes in place
+        version = (
+            layer.weight._version
+        )  # counts changes in place, so that transformed weights are never stale
         made, transformed = self._transformed.get(layer, (None, None))
         if transformed is None or made != version:
             transformed = winograd.transform(layer.weight)

@@ -81,7 +81,7 @@ class DefaultModel(nn.Module):
         """Synthesis: decoded frames (B, 4, 3, H, W), not clamped, and features for the next block."""
         c = self.config
         residual = self._residual(coefficients, keep, kind)
-        if kind == KEY and c.fill:
+        if kind == KEY and c.fill_in:
             residual, coefficients, keep = self._fill_in(prediction, residual, coefficients, keep)
         rough = prediction + residual
         kept = keep.float().unsqueeze(1)
@@ -150,7 +150,7 @@ class DefaultModel(nn.Module):
 
 
 class Prior(nn.Module):
-    """What a cell knows about its own statistics before its first token: the last block's features."""
+    """What is known about the statistics of a cell before its first token, from the last block's features."""
 
     def __init__(self, config: DefaultConfig) -> None:
         super().__init__()

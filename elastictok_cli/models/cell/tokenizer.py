@@ -22,7 +22,7 @@ class DefaultTokenizer:
         self.model = model.eval()
         c = model.config
         self.layout = TokenLayout(
-            math.prod(c.levels), c.residual_tokens, c.frames, c.leaders, c.global_motion
+            math.prod(c.levels), c.residual_tokens, c.frames, c.camera_pan, c.camera_shake
         )
         self.spec = TokenizerSpec(
             name=c.name,

@@ -1,4 +1,4 @@
-"""Where the caches of a large picture wait between blocks: one tile's are small, those of forty fill any memory."""
+"""Where the KV caches of a large picture are kept between blocks. One tile's is small, those of forty fill a memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from elastictok_cli.models.paper.attention import KV, Cache
 from elastictok_cli.models.paper.config import PaperConfig
 
 
-class Shelf:
-    """Puts caches away, bit for bit, when those of all tiles would take more than half of the memory.
+class CacheStore:
+    """Moves caches to slower memory, bit for bit, when those of all tiles would take more than half of the memory.
 
     From a GPU they go to the computer's memory; where that is too small as well, to a file in the folder for temporary
     files that is mapped into memory, so that the system decides what stays in memory.
@@ -25,17 +25,19 @@ class Shelf:
 
     def __init__(self, device: torch.device, room: int | None = None) -> None:
         """`room`: bytes that caches may take, in the device's memory and in the computer's. None: half of it."""
-        host = _memory() // 2 if room is None else room
-        near = torch.cuda.mem_get_info(device)[1] // 2 if device.type == "cuda" and room is None else host
-        self.host, self.near = host, near
+        host_bytes = _memory() // 2 if room is None else room
+        device_bytes = (
+            torch.cuda.mem_get_info(device)[1] // 2 if device.type == "cuda" and room is None else host_bytes
+        )
+        self.host_bytes, self.device_bytes = host_bytes, device_bytes
         self._folder: Path | None = None
         self._numbers = itertools.count()
 
     def put(self, cache: Cache, needed: int) -> Cache:
         """The same cache where there is room for `needed` bytes, which is what all tiles take."""
-        if needed <= self.near:
+        if needed <= self.device_bytes:
             return cache
-        if needed <= self.host and cache[0].k.device.type != "cpu":
+        if needed <= self.host_bytes and cache[0].k.device.type != "cpu":
             return tuple(KV(kv.k.cpu(), kv.v.cpu()) for kv in cache)
         sizes = [x.numel() for kv in cache for x in kv]
         pieces = iter(torch.split(self._file(sum(sizes), cache[0].k.dtype), sizes))
@@ -65,7 +67,7 @@ def cache_bytes(c: PaperConfig, *, encoding: bool) -> int:
 
 
 def _memory() -> int:
-    """Bytes of memory the computer has; 8 GB where it does not say."""
+    """Bytes of memory the computer has; 8 GiB where it does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -11,43 +11,43 @@ import torch
 from elastictok_cli.models.interface import TokenizerSpec, Trial
 from elastictok_cli.models.paper.attention import KV, Cache, Past
 from elastictok_cli.models.paper.bottleneck import codes_to_index, index_to_codes
-from elastictok_cli.models.paper.cache import Shelf, cache_bytes
+from elastictok_cli.models.paper.cache import CacheStore, cache_bytes
 from elastictok_cli.models.paper.config import PaperConfig
 from elastictok_cli.models.paper.patches import patchify, unpatchify
 from elastictok_cli.models.paper.transformer import PaperModel
 
-_BATCH = 8  # tiles or lengths at once, where there is a GPU
-_LARGEST_HALF = 65504.0
+_GPU_BATCH = 8  # tiles or lengths at once
+_MAX_FLOAT16 = 65504.0
 
 
 class TileContext(NamedTuple):
-    """What one tile's earlier blocks left behind; nothing at a keyframe."""
+    """The keys and values of one tile's earlier blocks; none at a keyframe."""
 
-    seen: Past  # by the encoder; empty also when only decoding
-    told: Past  # to the decoder
+    encoder: Past  # empty also when only decoding
+    decoder: Past
 
 
 class TileState(NamedTuple):
-    """What a trial would leave behind."""
+    """The keys and values of one trial."""
 
-    seen: Cache
-    told: Cache
+    encoder: Cache
+    decoder: Cache
 
 
 class PaperTokenizer:
-    """See `base.LengthTokenizer`. One tile is one cell."""
+    """See `interface.LengthTokenizer`. One tile is one cell."""
 
     def __init__(self, model: PaperModel, batch: int | None = None, room: int | None = None) -> None:
-        """`room`: see `Shelf`."""
+        """`room`: see `CacheStore`."""
         self.model = model
         self.device = next(model.parameters()).device
         # one at a time keeps a CPU just as busy, and its caches and memory small
-        self.batch = batch or (1 if self.device.type == "cpu" else _BATCH)
+        self.batch = batch or (1 if self.device.type == "cpu" else _GPU_BATCH)
         self.spec = make_spec(model.config)
-        self.shelf = Shelf(self.device, room)
+        self.caches = CacheStore(self.device, room)
 
     def start(self, height: int, width: int) -> tuple[TileContext, ...]:
-        """See `base.Tokenizer.start`: nothing is known of any tile."""
+        """See `interface.Tokenizer.start`: nothing is known of any tile."""
         rows, cols = self.spec.grid(height, width)
         return (TileContext((), ()),) * (rows * cols)
 
@@ -57,7 +57,7 @@ class PaperTokenizer:
         context: tuple[TileContext, ...],
         wanted: Sequence[tuple[int, int]],
     ) -> Iterator[Trial]:
-        """See `base.LengthTokenizer.trials`."""
+        """See `interface.LengthTokenizer.trials`."""
         for first in range(0, len(wanted), self.batch):
             yield from self._try(frames, context, wanted[first : first + self.batch])
 
@@ -72,23 +72,25 @@ class PaperTokenizer:
         keep = self._mask(torch.tensor([length for _, length in group], device=self.device))  # (M, N)
         past = [context[cell] for cell, _ in group]
         tiles = torch.cat([self._tile(frames, cell) for cell, _ in group])  # (M, T, 3, size, size)
-        codes, seen = self.model.encode(patchify(tiles, c), keep, _together([p.seen for p in past]))
+        codes, encoder = self.model.encode(patchify(tiles, c), keep, _together([p.encoder for p in past]))
         tokens = self._tokens(codes, keep)  # (M, N) or (M, N, D)
         # from the tokens, not from the codes: what is measured is what a file can hold
-        recon, told = self.model.decode(self._codes(tokens, keep), keep, _together([p.told for p in past]))
+        recon, decoder = self.model.decode(
+            self._codes(tokens, keep), keep, _together([p.decoder for p in past])
+        )
         shown = unpatchify(recon, c)  # (M, T, 3, size, size)
         needed = len(context) * c.window * cache_bytes(c, encoding=True)
         states = [
-            TileState(*(self.shelf.put(_one(cache, n), needed) for cache in (seen, told)))
+            TileState(*(self.caches.put(_one(cache, n), needed) for cache in (encoder, decoder)))
             for n in range(len(group))
         ]
         return [Trial(tokens[n], shown[n], state) for n, state in enumerate(states)]
 
     def commit(self, context: tuple[TileContext, ...], chosen: Sequence[Trial]) -> tuple[TileContext, ...]:
-        """See `base.LengthTokenizer.commit`."""
+        """See `interface.LengthTokenizer.commit`."""
         extend = self.model.extend
         return tuple(
-            TileContext(extend(past.seen, trial.state.seen), extend(past.told, trial.state.told))
+            TileContext(extend(past.encoder, trial.state.encoder), extend(past.decoder, trial.state.decoder))
             for past, trial in zip(context, chosen, strict=True)
         )
 
@@ -96,7 +98,7 @@ class PaperTokenizer:
     def decode(
         self, tokens: torch.Tensor, keep: torch.Tensor, context: tuple[TileContext, ...], *, count: int
     ) -> tuple[torch.Tensor, tuple[TileContext, ...]]:
-        """See `base.Tokenizer.decode`; tokens (1, N, h, w) or (1, N, h, w, D)."""
+        """See `interface.Tokenizer.decode`; tokens (1, N, h, w) or (1, N, h, w, D)."""
         c = self.model.config
         _, _, rows, cols = tokens.shape[:4]
         flat = tokens[0].flatten(1, 2).transpose(0, 1)  # (h * w, N) or (h * w, N, D)
@@ -105,13 +107,13 @@ class PaperTokenizer:
         shown, left = [], []
         for first in range(0, rows * cols, self.batch):
             part = slice(first, first + self.batch)
-            past = [tile.told for tile in context[part]]
-            recon, told = self.model.decode(
+            past = [tile.decoder for tile in context[part]]
+            recon, decoder = self.model.decode(
                 self._codes(flat[part], masks[part]), masks[part], _together(past)
             )
             shown.append(unpatchify(recon, c))
             for n, old in enumerate(past):
-                new = self.shelf.put(_one(told, n), needed)
+                new = self.caches.put(_one(decoder, n), needed)
                 left.append(TileContext((), self.model.extend(old, new)))
         return _assemble(torch.cat(shown), rows, cols), tuple(left)
 
@@ -130,7 +132,7 @@ class PaperTokenizer:
         c = self.model.config
         if c.bottleneck == "fsq":
             return codes_to_index(codes, c.levels) * keep
-        return (codes * keep.unsqueeze(-1)).clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16)
+        return (codes * keep.unsqueeze(-1)).clamp(-_MAX_FLOAT16, _MAX_FLOAT16).to(torch.float16)
 
     def _codes(self, tokens: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """What the file stores to codes (M, N, d), zero where dropped."""

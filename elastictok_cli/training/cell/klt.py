@@ -18,10 +18,10 @@ from elastictok_cli.models.cell.transform import cell_energy, to_cells
 from elastictok_cli.training.cell.rollout import random_keep, rollout, short_block
 from elastictok_cli.training.data import Sampler
 
-_NEEDY = 0.002  # MSE above which a cell still wants tokens
-_GOALS = (0.0015, 0.003, 0.006, 0.012)  # MSEs for which classes are chosen while fitting
-_MOST_CELLS = 36_000  # per kind, for the classes
-_LEAST_CELLS = 100  # to fit a class on
+_MIN_MSE_TO_CODE = 0.002  # a cell with a smaller error wants no further token
+_CLASS_GOALS_MSE = (0.0015, 0.003, 0.006, 0.012)  # classes are chosen for the mean over these
+_MAX_CELLS = 36_000  # of each kind of block, to fit classes on
+_MIN_CELLS_OF_CLASS = 100
 _LLOYD_ROUNDS = 6
 
 
@@ -55,7 +55,7 @@ def _fit_kind(
     for residual in residuals:
         rows = to_cells(residual, cell).permute(0, 2, 3, 1).reshape(-1, patch)
         energy = cell_energy(residual, cell).flatten() / patch
-        cells.append(rows[energy > _NEEDY / 2])
+        cells.append(rows[energy > _MIN_MSE_TO_CODE / 2])
     x = torch.cat(cells)
     weight = 1 / (x.square().mean(1) + 0.01)
     covariance = (x * weight.unsqueeze(1)).t() @ x / weight.sum()
@@ -65,7 +65,7 @@ def _fit_kind(
     coefficients = x @ vectors.t()  # (N, K)
     energy = x.square().sum(1)
     model.quantizer.scale[kind] = coefficients.square().mean(0).sqrt().clamp_min(1e-3)
-    pick = torch.randperm(len(x), generator=generator)[:_MOST_CELLS]
+    pick = torch.randperm(len(x), generator=generator)[:_MAX_CELLS]
     _fit_classes(model.quantizer, kind, coefficients[pick], energy[pick], generator)
 
 
@@ -81,7 +81,7 @@ def _fit_classes(
     number_of_classes = quantizer.index.shape[1]
     patch = quantizer.patch
     tail = (energy - cells.square().sum(1)).clamp_min(0)
-    goals = (torch.tensor(_GOALS) * patch).expand(len(cells), -1)
+    goals = (torch.tensor(_CLASS_GOALS_MSE) * patch).expand(len(cells), -1)
     label = _cluster(
         torch.log(cells.square() + 0.01 * cells.square().mean(1, keepdim=True) + 1e-5),
         number_of_classes,
@@ -90,8 +90,8 @@ def _fit_classes(
     for _ in range(_LLOYD_ROUNDS):
         for number in range(number_of_classes):
             own = label == number
-            if int(own.sum()) < _LEAST_CELLS:  # an empty class starts again from cells anywhere
-                own = torch.randperm(len(cells), generator=generator)[:_LEAST_CELLS]
+            if int(own.sum()) < _MIN_CELLS_OF_CLASS:  # an empty class starts again from cells anywhere
+                own = torch.randperm(len(cells), generator=generator)[:_MIN_CELLS_OF_CLASS]
             _water_fill(quantizer, kind, number, cells[own].clone(), tail[own], patch)
         costs = [
             classes.costs(quantizer.orders(kind), c, e, g)
@@ -134,8 +134,8 @@ def _water_fill(
     first = 0
     for count in quantizer.stages:
         rest = (left.square().sum(1) + tail) / patch
-        needy = rest > _NEEDY
-        least = min(len(left), max(_LEAST_CELLS, len(left) // 10))
+        needy = rest > _MIN_MSE_TO_CODE
+        least = min(len(left), max(_MIN_CELLS_OF_CLASS, len(left) // 10))
         if int(needy.sum()) < least:
             needy = rest.argsort(descending=True)[:least]
         part = left[needy]

@@ -37,12 +37,12 @@ from elastictok_cli.training.events import (
 )
 from elastictok_cli.training.state import log_validation, split, state_path
 
-_TARGETS = (0.001, 0.02)  # log-uniform range of the MSE a clip is trained at
-_LINEAR_SHARE = 0.3  # weight of the error before the last network
-_DIVERGED = 1.0  # rise of the mean log error above its lowest from which on a run is given up
-_SETTLED = 100  # steps before which it is not judged
-_VERSIONS = 16  # of a compiled function
-_FLOOR = 5e-4  # added to the MSE inside the logarithm: below it nothing more is asked
+_TARGET_MSE_RANGE = (0.001, 0.02)  # of a clip, drawn log-uniformly
+_LINEAR_WEIGHT = 0.3  # of the error before the synthesis network in the loss
+_MAX_LOSS_RISE = 1.0  # of its running mean above the lowest; a run that exceeds it is given up
+_STEPS_BEFORE_JUDGED = 100  # for divergence
+_COMPILED_VERSIONS = 16  # of one function, for its kinds of arguments
+_MSE_FLOOR = 5e-4  # added to the MSE inside the logarithm, so that errors below it hardly count
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class TrainOptions:
     config: DefaultConfig = field(
         default_factory=lambda: DefaultConfig(
             interpolation="bicubic",
-            fill=True,
-            leaders=True,
-            global_motion=True,
-            still=True,
+            fill_in=True,
+            camera_pan=True,
+            camera_shake=True,
+            copy_still=True,
         )
     )
     shard_bytes: int | None = None  # also write the state in pieces of this size
@@ -123,14 +123,14 @@ def _loss(step: Step) -> torch.Tensor:
     """Log error of one block. A share for the error before the last network keeps the tokens an honest codec of
     their own: allocation predicts from them, and pictures unlike the training data rest on them.
     """
-    final = torch.log(step.mse.float() + _FLOOR).mean()
-    return final + _LINEAR_SHARE * torch.log(step.linear_mse.float() + _FLOOR).mean()
+    final = torch.log(step.mse.float() + _MSE_FLOOR).mean()
+    return final + _LINEAR_WEIGHT * torch.log(step.linear_mse.float() + _MSE_FLOOR).mean()
 
 
 def _compile(model: DefaultModel) -> None:
     """Compile what `rollout` calls of a model, in place. Names and values of its parameters stay as they are."""
     # blocks of one to four frames, with global motion or without: a version for each
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VERSIONS)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_VERSIONS)
     model.predict = torch.compile(model.predict, dynamic=False)  # type: ignore[method-assign]
     model.refine = torch.compile(model.refine, dynamic=False)  # type: ignore[method-assign]
     model.quantizer.compile(dynamic=False)
@@ -185,7 +185,7 @@ class _Run:
             self.step += 1
             spent = time.monotonic() - began
             self.elapsed += spent
-            self._watch(tick[0])
+            self._check_divergence(tick[0])
             left = self.budget.seconds_left(self.elapsed, self.step)
             yield Tick(self.step, *tick, o.batch / spent, self.progress(), left)
             if self.elapsed - saved_at > o.save_every and self._steady():
@@ -200,15 +200,15 @@ class _Run:
 
     def _steady(self) -> bool:
         """Whether the loss is not on its way up, so that what is saved is worth it."""
-        return self.step < _SETTLED or self.trend <= self.lowest + _DIVERGED / 4
+        return self.step < _STEPS_BEFORE_JUDGED or self.trend <= self.lowest + _MAX_LOSS_RISE / 4
 
-    def _watch(self, loss: float) -> None:
+    def _check_divergence(self, loss: float) -> None:
         """Raises TrainingError when the loss runs away; what was saved last stays."""
         self.trend = loss if math.isinf(self.trend) else 0.98 * self.trend + 0.02 * loss
-        if self.step < _SETTLED:
+        if self.step < _STEPS_BEFORE_JUDGED:
             return
         self.lowest = min(self.lowest, self.trend)
-        if not self.trend <= self.lowest + _DIVERGED:
+        if not self.trend <= self.lowest + _MAX_LOSS_RISE:
             raise TrainingError(
                 f"the run diverged at step {self.step} (loss {self.trend:.2f}, {self.lowest:.2f} at best): "
                 f"{self.options.out} holds what was saved before; go on from it, under another name, with a lower --lr"
@@ -225,7 +225,7 @@ class _Run:
 
     def _one_step(self, batch: torch.Tensor, rate: float) -> tuple[float, dict[str, float], float]:
         model = self.model
-        low, high = (math.log(t) for t in _TARGETS)
+        low, high = (math.log(t) for t in _TARGET_MSE_RANGE)
         target = (
             torch.rand(len(batch), generator=self.generator).mul_(high - low).add_(low).exp().to(self.device)
         )

@@ -15,7 +15,7 @@ from elastictok_cli.models.cell.config import KEY
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.decode import reconstruct
 from elastictok_cli.models.cell.encode import analyze, quantize
-from elastictok_cli.models.cell.fill import filling
+from elastictok_cli.models.cell.fill import filled_errors
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.transform import project, to_cells
 from elastictok_cli.models.precision import full_precision
@@ -58,12 +58,12 @@ def rollout(
         allowed = target.view(-1, 1, 1).expand(energy[:, 0].shape) * model.basis.shape[-1]
         cell_class = model.quantizer.classify(wanted, energy[:, 0], allowed, kind)
         coded, error = quantize(model, kind, wanted, energy, seen.prior, cell_class)
-        fills = kind == KEY and c.fill
+        fills = kind == KEY and c.fill_in
         with torch.no_grad():
             curve = torch.cat([energy, error], 1)
             if fills:
                 length = torch.full_like(cell_class, c.residual_tokens)
-                filled = filling(block, count, c.cell)
+                filled = filled_errors(block, count, c.cell)
                 curve, _ = allocation.filled_in(curve, length, target * block[0].numel(), filled)
             keep = rule(curve)
         sent = torch.zeros_like(keep, dtype=torch.bool) if seen.motion is None else seen.motion.sent

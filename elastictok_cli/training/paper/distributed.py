@@ -1,4 +1,4 @@
-"""One process or many: who we are, what all agree on, and how parameters are shared (DDP or FSDP2).
+"""Training in one process or many: ranks, collective operations, and parameters shared by DDP or FSDP2.
 
 Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK; without it there is one process and nothing here
 communicates.
@@ -30,7 +30,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 Parallel = Literal["ddp", "fsdp"]
-_PATIENCE = timedelta(hours=2)  # others wait while the first process validates, or decodes more pictures
+_TIMEOUT = timedelta(hours=2)  # others wait while the first process validates, or decodes more pictures
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class World:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true of one of us."""
-        return self.most([float(flag)])[0] > 0
+        """Whether the flag is true in any process."""
+        return self.maximum([float(flag)])[0] > 0
 
-    def most(self, values: Sequence[float]) -> list[float]:
-        """The largest of each value."""
+    def maximum(self, values: Sequence[float]) -> list[float]:
+        """The largest of each value over all processes."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The mean of each value."""
+        """The mean of each value over all processes."""
         return [value / self.size for value in self._reduced(values, dist.ReduceOp.SUM)]
 
     def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
@@ -66,16 +66,16 @@ class World:
         out: list[float] = tensor.tolist()
         return out
 
-    def told(self, value: Any) -> Any:
-        """What the first process has in `value`."""
+    def broadcast(self, value: Any) -> Any:
+        """`value` of the first process, in every process."""
         if self.size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def collected(self, value: Any) -> list[Any]:
-        """`value` of each process."""
+    def gather(self, value: Any) -> list[Any]:
+        """`value` of every process, by rank."""
         if self.size == 1:
             return [value]
         box: list[Any] = [None] * self.size
@@ -83,12 +83,12 @@ class World:
         return box
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         self.any(False)
 
 
 def rank() -> int:
-    """Of this process, before anything is started."""
+    """The rank of this process, before anything is started."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -104,14 +104,14 @@ def started(device: torch.device) -> Iterator[World]:
     # the device is named so that barriers need not guess it
     named = {"device_id": device} if device.type == "cuda" else {}
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE, **named)  # type: ignore[arg-type]
+    dist.init_process_group(backend, timeout=_TIMEOUT, **named)  # type: ignore[arg-type]
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
 
 
-def spread(model: nn.Module, layers: Sequence[nn.Module], world: World, how: Parallel) -> nn.Module:
+def parallelize(model: nn.Module, layers: Sequence[nn.Module], world: World, how: Parallel) -> nn.Module:
     """What to call in place of `model`, which stays the one to take parameters from.
 
     Both start from the first process's parameters. `fsdp` cuts parameters, gradients and optimizer state into a part
@@ -133,7 +133,7 @@ def spread(model: nn.Module, layers: Sequence[nn.Module], world: World, how: Par
     return model
 
 
-def quiet_until_last(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+def sync_only_last(model: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Around a backward pass that is not the `last` of a step: gradients stay in this process."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
@@ -143,9 +143,9 @@ def quiet_until_last(model: nn.Module, last: bool) -> AbstractContextManager[Non
     return nullcontext()
 
 
-def clip(model: nn.Module, most: float) -> float:
-    """Scale the gradient so that its norm is at most `most`; the norm it had."""
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+def clip(model: nn.Module, max_norm: float) -> float:
+    """Scale the gradient so that its norm is at most `max_norm`. Returns the norm it had."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 

@@ -27,7 +27,7 @@ from elastictok_cli.training.budget import Budget
 from elastictok_cli.training.events import Event, Loading, Saved, Stop, Tick, TrainingError, Validated
 from elastictok_cli.training.paper import distributed, lpips, recipe
 from elastictok_cli.training.paper.distributed import Parallel, World
-from elastictok_cli.training.shards import Batch, Shards
+from elastictok_cli.training.paper.shards import Batch, Shards
 from elastictok_cli.training.state import log_validation, state_path
 
 
@@ -83,8 +83,8 @@ def _train(options: PaperOptions, world: World, stop: Stop) -> Iterator[Event]:
         state = _read_state(state_path(options.out), config) if world.leads else None
     except TrainingError as error:
         problem = str(error)
-    _all_well(world, problem)
-    shards = world.told(state["shards"] if state else options.shards or world.size)
+    _raise_everywhere(world, problem)
+    shards = world.broadcast(state["shards"] if state else options.shards or world.size)
 
     share = options.batch // world.size
     own = range(world.rank * share, (world.rank + 1) * share)
@@ -101,15 +101,15 @@ def _train(options: PaperOptions, world: World, stop: Stop) -> Iterator[Event]:
         problem = str(error)
     if world.any(stop()):
         return
-    _all_well(world, problem)
+    _raise_everywhere(world, problem)
     run = _Run(options, config, world, parts, start, state)
     del start, state
     yield from run.steps(stop)
 
 
-def _all_well(world: World, problem: str | None) -> None:
+def _raise_everywhere(world: World, problem: str | None) -> None:
     """Raise TrainingError everywhere if there is a problem anywhere: nobody must wait for one who has gone."""
-    for found in world.collected(problem):
+    for found in world.gather(problem):
         if found is not None:
             raise TrainingError(found)
 
@@ -178,7 +178,7 @@ class _Run:
         if options.compile:
             for layer in layers:
                 layer.compile()
-        self.called = distributed.spread(self.model, layers, world, options.parallel)
+        self.called = distributed.parallelize(self.model, layers, world, options.parallel)
         self.optimizer = options.recipe.optimizer(self.model)
         self.budget = Budget(options.time, options.steps)
         self.step, self.elapsed, self.longest = 0, 0.0, 1
@@ -204,7 +204,7 @@ class _Run:
                 tick = self._one_step(batch)
                 self.step += 1
                 spent = time.monotonic() - began
-                asked, self.elapsed = self.world.most([float(stop()), self.elapsed + spent])
+                asked, self.elapsed = self.world.maximum([float(stop()), self.elapsed + spent])
                 stopped = asked > 0
                 yield Tick(
                     self.step,
@@ -242,7 +242,7 @@ class _Run:
             patches = patchify(batch.pictures[part].to(device), c)  # (B, L, P)
             keep = torch.stack([recipe.keep_mask(c, n) for n in batch.lengths[part]]).to(device)  # (B, L)
             noise = batch.noise[part].to(device) if batch.noise is not None else None
-            with distributed.quiet_until_last(self.called, first + at_once >= size):
+            with distributed.sync_only_last(self.called, first + at_once >= size):
                 with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                     output = self.called(patches, keep, noise=noise)
                 terms = recipe.judge(o.recipe, c, patches, output, self.lpips, frames)
@@ -299,7 +299,7 @@ class _Run:
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         kept = ("step", "elapsed", "longest")
-        facts = self.world.told(
+        facts = self.world.broadcast(
             [*(state[k] for k in kept), state["optimizer"] is not None] if state else None
         )
         if facts is None:
@@ -323,4 +323,4 @@ class _Run:
                 **summary_at(loaded, list(self.options.validation), self.world.device),
             }
             log_validation(self.options.out, figures)
-        yield Validated(self.world.told(figures))
+        yield Validated(self.world.broadcast(figures))

@@ -66,7 +66,7 @@ def choose_motion(
     decision = _Decision(config, frames, context, threshold, count, camera)
     shake_tokens = count + 1
     worth_it = decision.improvable.flatten(1).sum(1) > shake_tokens
-    if not (camera and config.global_motion and bool(worth_it.any())):
+    if not (camera and config.camera_shake and bool(worth_it.any())):
         return decision.decide()
     shake, gain = camera_shake.estimate(
         context.frame, frames[:, :count], context.vectors, config.cell, threshold
@@ -109,7 +109,7 @@ class _Decision:
         self.config, self.frames, self.context, self.count = config, frames, context, count
         self.threshold = torch.as_tensor(threshold, device=frames.device).view(-1, 1, 1)
         self.cell_values = 3 * config.frames * config.cell**2
-        self.pan = camera and config.leaders
+        self.pan = camera and config.camera_pan
         self.inherited = self._compensate(context.vectors)
         self.error = self._errors(self.inherited)
         # squared error that a token must save, (B, 1, 1)
