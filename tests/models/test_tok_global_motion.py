@@ -161,7 +161,7 @@ def test_lengths_that_are_all_alike_and_older_models_know_none() -> None:
 
 
 def test_settings_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="leaders"):
+    with pytest.raises(ValueError, match="camera pans"):
         DefaultConfig(camera_shake=True)
     with pytest.raises(ValueError, match="codes"):
         DefaultConfig(camera_shake=True, camera_pan=True, levels=(8, 8, 8))
