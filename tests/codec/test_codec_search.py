@@ -46,7 +46,7 @@ class Fake:
         )
 
     def decode(
-        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int, reuse: Any = None
     ) -> tuple[torch.Tensor, Any]:
         self.decodes += 1
         error = self.amplitude.gather(0, keep).repeat_interleave(16, -2).repeat_interleave(16, -1)
@@ -188,7 +188,7 @@ class Filling(Fake):
         return Encoding(plain.tokens, plain.length, plain.curve, filled)
 
     def decode(
-        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+        self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int, reuse: Any = None
     ) -> tuple[torch.Tensor, Any]:
         self.decodes += 1
         error = torch.where(keep > 0, 0.05, self.bare(keep > 0, self.without))
@@ -223,7 +223,7 @@ def test_a_first_probe_is_not_far_dearer_than_what_was_promised() -> None:
     decode = fake.decode
 
     def noting(
-        tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
+        tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int, reuse: Any = None
     ) -> tuple[torch.Tensor, Any]:
         probes.append(int(keep.sum()))
         return decode(tokens, keep, context, count=count)
