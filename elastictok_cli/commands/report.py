@@ -27,10 +27,8 @@ from elastictok_cli.commands.damage import describe_damage
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.targets import (
     PIPE,
-    check_one_pipe,
+    check_files,
     check_page_name,
-    check_source,
-    check_target,
     name_beside,
     publish,
 )
@@ -86,14 +84,8 @@ def report(
     is then 4.
     """
     target = target or name_beside(source, ".html")
-    if as_json and str(target) == PIPE:
-        raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
-    check_source(source)
-    check_one_pipe(source, original)
-    check_target(target, force=force, source=source)
+    check_files(source, target, original, force=force, as_json=as_json)
     check_page_name(target)
-    if original is not None and str(target) != PIPE:
-        check_target(target, force=True, source=original)
 
     from elastictok_cli.report import gather, page
     from formats import EtkReader

@@ -73,6 +73,20 @@ def check_target(target: Path, *, force: bool, source: Path | None = None) -> No
     check_writable(target)
 
 
+def check_files(source: Path, target: Path, original: Path | None, *, force: bool, as_json: bool) -> None:
+    """Raise Failure, before any work is done, where a command cannot make `target` of an .etk file.
+
+    `original` is the video that the file was made from, where it is to be read too.
+    """
+    if as_json and str(target) == PIPE:
+        raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
+    check_source(source)
+    check_one_pipe(source, original)
+    check_target(target, force=force, source=source)
+    if original is not None and str(target) != PIPE:
+        check_target(target, force=True, source=original)
+
+
 def check_etk_name(target: Path) -> None:
     """Refuse to put an .etk file under a name of another kind of file: a slip, or a file nobody can open."""
     _check_name(target, "an .etk file", (".etk",))

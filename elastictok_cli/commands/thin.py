@@ -31,9 +31,7 @@ from elastictok_cli.commands.failures import ExitCode, Failure, guarded
 from elastictok_cli.commands.targets import (
     PIPE,
     check_etk_name,
-    check_one_pipe,
-    check_source,
-    check_target,
+    check_files,
     publish,
 )
 
@@ -91,14 +89,8 @@ def thin(
     code is then 4.
     """
     _check_amount(tokens, keep, kbps)
-    if as_json and str(target) == PIPE:
-        raise Failure("--json and OUT - both want standard output", ExitCode.USAGE)
-    check_source(source)
-    check_one_pipe(source, original)
-    check_target(target, force=force, source=source)
+    check_files(source, target, original, force=force, as_json=as_json)
     check_etk_name(target)
-    if original is not None and str(target) != PIPE:
-        check_target(target, force=True, source=original)
 
     from elastictok_cli.codec import rewrite
     from elastictok_cli.codec.thin_request import ThinRequest
