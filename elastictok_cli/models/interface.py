@@ -59,9 +59,8 @@ class Encoding:
     length: (B, h, w) int64, how many of the G slots each cell can use.
     curve: (B, G + 1, h, w) float32, predicted sum of squared errors over the cell's pixels ([-1, 1] scale)
         when its first k tokens are kept.
-    reuse: what `decode` can use again of the work that went into these tokens. Only for blocks decoded after the same
-        context and with as many real frames; decoding adds to it.
-    filled: for blocks whose cells, without a token, are filled in from the others: what each would then err by.
+    filled: for blocks whose cells are filled in from the others where they keep no token: see `Filled`.
+    reuse: work that `decode` need not do again for these tokens after the same context; decoding adds to it.
     """
 
     tokens: torch.Tensor
@@ -106,8 +105,9 @@ class NestedTokenizer(Tokenizer, Protocol):
     def decode(
         self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int, reuse: Any = None
     ) -> tuple[torch.Tensor, Any]:
-        """See `Tokenizer.decode`. `reuse`: that of the `Encoding` which the tokens are from. It makes the decode
-        faster, and changes nothing that it returns."""
+        """See `Tokenizer.decode`. reuse: that of the `Encoding` which the tokens are from. It makes the decode
+        faster and changes nothing that it returns. Raises ValueError if it belongs to another context or `count`.
+        """
 
     def encode(
         self,
@@ -119,9 +119,12 @@ class NestedTokenizer(Tokenizer, Protocol):
         complete: bool = False,
         price: float | None = None,
     ) -> Encoding:
-        """Tokens of one block given the blocks before it. The first `count` frames are real, the rest repeat the
-        last of them; `target` (MSE) steers side decisions, and cells far below it need not offer all their tokens,
-        or any, unless `complete`. `price`: the squared error that a token will have to save, if that is foreseen."""
+        """All tokens of one block after the blocks before it.
+
+        frames: (B, T, 3, H, W), of which the first `count` are real; the rest repeat the last of them. target: MSE
+        that decides which motion vectors are sent. Cells far below it need not offer all their tokens, or any, unless
+        `complete`. price: the squared error that a token will have to save, if that is foreseen.
+        """
 
     def estimate_motion(self, last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Motion vectors (B, 2, h, w), in full-size pixels per frame, from `last` to `later` two frames after it.

@@ -104,8 +104,8 @@ class DefaultModel(nn.Module):
     def reference(self, decoded: torch.Tensor) -> torch.Tensor:
         """The last of decoded frames (B, 4, 3, H, W) as the next block sees it: (B, 3, H, W) in [-1, 1], no gradient.
 
-        It is not rounded to 8 bits. Where devices differ by little next to the edge of a level, they would then
-        differ by all of it, and that grows from block to block (tests/codec/test_codec_devices.py).
+        It is not rounded to 8 bits. Two devices that differ by little would then sometimes differ by a whole level, and
+        such differences grow from block to block (tests/codec/test_codec_devices.py).
         """
         return decoded[:, -1].detach().clamp(-1, 1)
 
@@ -120,9 +120,11 @@ class DefaultModel(nn.Module):
     def _fill_in(
         self, prediction: torch.Tensor, residual: torch.Tensor, coefficients: torch.Tensor, keep: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fill in the cells of keyframe blocks that keep no code: residual, coefficients and keep map as if they had
-        one that says what fills them in. Pictures without any code have nothing to fill them in from, and stay as
-        they are."""
+        """Fill in the cells of keyframe blocks that keep no code, from the others.
+
+        Returns residual (B, 4, 3, H, W), coefficients (B, K, h, w) and keep map (B, h, w) as if those cells had
+        kept one code that says what fills them in. A picture without any code stays as it is.
+        """
         coded = keep > 0
         empty = Selection(~coded & coded.flatten(1).any(1).view(-1, 1, 1))
         if not empty.count:

@@ -76,7 +76,9 @@ class NestedQuantizer(nn.Module):
     ) -> Quantized:
         """Quantize `target`, or decode `digits`; exactly one of them is given.
 
-        `digits` are all of them, whatever `most` and `done` are; the answer has those of the stages worked out."""
+        `digits` are those of all R tokens, whatever `most` and `done` are. The answer has only the tokens of the stages
+        that were worked out.
+        """
         batch, _, height, width = prior.shape
         scale = self.scale[kind].view(1, -1, 1, 1)
         if decoded is None:
@@ -173,9 +175,9 @@ class NestedQuantizer(nn.Module):
         cells = target.permute(0, 2, 3, 1).flatten(0, 2).float()  # (N, K)
         energy, allowed = energy.flatten(), allowed.flatten()
         out = torch.zeros_like(energy, dtype=torch.int64)
-        needy = (energy > 0.5 * allowed).nonzero().squeeze(1)  # the others get no token, or just one
+        with_error = (energy > 0.5 * allowed).nonzero().squeeze(1)  # the others get no token, or just one
         around = torch.tensor([0.5, 1.0, 2.0], device=energy.device)
-        for part in torch.split(needy, 256):
+        for part in torch.split(with_error, 256):
             goals = allowed[part, None] * around
             cost = classes.costs(self.orders(kind), cells[part], energy[part], goals, shortlist=8)
             out[part] = cost.argmin(1)

@@ -15,7 +15,7 @@ from elastictok_cli.models.paper.config import PaperConfig
 
 
 class KV(NamedTuple):
-    """What one layer remembers of one block. Keys are not yet turned to a position: that changes as blocks pass by."""
+    """Keys and values of one block in one layer. Keys are not rotated: positions change as blocks leave the window."""
 
     k: torch.Tensor  # (B, H, N, D)
     v: torch.Tensor  # (B, H, N, D)
@@ -28,17 +28,17 @@ Past = tuple[Cache, ...]  # the earlier blocks that a block attends to, oldest f
 
 
 class Window(NamedTuple):
-    """What one layer attends to besides the block itself, and where all of it is laid out, over and over."""
+    """The earlier blocks that one layer attends to, and the memory where their keys and values are laid out."""
 
     blocks: tuple[KV, ...]  # oldest first
-    room: KV  # (B, H, S, D): fresh memory has its price, so one room serves all layers
+    room: KV  # (B, H, S, D), shared by all layers: allocating it anew takes time
 
     def lay_out(self, own: KV, angles: torch.Tensor) -> KV:
         """Keys and values (B, H, S, D) of all blocks, `own` last; keys turned by angles (S, D/2)."""
         end = 0
         for block in (*self.blocks, own):
             start, end = end, end + block.k.shape[2]
-            k = block.k.to(angles.device, non_blocking=True)  # blocks at rest may lie elsewhere
+            k = block.k.to(angles.device, non_blocking=True)  # earlier blocks may be kept in other memory
             self.room.k[:, :, start:end] = rotate(k, angles[start:end])  # (B, H, N, D)
             self.room.v[:, :, start:end] = block.v  # (B, H, N, D)
         return self.room

@@ -70,7 +70,7 @@ class TrainOptions:
     validate_every: float = 1200.0
     compile: bool = False
     init: Path | None = None  # start from this checkpoint instead of the KLT
-    # of a new model; what DefaultConfig says by itself is what checkpoints mean that do not say it
+    # of a new model. The defaults of DefaultConfig differ: they hold for old checkpoints that lack a setting
     config: DefaultConfig = field(
         default_factory=lambda: DefaultConfig(
             interpolation="bicubic",

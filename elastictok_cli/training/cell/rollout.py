@@ -28,11 +28,13 @@ class Step:
     kind: int
     residual: torch.Tensor  # (B, 4, 3, H, W) what the transform was given
     decoded: torch.Tensor  # (B, 4, 3, H, W) not clamped
-    keep: torch.Tensor  # (B, h, w) residual tokens
+    keep: torch.Tensor  # (B, h, w) FSQ codes kept
     sent: torch.Tensor  # (B, h, w) bool: cells that send a motion vector
     mse: torch.Tensor  # (B,)
-    linear_mse: torch.Tensor  # (B,) before the last network
-    curve: torch.Tensor  # (B, R + 1, h, w) squared error of each cell after k tokens, before the last network
+    linear_mse: torch.Tensor  # (B,) before the synthesis network
+    curve: (
+        torch.Tensor
+    )  # (B, R + 1, h, w) squared error of each cell after k codes, before the synthesis network
 
 
 KeepRule = Callable[[torch.Tensor], torch.Tensor]  # curve (B, R + 1, h, w) -> keep (B, h, w)

@@ -17,21 +17,21 @@ from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 _SHAKE = ((3.125, -8.5), (-6.25, -2.0), (12.0, 30.5), (11.0, 31.125))  # pixels, not even over the block
 
 
-def test_codes_say_paths_to_a_sixteenth_of_a_pixel_where_steps_are_small() -> None:
-    path = torch.rand(5, 4, 2, generator=torch.Generator().manual_seed(0)).mul(16).sub(8).cumsum(1) / 2
-    codes, said = camera_shake.to_codes(path)
+def test_codes_say_shakes_to_a_sixteenth_of_a_pixel_where_steps_are_small() -> None:
+    shake = torch.rand(5, 4, 2, generator=torch.Generator().manual_seed(0)).mul(16).sub(8).cumsum(1) / 2
+    codes, said = camera_shake.to_codes(shake)
     assert int(codes.min()) >= 0
     assert int(codes.max()) < camera_shake.CODES <= 64000
-    assert float((said - path).abs().max()) <= 1 / 16
+    assert float((said - shake).abs().max()) <= 1 / 16
     assert torch.equal(camera_shake.from_codes(codes), said)
     assert torch.equal(said * 8, (said * 8).round())
 
 
 def test_large_steps_are_rough_but_errors_do_not_add_up() -> None:
-    path = torch.tensor([[[20.3, -35.2], [55.1, -70.9], [90.7, -71.4], [90.7, -71.4]]])
-    _, said = camera_shake.to_codes(path)
-    assert float((said - path).abs().max()) <= 0.25
-    assert float((said - path)[:, 3].abs().max()) <= 1 / 16
+    shake = torch.tensor([[[20.3, -35.2], [55.1, -70.9], [90.7, -71.4], [90.7, -71.4]]])
+    _, said = camera_shake.to_codes(shake)
+    assert float((said - shake).abs().max()) <= 0.25
+    assert float((said - shake)[:, 3].abs().max()) <= 1 / 16
 
 
 def test_the_code_of_no_motion() -> None:
@@ -49,34 +49,34 @@ def shaken(count: int = 4) -> tuple[Context, torch.Tensor]:
     last = texture(160, 192)
     inherited = torch.zeros(1, 2, 10, 12)
     inherited[:, 1, :, 6:] = 2.0
-    path = torch.tensor([_SHAKE[:count]])
-    moved = warp(last, inherited, torch.arange(1, count + 1), "bicubic", path)
+    shake = torch.tensor([_SHAKE[:count]])
+    moved = warp(last, inherited, torch.arange(1, count + 1), "bicubic", shake)
     return Context(last, torch.zeros(1, 128, 20, 24), inherited), moved.clamp(-1, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_shake_is_found_to_an_eighth_of_a_pixel(count: int) -> None:
     context, frames = shaken(count)
-    path, gain = camera_shake.estimate(context.frame, frames, context.vectors, 16, 0.0035)
-    assert path.shape == (1, count, 2)
-    assert float((path[0] - torch.tensor(_SHAKE[:count])).abs().max()) <= 0.125
+    shake, gain = camera_shake.estimate(context.frame, frames, context.vectors, 16, 0.0035)
+    assert shake.shape == (1, count, 2)
+    assert float((shake[0] - torch.tensor(_SHAKE[:count])).abs().max()) <= 0.125
     assert float(gain) > 1
 
 
-def test_pictures_of_a_batch_have_paths_of_their_own() -> None:
+def test_pictures_of_a_batch_have_shakes_of_their_own() -> None:
     context, frames = shaken()
     still = context.frame[:, None].expand(-1, 4, -1, -1, -1)
     both = torch.cat([still, frames])
-    path, gain = camera_shake.estimate(
+    shake, gain = camera_shake.estimate(
         context.frame.expand(2, -1, -1, -1),
         both,
         torch.cat([torch.zeros_like(context.vectors), context.vectors]),
         16,
         torch.tensor([0.0035, 0.0035]).view(2, 1, 1),
     )
-    assert not path[0].any()
+    assert not shake[0].any()
     assert float(gain[0]) == 0
-    assert float((path[1] - torch.tensor(_SHAKE)).abs().max()) <= 0.125
+    assert float((shake[1] - torch.tensor(_SHAKE)).abs().max()) <= 0.125
 
 
 def tokenizer(known: bool) -> DefaultTokenizer:
@@ -94,7 +94,7 @@ def coded(known: bool, count: int = 4) -> tuple[DefaultTokenizer, Context, searc
     return shown, context, draft, search.meet_target(shown, draft, 0.007)
 
 
-def telling(shown: DefaultTokenizer, coded: search.Coded) -> torch.Tensor:
+def sends_shake(shown: DefaultTokenizer, coded: search.Coded) -> torch.Tensor:
     return (coded.tokens[:, 1] == shown.spec.vocabulary - 1) & (coded.keep > 1)
 
 
@@ -105,22 +105,22 @@ def test_a_shake_costs_a_few_tokens(count: int) -> None:
     assert (
         int(one.keep.sum()) < int(each.keep.sum()) / 10
     )  # and even all tokens may not do, where none says it
-    assert int(telling(shown, one).sum()) == 1
-    assert int(one.keep[telling(shown, one)]) >= 2 + count
+    assert int(sends_shake(shown, one).sum()) == 1
+    assert int(one.keep[sends_shake(shown, one)]) >= 2 + count
     assert plain.spec.vocabulary == shown.spec.vocabulary - 1
     assert int(one.tokens.max()) < shown.spec.vocabulary <= 65536
     assert one.tokens.shape[1] <= shown.spec.tokens_per_cell
 
-    # a decoder that starts afresh sees the same, and goes on with velocities that know nothing of the shake
+    # a decoder that starts afresh sees the same, and goes on with motion vectors that know nothing of the shake
     decoded, after = tokenizer(True).decode(one.tokens, one.keep, context, count=count)
     assert torch.equal(to_pixels(decoded, 160, 192, count), one.pixels)
     assert after.vectors[0, 1, 5, 3] == 0
     assert after.vectors[0, 1, 5, 9] == 2
 
 
-def test_a_path_cut_short_says_nothing() -> None:
+def test_a_shake_cut_short_says_nothing() -> None:
     shown, context, _, one = coded(True)
-    here = telling(shown, one)
+    here = sends_shake(shown, one)
     cut = torch.where(here, 4, one.keep)
     decoded, _ = shown.decode(one.tokens, cut, context, count=4)
     without = torch.where(here.unsqueeze(1), torch.tensor(-1), one.tokens)
@@ -131,7 +131,7 @@ def test_a_path_cut_short_says_nothing() -> None:
 
 def test_what_a_camera_moves_is_not_copied() -> None:
     shown, context, _, one = coded(True)
-    nothing = torch.where(telling(shown, one), one.keep, 0)
+    nothing = torch.where(sends_shake(shown, one), one.keep, 0)
     decoded, _ = shown.decode(one.tokens, nothing, context, count=4)
     assert float((decoded[:, 0] - context.frame).square().mean()) > 0.1  # by eight pixels and more
 

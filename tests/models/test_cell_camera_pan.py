@@ -15,31 +15,31 @@ from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 
 
 def field(height: int = 6, width: int = 8) -> torch.Tensor:
-    """Velocities (1, 2, h, w): the left half stands still, the right one moves by (1, -2.25)."""
+    """Motion vectors (1, 2, h, w): the left half stands still, the right one moves by (1, -2.25)."""
     inherited = torch.zeros(1, 2, height, width)
     inherited[0, :, :, width // 2 :] = torch.tensor([1.0, -2.25]).view(2, 1, 1)
     return inherited
 
 
-def led(inherited: torch.Tensor, *cells: tuple[int, int, float, float, int]) -> camera_pan.Panned:
-    """Cells (row, column) send what they inherited, changed by so much, and lead in a scope."""
-    velocity, leading = inherited.clone(), torch.zeros_like(inherited[:, 0], dtype=torch.int64)
+def panned(inherited: torch.Tensor, *cells: tuple[int, int, float, float, int]) -> camera_pan.Panned:
+    """Cells (row, column) send what they inherited, changed by so much, and a pan with a scope."""
+    vectors, pan = inherited.clone(), torch.zeros_like(inherited[:, 0], dtype=torch.int64)
     for row, column, down, right, scope in cells:
-        velocity[0, :, row, column] += torch.tensor([down, right])
-        leading[0, row, column] = 1 + scope
-    return follow(inherited, velocity, leading)
+        vectors[0, :, row, column] += torch.tensor([down, right])
+        pan[0, row, column] = 1 + scope
+    return follow(inherited, vectors, pan)
 
 
-def test_without_a_leader_all_goes_on() -> None:
+def test_without_a_pan_vectors_go_on() -> None:
     inherited = field()
-    followed = led(inherited)
+    followed = panned(inherited)
     assert torch.equal(followed.vectors, inherited)
     assert torch.equal(followed.lasting, inherited)
 
 
-def test_one_leader_changes_every_cell_alike() -> None:
+def test_one_pan_changes_every_cell_alike() -> None:
     inherited = field()
-    followed = led(inherited, (1, 6, -3.0, 0.5, EVERYTHING))
+    followed = panned(inherited, (1, 6, -3.0, 0.5, EVERYTHING))
     assert torch.equal(
         followed.vectors - inherited, torch.tensor([-3.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 6, 8)
     )
@@ -48,68 +48,68 @@ def test_one_leader_changes_every_cell_alike() -> None:
 
 def test_what_stands_still_can_be_left_out() -> None:
     inherited = field()
-    followed = led(inherited, (1, 6, -3.0, 0.5, MOVING))
+    followed = panned(inherited, (1, 6, -3.0, 0.5, MOVING))
     assert torch.equal(followed.vectors[..., :4], inherited[..., :4])
     assert torch.equal((followed.vectors - inherited)[0, 0, :, 4:], torch.full((6, 4), -3.0))
 
 
 def test_sway_does_not_last() -> None:
     inherited = field()
-    followed = led(inherited, (0, 0, 0.25, -1.0, EVERYTHING))
+    followed = panned(inherited, (0, 0, 0.25, -1.0, EVERYTHING))
     assert bool((followed.vectors[:, 1] == inherited[:, 1] - 1).all())
     assert torch.equal(followed.lasting, inherited)
 
 
-def test_near_leaders_count_more() -> None:
+def test_near_pans_count_more() -> None:
     inherited = torch.zeros(1, 2, 1, 5)
-    followed = led(inherited, (0, 0, 0.0, 8.0, EVERYTHING), (0, 4, 0.0, 4.0, EVERYTHING)).vectors[0, 1, 0]
+    followed = panned(inherited, (0, 0, 0.0, 8.0, EVERYTHING), (0, 4, 0.0, 4.0, EVERYTHING)).vectors[0, 1, 0]
     assert followed[2] == 6
     assert bool((followed.diff() < 0).all())
     assert float(followed[0]) > 7.5
     assert torch.equal(followed * 16, (followed * 16).round())
 
 
-def test_no_velocity_leaves_the_table() -> None:
-    followed = led(field(), (0, 0, 24.0, -24.0, EVERYTHING))
+def test_no_vector_leaves_the_table() -> None:
+    followed = panned(field(), (0, 0, 24.0, -24.0, EVERYTHING))
     assert float(followed.vectors.abs().max()) == 24
 
 
-def test_pictures_of_a_batch_follow_their_own_leaders() -> None:
+def test_pictures_of_a_batch_follow_their_own_pans() -> None:
     inherited = torch.cat([field(), field() + 0.5])
-    velocity, leading = inherited + 2, torch.zeros(2, 6, 8, dtype=torch.int64)
-    leading[1, 3, 3] = 1 + EVERYTHING
-    followed = follow(inherited, velocity, leading).vectors
+    vectors, pan = inherited + 2, torch.zeros(2, 6, 8, dtype=torch.int64)
+    pan[1, 3, 3] = 1 + EVERYTHING
+    followed = follow(inherited, vectors, pan).vectors
     assert torch.equal(followed[0], inherited[0])
     assert torch.equal(followed[1], inherited[1] + 2)
 
 
 @pytest.mark.parametrize("still", [0, 3])
-def test_who_leads(still: int) -> None:
-    """Cells whose change is alike get one leader; a caption that stands still is left out of its scope."""
+def test_which_cell_sends_a_pan(still: int) -> None:
+    """Cells whose change is alike get one pan; a caption that stands still is left out of its scope."""
     inherited = torch.full((2, 6, 8), 2.0)
     inherited[:, :still] = 0
     wanted = torch.where(
         (inherited != 0).any(0), inherited + torch.tensor([0.0, 4.0]).view(2, 1, 1), inherited
     )
 
-    def estimate(velocity: torch.Tensor) -> torch.Tensor:
-        return (velocity - wanted).abs().sum(1)
+    def estimate(vectors: torch.Tensor) -> torch.Tensor:
+        return (vectors - wanted).abs().sum(1)
 
     errors = Tried(estimate(inherited[None])[0], torch.zeros(6, 8))
-    leading = choose(inherited, wanted, errors, 1.0, 0.9, estimate)
-    assert int((leading > 0).sum()) == 1
-    assert torch.equal(follow(inherited[None], wanted[None], leading[None]).vectors[0], wanted)
+    pan = choose(inherited, wanted, errors, 1.0, 0.9, estimate)
+    assert int((pan > 0).sum()) == 1
+    assert torch.equal(follow(inherited[None], wanted[None], pan[None]).vectors[0], wanted)
     if still:
-        assert int(leading.max()) == 1 + MOVING
+        assert int(pan.max()) == 1 + MOVING
 
 
-def test_nobody_leads_where_changes_differ() -> None:
+def test_no_pan_is_sent_where_changes_differ() -> None:
     generator = torch.Generator().manual_seed(0)
     inherited = torch.zeros(2, 6, 8)
     wanted = torch.randint(-20, 21, (2, 6, 8), generator=generator).float()
 
-    def estimate(velocity: torch.Tensor) -> torch.Tensor:
-        return (velocity - wanted).abs().sum(1)
+    def estimate(vectors: torch.Tensor) -> torch.Tensor:
+        return (vectors - wanted).abs().sum(1)
 
     errors = Tried(estimate(inherited[None])[0], torch.zeros(6, 8))
     assert not choose(inherited, wanted, errors, 1.0, 0.9, estimate).any()
@@ -122,8 +122,8 @@ def texture(height: int, width: int) -> torch.Tensor:
 
 
 def shaken() -> tuple[Context, torch.Tensor]:
-    """What came before, and a block (1, 4, 3, 96, 128) that goes on with an own velocity in every cell, save that a
-    camera has begun to move."""
+    """What came before, and a block (1, 4, 3, 96, 128) whose cells go on with their motion vectors, save that a camera
+    has begun to move."""
     last = texture(96, 128)
     inherited = torch.zeros(1, 2, 6, 8)
     inherited[:, 1, :, 4:] = 2.0
@@ -132,15 +132,15 @@ def shaken() -> tuple[Context, torch.Tensor]:
     return Context(last, torch.zeros(1, 128, 12, 16), inherited), moved.clamp(-1, 1)
 
 
-def tokenizer(lead: bool) -> DefaultTokenizer:
+def tokenizer(pans: bool) -> DefaultTokenizer:
     model = checkpoint.load().tokenizer.model
     assert model.config.interpolation == "bicubic"
-    model.config = replace(model.config, camera_pan=lead, camera_shake=False)
+    model.config = replace(model.config, camera_pan=pans, camera_shake=False)
     return DefaultTokenizer(model)
 
 
-def coded(lead: bool) -> tuple[DefaultTokenizer, Context, torch.Tensor, search.Coded]:
-    shown = tokenizer(lead)
+def coded(pans: bool) -> tuple[DefaultTokenizer, Context, torch.Tensor, search.Coded]:
+    shown = tokenizer(pans)
     context, block = shaken()
     pixels = to_pixels(block, 96, 128, 4).numpy()
     job = make_job(pixels, shown, torch.device("cpu"))
@@ -148,22 +148,22 @@ def coded(lead: bool) -> tuple[DefaultTokenizer, Context, torch.Tensor, search.C
     return shown, context, block, search.meet_target(shown, draft, 0.007)
 
 
-def test_a_camera_that_moves_is_told_once() -> None:
+def test_a_camera_that_moves_is_sent_once() -> None:
     (alone, *_, each), (shown, context, _, one) = coded(False), coded(True)
     assert not each.missed
     assert not one.missed
 
-    def velocities(tokens: search.Coded) -> int:
+    def vectors_sent(tokens: search.Coded) -> int:
         first = tokens.tokens[:, 0]
         return int(
             ((first >= alone.layout.codes) & (first < alone.layout.first_gain) & (tokens.keep > 0)).sum()
         )
 
-    assert velocities(each) > 20
-    assert velocities(one) < 8
+    assert vectors_sent(each) > 20
+    assert vectors_sent(one) < 8
     assert int(one.keep.sum()) < int(each.keep.sum()) / 2
-    leads = (one.tokens[:, 1] >= shown.layout.first_pan) & (one.keep > 1)
-    assert bool(leads.any())
+    sends_pan = (one.tokens[:, 1] >= shown.layout.first_pan) & (one.keep > 1)
+    assert bool(sends_pan.any())
     assert int(one.tokens.max()) < shown.spec.vocabulary <= 65536
 
     # the next block goes on with what lasts of it, which a decoder knows as well
@@ -173,14 +173,14 @@ def test_a_camera_that_moves_is_told_once() -> None:
     assert torch.equal(to_pixels(decoded, 96, 128, 4), one.pixels)
 
 
-def test_a_leader_begins_with_two_values_that_are_no_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pan_comes_with_no_third_control_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never three, with a gain: the range coder's patterns have no place for that."""
     shown = tokenizer(True)
     context, _ = shaken()
     stripes = torch.where(torch.arange(128) % 6 < 3, 1.0, -1.0).expand(1, 4, 3, 96, 128)
-    leading = torch.zeros(6, 8, dtype=torch.int64)
-    leading[2, 3] = 1 + EVERYTHING
-    monkeypatch.setattr(camera_pan, "choose", lambda *_: leading)
+    pan = torch.zeros(6, 8, dtype=torch.int64)
+    pan[2, 3] = 1 + EVERYTHING
+    monkeypatch.setattr(camera_pan, "choose", lambda *_: pan)
     encoding = shown.encode(stripes, context, count=4)
     special = (encoding.tokens >= shown.layout.codes).sum(1)[0]
     gains = (encoding.tokens >= shown.layout.first_gain) & (encoding.tokens < shown.layout.first_pan)
@@ -190,13 +190,13 @@ def test_a_leader_begins_with_two_values_that_are_no_codes(monkeypatch: pytest.M
     assert int(special.max()) == 2
 
 
-def test_models_that_know_no_leaders_have_none() -> None:
+def test_models_without_pans_send_none() -> None:
     shown, *_, found = coded(False)
     assert shown.spec.vocabulary == shown.layout.first_pan
     assert int(found.tokens.max()) < shown.layout.first_pan
 
 
-def test_lengths_that_are_all_alike_know_no_leaders() -> None:
+def test_lengths_that_are_all_alike_have_no_pans() -> None:
     shown = tokenizer(True)
     context, block = shaken()
     encoding = shown.encode(block, context, count=4, complete=True)

@@ -93,10 +93,10 @@ def test_values_are_within_the_vocabulary_and_motion_vectors_come_first(loaded: 
     assert heads.max() <= 2  # a motion vector, a gain
     assert encoding.tokens.max() < tokenizer.spec.vocabulary <= 65_536
     assert (encoding.tokens[:, 2:] < 64_000).all()
-    telling = encoding.tokens[:, 1] == tokenizer.spec.vocabulary - 1
-    assert int(telling.sum()) == 1  # all of it moves alike: one code for each frame
+    shakes = encoding.tokens[:, 1] == tokenizer.spec.vocabulary - 1
+    assert int(shakes.sum()) == 1  # the whole picture moves alike: one code for each frame
     sizes = (
-        encoding.length - heads - 4 * telling
+        encoding.length - heads - 4 * shakes
     )  # a cell is coded to the end of a stage where little error is left
     assert set(sizes.unique().tolist()) <= {0, 8, 16, 32, 56}
     complete = tokenizer.encode(clip[:, 4:], context, count=4, target=0.001, complete=True)
@@ -106,7 +106,7 @@ def test_values_are_within_the_vocabulary_and_motion_vectors_come_first(loaded: 
 
 def test_motion_is_followed(loaded: Loaded) -> None:
     """A picture that glides costs far less to predict than one that is replaced, each cell by its own vector."""
-    tokenizer = configured(loaded, camera_pan=False, camera_shake=False)  # test_camera_pan.py has those
+    tokenizer = configured(loaded, camera_pan=False, camera_shake=False)  # test_cell_camera_pan.py has those
     noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     picture = torch.nn.functional.interpolate(noise, scale_factor=8, mode="bilinear")
     glide = torch.stack([picture.roll(4 * t, -1) for t in range(1, 5)], 1)
