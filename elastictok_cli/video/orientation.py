@@ -3,7 +3,6 @@
 import math
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import av
@@ -54,17 +53,11 @@ def of_frame(frame: av.VideoFrame) -> Orientation:
     return Orientation(round(angle / (math.pi / 2)) % 4, mirrored)
 
 
-def of_still(path: Path) -> Orientation | None:
-    """The EXIF orientation of a picture file, None when it has none that makes sense.
+def of_bytes(head: bytes) -> Orientation | None:
+    """The EXIF orientation of a picture file by its first bytes, None when it has none that makes sense.
 
     PyAV gives only the angle of it, which turns a mirrored picture upside down.
     """
-    with path.open("rb") as file:
-        return of_bytes(file.read(_EXIF_SEARCH_BYTES))
-
-
-def of_bytes(head: bytes) -> Orientation | None:
-    """Likewise by the first bytes of the file."""
     for mark, skip in _EXIF_MARKS:
         at = head.find(mark)
         if at >= 0:

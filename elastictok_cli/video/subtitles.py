@@ -6,17 +6,11 @@ from typing import Any
 _TEXT_ENCODERS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt", "webm": "webvtt", "nut": "text"}
 # Forms of plain text with few styles: what one says, the others can. ASS is not one of them: it places and animates.
 _PLAIN_TEXT = frozenset({"mov_text", "subrip", "text", "webvtt"})
-_ENCODED = {"srt": "subrip"}  # encoder to the codec it makes, where the names differ
 
 
 def text_encoder(container: str, codec: str) -> str | None:
     """FFmpeg's encoder of the text subtitles that `container` holds; None if `codec` is no plain text."""
     return _TEXT_ENCODERS.get(container) if codec in _PLAIN_TEXT else None
-
-
-def encoded_codec(encoder: str) -> str:
-    """FFmpeg's name of the codec that an encoder of `text_encoder` makes."""
-    return _ENCODED.get(encoder, encoder)
 
 
 class SubtitleConverter:
