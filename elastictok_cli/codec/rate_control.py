@@ -278,7 +278,10 @@ def _probe(
 
 def _complete(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Encoding:
     """The block with all tokens of every cell."""
-    return tokenizer.encode(job.frames, context, count=len(job.source), target=target, complete=True)
+    price, _ = price_range(tokenizer, target)
+    return tokenizer.encode(
+        job.frames, context, count=len(job.source), target=target, complete=True, price=price
+    )
 
 
 def _error_model(
