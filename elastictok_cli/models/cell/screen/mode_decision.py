@@ -15,8 +15,8 @@ _MIN_TOKENS = 8.0  # cost, in tokens, from which on a cell without a mode tries 
 _KLT_FLOOR = 0.5  # times the goal: a cell tries the others too if all its FSQ codes leave a larger error
 _STREAM_FLOOR = 0.15  # times the goal: the error at which a DCT stream ends
 _USUAL_PRICE = 0.3  # times the goal of a cell: a token's price, while it is unknown
-_PRICES = (0.02, 4.0)  # times the goal: between them lambda is searched
-_BISECTIONS = 12
+_PRICES = (1e-4, 4.0)  # times the goal: between them lambda is searched
+_BISECTIONS = 14
 _BENEFIT = 0.9  # of the cost without a mode, as no network will touch the cell
 _MODE_TOKENS = 1  # that name a mode
 _FIRST_SIZES, _SIZE_BETWEEN = (8, 4, 2), {(8, 4): 6, (4, 2): 3}
@@ -67,7 +67,7 @@ def choose(
     """The cells for which a screen mode is cheapest, None where there is none.
 
     frames, reference: (B, 4, 3, H, W), of which `count` are real, and what screen modes start from; goal: squared error
-    of a cell at the target; price: squared error that a token must save, None if unknown; possible: (B, h, w) bool,
+    of a cell at the target; price: squared error that a token is expected to have to save, None if unknown; possible: (B, h, w) bool,
     cells that may have a mode; palettes: of these, cells that may have a palette; wanted: cells that try one whatever
     FSQ codes promise; inter: whether pixels of the reference can be worth a copy.
     """
@@ -84,11 +84,7 @@ def choose(
     tried = [_try(*part, count=count, goal=goal, price=guess, inter=inter) for part in parts]
     streams = dct.Streams(*(_join([t[0][n] for t in tried]) for n in range(3)))
     points = _Points(*(torch.cat([t[1][n] for t in tried]) for n in range(4)))
-    found = (
-        torch.full((len(frames),), price, device=frames.device)
-        if price is not None
-        else _price(natural, cells, streams, points, goal)
-    )
+    found = _price(natural, cells, streams, points, goal)
     each = found[cells.picture]
     plain = _natural(natural, found.view(-1, 1, 1))[0][cells.picture, cells.row, cells.column]
     stream_cost, _ = _stream(streams, each)
