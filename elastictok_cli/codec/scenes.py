@@ -71,12 +71,12 @@ def _numbered(frames: Iterable[Frame], interval: Fraction | None) -> Iterator[tu
 def _mark_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     """Each frame with whether there is a cut just before it."""
     last: np.ndarray | None = None
-    last_frame: Frame
+    last_frame: Frame | None = None
     running_mean = 0.0  # of the differences since the last cut
     for frame in frames:
         small = thumbnail(frame.rgb, THUMBNAIL_SIDE)
         cut = False
-        if last is not None:
+        if last is not None and last_frame is not None:
             change = float(np.abs(small - last).mean())
             cut = change > MIN_CHANGE_OF_CUT and change > MIN_RATIO_OF_CUT * running_mean
             cut = cut and share_left_by_motion(last_frame.rgb, frame.rgb) > MAX_SHARE_OF_MOTION

@@ -57,8 +57,8 @@ def analyze(
     """Decide motion, predict, subtract. Differentiable, except for the motion decision.
 
     frames: (B, 4, 3, H, W) in [-1, 1], of which `count` are real; context: None for keyframe blocks; threshold: MSE (a
-    float or (B, 1, 1)) that a token must save; camera: whether there may be camera pans and shakes; whole: whether there
-    may be whole vectors.
+    float or (B, 1, 1)) that a token must save; camera: whether there may be camera pans and shakes; whole: whether
+    there may be whole vectors.
     """
     c = model.config
     batch, (height, width) = len(frames), frames.shape[-2:]
@@ -132,7 +132,9 @@ def encode(
     if context is not None and motion is not None:
         sequences = _keep_screen_cells(c.cell, sequences, frames, context, motion)
     if screen:
-        modes = _screen_modes(seen, sequences, frames, context, count=count, goal=goal, price=price, cell=c.cell)
+        modes = _screen_modes(
+            seen, sequences, frames, context, count=count, goal=goal, price=price, cell=c.cell
+        )
         if modes is not None:
             sequences, gain, mode = _with_modes(sequences, gain, mode, modes)
             if motion is not None:
@@ -214,7 +216,7 @@ def _screen_modes(
 def _with_modes(
     sequences: Sequences, gain: torch.Tensor, mode: torch.Tensor, modes: Modes
 ) -> tuple[Sequences, torch.Tensor, torch.Tensor]:
-    """The sequences (B, G, h, w) with the codes of screen modes in their cells; gains and modes (B, h, w) of all cells."""
+    """The sequences with the codes of screen modes in their cells, and the gains and modes (B, h, w) of all cells."""
     cells = modes.cells
     at = (cells.picture, cells.row, cells.column)
     tokens, curve, length = sequences

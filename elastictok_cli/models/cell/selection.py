@@ -11,9 +11,9 @@ import torch
 class Selection:
     """Some cells of the grids of B pictures. Where they are is looked up once, not at every use.
 
-    `take`, `put`, `take_patches` and `write_patches` see all of them as one row of `count` cells, whichever picture they
-    belong to. `take_each`, `write_each`, `take_pixels` and `write_pixels` see a batch of pictures with M cells each, M being the most that
-    any picture has; pictures with fewer are filled up with cells that are never written.
+    `take`, `put`, `take_patches` and `write_patches` see all of them as one row of `count` cells, whichever picture
+    they belong to. `take_each`, `write_each`, `take_pixels` and `write_pixels` see a batch of pictures with M cells
+    each, M being the most that any picture has; pictures with fewer are filled up with cells that are never written.
     """
 
     def __init__(self, where: torch.Tensor) -> None:

@@ -10,9 +10,9 @@ Values of a model with 64,000 FSQ codes (8 x 8 x 8 x 5 x 5 x 5):
 | 65,524           | camera pan    | cells without a motion vector change theirs as this cell changes its own |
 | 65,525           | camera pan    | the same, but only cells that already move |
 | 65,526           | camera shake  | the next codes, one for each real frame, say how the whole picture is displaced |
-| 65,527           | whole vector  | the next code is a motion vector of whole pixels, up to 48 a frame, and its camera pan |
+| 65,527           | whole vector  | the next code is a motion vector of up to 48 whole pixels, and its camera pan |
 | 65,528           | DCT           | the next codes are a DCT stream (`screen/dct.py`) |
-| 65,529 to 65,535 | palette       | 1, 2, 3, 4, 5, 6 or 8 colours, a code each, and a stream of labels follow (`screen/palette.py`) |
+| 65,529 to 65,535 | palette       | 1, 2, 3, 4, 5, 6 or 8 colours and a stream follow (`screen/palette.py`) |
 
 A model without camera pan has no values above 65,523, one without camera shake none above 65,525. The last three kinds
 are screen modes: no network touches a cell that has one, and its pixels start from the motion-compensated reference.
@@ -104,7 +104,9 @@ class ScreenContents(NamedTuple):
     cells: Selection  # the n cells
     mode: torch.Tensor  # (n,) int64: DCT_MODE, or 2 + the place of a palette in palette.SIZES
     codes: torch.Tensor  # (n, k) int64
-    kept: torch.Tensor  # (n,) int64: how many of them are kept; as many as the mode cannot do without, at least
+    kept: (
+        torch.Tensor
+    )  # (n,) int64: how many of them are kept; as many as the mode cannot do without, at least
 
 
 class Contents(NamedTuple):
@@ -258,7 +260,9 @@ class TokenLayout:
             sent, pan = sent | screen.whole, torch.where(screen.whole, screen.pan, pan)
         return Contents(sent, vector, pan, shake, factor, codes, kept, screen)
 
-    def _read_screen(self, tokens: torch.Tensor, keep: torch.Tensor, sent: torch.Tensor) -> ScreenContents | None:
+    def _read_screen(
+        self, tokens: torch.Tensor, keep: torch.Tensor, sent: torch.Tensor
+    ) -> ScreenContents | None:
         """What whole vectors and screen modes say, None where no cell has any. sent: cells with a vector of the table.
 
         A whole vector without its code says nothing, nor does a mode without a code, nor a palette without its colours.
@@ -275,7 +279,9 @@ class TokenLayout:
         whole = marked & (keep > number)
         vector, pan = whole_vectors.from_codes(torch.where(whole, following, 0))
         number = number + marked.long()
-        least = torch.tensor((1, 1, *palette.SIZES), device=keep.device)[named]  # codes that a mode cannot do without
+        least = torch.tensor((1, 1, *palette.SIZES), device=keep.device)[
+            named
+        ]  # codes that a mode cannot do without
         has_mode = used & (keep >= number + least)
         cells = Selection(has_mode)
         mode = torch.where(marked, DCT_MODE, named)[cells.picture, cells.row, cells.column]

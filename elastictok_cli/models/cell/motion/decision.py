@@ -65,8 +65,8 @@ def choose_motion(
 
     A cell sends its motion vector if that lowers its prediction error by more than `threshold` (MSE, a float or
     (B, 1, 1)), which is the price of a token, and by at least 10 %. With `camera`, and if the model knows them,
-    cells may also send camera pans and a camera shake. With `whole`, and where there are screen cells, they may also send
-    whole vectors. frames: (B, 4, 3, H, W), of which `count` are real.
+    cells may also send camera pans and a camera shake. With `whole`, and where there are screen cells, they may
+    also send whole vectors. frames: (B, 4, 3, H, W), of which `count` are real.
     """
     decision = _Decision(config, frames, context, threshold, count, camera, whole)
     shake_tokens = count + 1

@@ -22,8 +22,8 @@ def search(
 
     reference: (B, 3, H, W); frames: (B, T, 3, H, W) real ones; start: (B, 2, h, w) the best motion vectors so far.
 
-    Pages scroll along one axis. So the candidates are shifts along each axis, up to 48 pixels, that fit the profile of a
-    cell (the mean of its rows or of its columns) best, those that most cells agree on, and the neighbours of `start`.
+    Pages scroll along one axis. So the candidates are shifts of up to 48 pixels along each axis, those that fit the
+    profile of a cell best (the means of its rows or columns), those that most cells agree on, and what is near `start`.
     """
     before, after = luma(reference), luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
     first = after[:, 0]
@@ -36,7 +36,11 @@ def search(
         candidates.append(torch.stack((along, zero) if axis == 0 else (zero, along), 2))
     tries = torch.cat(candidates, 1)  # (n, m, 2)
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
-    best = _errors(before, after[:, :1], tries, cells, cell, times[:1]).topk(_FINALISTS, 1, largest=False).indices
+    best = (
+        _errors(before, after[:, :1], tries, cells, cell, times[:1])
+        .topk(_FINALISTS, 1, largest=False)
+        .indices
+    )
     tries = tries.gather(1, best[..., None].expand(-1, -1, 2))
     if len(times) == 1:
         return tries[:, 0]
@@ -64,9 +68,13 @@ def _profile_shifts(
     old = F.avg_pool2d(before, (1, cell))[:, 0]  # (B, H, w) mean of each row of a cell
     new = F.avg_pool2d(after, (1, cell))[:, 0]
     padded = F.pad(old[:, None], (0, 0, REACH, REACH), mode="replicate")[:, 0]
-    shifted = padded.unfold(1, new.shape[1], 1).transpose(2, 3)  # (B, 97, H, w); the first one is a shift of +48
+    shifted = padded.unfold(1, new.shape[1], 1).transpose(
+        2, 3
+    )  # (B, 97, H, w); the first one is a shift of +48
     away = torch.arange(REACH, -REACH - 1, -1, device=old.device)
-    cost = F.avg_pool2d((shifted - new[:, None]).square(), (cell, 1)) + _SLOWNESS * away.square().view(1, -1, 1, 1)
+    cost = F.avg_pool2d((shifted - new[:, None]).square(), (cell, 1)) + _SLOWNESS * away.square().view(
+        1, -1, 1, 1
+    )
     row, column = (cells.row, cells.column) if axis == 0 else (cells.column, cells.row)
     own = cost[cells.picture, :, row, column]  # (n, 97)
     return away[own.topk(_OWN, 1, largest=False).indices]
@@ -76,7 +84,9 @@ def _commonest(shift: torch.Tensor, cells: Selection) -> torch.Tensor:
     """The shifts (n, 3) other than 0 that most of the selected cells of a picture have, by their own best (n,)."""
     side = 2 * REACH + 1
     votes = torch.zeros(len(cells.where), side, device=shift.device)
-    votes.index_put_((cells.picture, shift + REACH), torch.ones_like(shift, dtype=votes.dtype), accumulate=True)
+    votes.index_put_(
+        (cells.picture, shift + REACH), torch.ones_like(shift, dtype=votes.dtype), accumulate=True
+    )
     votes[:, REACH] = 0
     return (votes.topk(_COMMON, 1).indices - REACH)[cells.picture]
 

@@ -23,7 +23,7 @@ def to_codes(vectors: torch.Tensor, pan: torch.Tensor) -> torch.Tensor:
 
 
 def from_codes(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The vectors (B, 2, h, w) float32 and the pans (B, h, w) that codes (B, h, w) say; codes are taken modulo CODES."""
+    """Inverse of `to_codes`: vectors (B, 2, h, w) float32 and pans (B, h, w). Any code is taken modulo CODES."""
     pan = codes % _PANS
     place = torch.div(codes, _PANS, rounding_mode="floor") % _SIDE**2
     row = torch.div(place, _SIDE, rounding_mode="floor")

@@ -8,7 +8,7 @@ import torch
 
 from elastictok_cli.models.cell.screen import dct, palette
 from elastictok_cli.models.cell.selection import Selection
-from elastictok_cli.models.cell.token_layout import DCT_MODE, FIRST_PALETTE_MODE, MAX_SCREEN_CODES, NO_MODE
+from elastictok_cli.models.cell.token_layout import DCT_MODE, FIRST_PALETTE_MODE, MAX_SCREEN_CODES
 
 _CELLS_AT_ONCE = 1024  # bounds memory at any picture size
 _MIN_TOKENS = 8.0  # cost, in tokens, from which on a cell without a mode tries the others
@@ -67,9 +67,9 @@ def choose(
     """The cells for which a screen mode is cheapest, None where there is none.
 
     frames, reference: (B, 4, 3, H, W), of which `count` are real, and what screen modes start from; goal: squared error
-    of a cell at the target; price: squared error that a token is expected to have to save, None if unknown; possible: (B, h, w) bool,
-    cells that may have a mode; palettes: of these, cells that may have a palette; wanted: cells that try one whatever
-    FSQ codes promise; inter: whether pixels of the reference can be worth a copy.
+    of a cell at the target; price: lambda that is expected, None if unknown; possible: (B, h, w) bool, cells that may
+    have a mode; palettes: of these, cells that may have a palette; wanted: cells that try one whatever FSQ codes
+    promise; inter: whether pixels of the reference can be worth a copy.
     """
     cell = frames.shape[-1] // possible.shape[-1]
     guess = price if price is not None else _USUAL_PRICE * goal
@@ -92,7 +92,9 @@ def choose(
     best = torch.minimum(stream_cost, palette_cost)
     chosen = best < _BENEFIT * plain
     mode = torch.where(palette_cost < stream_cost, FIRST_PALETTE_MODE + points.place, DCT_MODE)
-    return _write(cells, chosen, mode, streams, points, own, count=count, goal=goal, price=each, natural=natural)
+    return _write(
+        cells, chosen, mode, streams, points, own, count=count, goal=goal, price=each, natural=natural
+    )
 
 
 def _natural(natural: NaturalCosts, price: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -256,7 +258,9 @@ def _palette_codes(
     at = written.length[:, None] + torch.arange(size, device=codes.device)
     codes = torch.where(refined[:, None], codes.scatter(1, at, written.finer), codes)
     number = torch.arange(1, codes.shape[1] + 1, device=codes.device)
-    told = ((number - written.length[:, None]) / size).clamp(0, 1) * refined[:, None]  # share of the refinement
+    told = ((number - written.length[:, None]) / size).clamp(0, 1) * refined[
+        :, None
+    ]  # share of the refinement
     left = error[:, None] + told * (finer_error - error)[:, None]
     left = torch.where(number < written.needed[:, None], before[:, None], left)
     return codes.masked_fill(number > length[:, None], -1), left, length

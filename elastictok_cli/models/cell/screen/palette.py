@@ -6,8 +6,8 @@ label is predicted: in the first frame from the labels to its left, above, and a
 pixel one frame before. The stream says where the prediction is wrong, in raster order, frame after frame. So a sequence
 that is cut short leaves the rest of the pixels as predicted.
 
-With L labels, L - 1 of them can be right where the predicted one is wrong, and a run symbol says up to R = 36 // (L - 1)
-pixels skipped.
+With L labels, L - 1 of them can be right where the predicted one is wrong. A run has fewer than R = 36 // (L - 1)
+pixels; longer ones begin with skips.
 
 | symbol | what it says |
 | --- | --- |
@@ -200,9 +200,7 @@ def _stream(
     return stream, told, sizes
 
 
-def _read_labels(
-    stream: torch.Tensor, told: torch.Tensor, labels: torch.Tensor, frames: int
-) -> torch.Tensor:
+def _read_labels(stream: torch.Tensor, told: torch.Tensor, labels: torch.Tensor, frames: int) -> torch.Tensor:
     """The labels (n, T, 16, 16) that streams (n, m) say, of `labels` (n,) different ones."""
     count = len(stream)
     others = (labels - 1).clamp_min(1)[:, None]
@@ -233,7 +231,9 @@ def _read_first_frame(change: torch.Tensor) -> torch.Tensor:
         upper = known[:, rows, columns + 1]
         left = torch.where(columns == 0, upper, known[:, rows + 1, columns])
         above = torch.where(rows == 0, left, upper)
-        corner = torch.where((rows == 0) | (columns == 0), torch.where(rows == 0, left, upper), known[:, rows, columns])
+        corner = torch.where(
+            (rows == 0) | (columns == 0), torch.where(rows == 0, left, upper), known[:, rows, columns]
+        )
         known[:, rows + 1, columns + 1] = _apply(_predict(left, above, corner), change[:, rows, columns])
     return known[:, 1:, 1:]
 
