@@ -97,37 +97,31 @@ def encode(
 ) -> Encoding:
     """All tokens of one block; see `interface.NestedTokenizer.encode`.
 
-    A motion vector is sent where it saves more than `price`, or than half of `target` if no price is given.
+    A motion vector is sent where it saves more than `price`, or than half of `target` if no price is given, or if all
+    cells are to be `complete`. Without a price, a complete encoding has no screen modes: a palette that is cut is
+    nothing.
     """
     c = model.config
-    threshold = 0.5 * target if price is None else price / model.basis.shape[-1]
+    threshold = 0.5 * target if price is None or complete else price / model.basis.shape[-1]
     reuse = None if context is None else Reuse(context, count)
     screen = layout.screen and not (complete and price is None)
 
-    def analyzed(camera: bool) -> tuple[Analysis, _Residual]:
-        seen = analyze(
-            model,
-            frames,
-            context,
-            count=count,
-            threshold=threshold,
-            camera=camera,
-            reuse=reuse,
-            whole=screen and camera,
-        )
-        return seen, _code_residual(model, seen, _speaks_for_others(seen), target, complete)
-
     # A pan needs two tokens in its cell, a shake more. Where all cells keep as many tokens, neither can be counted on.
-    seen, coded = analyzed(camera=not complete)
-    sequences = Sequences(coded.codes, torch.cat([seen.energy, coded.error], 1), coded.length[:, 0])
+    camera = not complete
+    seen = analyze(
+        model,
+        frames,
+        context,
+        count=count,
+        threshold=threshold,
+        camera=camera,
+        reuse=reuse,
+        whole=screen and camera,
+    )
     motion = seen.motion
+    coded = _code_residual(model, seen, _speaks_for_others(seen), target, complete)
+    sequences = Sequences(coded.codes, torch.cat([seen.energy, coded.error], 1), coded.length[:, 0])
     goal = target * model.basis.shape[-1]
-    if screen and motion is not None and not complete:
-        stuck = _speaks_for_others(seen)[:, 0] & (sequences.curve[:, -1] > goal)
-        if bool(stuck.any()):  # cells that speak for others can have no screen mode
-            seen, coded = analyzed(camera=False)
-            sequences = Sequences(coded.codes, torch.cat([seen.energy, coded.error], 1), coded.length[:, 0])
-            motion = seen.motion
     gain, mode = coded.gain[:, 0], torch.zeros_like(sequences.length)
     if context is not None and motion is not None:
         sequences = _keep_screen_cells(c.cell, sequences, frames, context, motion)

@@ -17,7 +17,8 @@ _STREAM_FLOOR = 0.15  # times the goal: the error at which a DCT stream ends
 _USUAL_PRICE = 0.3  # times the goal of a cell: a token's price, while it is unknown
 _PRICES = (1e-4, 4.0)  # times the goal: between them lambda is searched
 _BISECTIONS = 14
-_BENEFIT = 0.9  # of the cost without a mode, as no network will touch the cell
+# What a mode has to save of the cost without one, as no network will touch the cell, in this block and those after.
+_MAX_SHARE, _MIN_TOKENS_SAVED = 0.9, 5.0
 _MODE_TOKENS = 1  # that name a mode
 _FIRST_SIZES, _SIZE_BETWEEN = (8, 4, 2), {(8, 4): 6, (4, 2): 3}
 _COPY_SIZES = (1, 2, 4)
@@ -90,7 +91,7 @@ def choose(
     stream_cost, _ = _stream(streams, each)
     palette_cost = points.error + each * (points.codes + _MODE_TOKENS)
     best = torch.minimum(stream_cost, palette_cost)
-    chosen = best < _BENEFIT * plain
+    chosen = best < _bar(plain, each)
     mode = torch.where(palette_cost < stream_cost, FIRST_PALETTE_MODE + points.place, DCT_MODE)
     return _write(
         cells, chosen, mode, streams, points, own, count=count, goal=goal, price=each, natural=natural
@@ -103,6 +104,11 @@ def _natural(natural: NaturalCosts, price: torch.Tensor) -> tuple[torch.Tensor, 
     cost = natural.curve + price.unsqueeze(-3) * number if price.ndim else natural.curve + price * number
     least, where = cost.masked_fill(number > natural.length.unsqueeze(1), torch.inf).min(1)
     return least, natural.curve.gather(1, where.unsqueeze(1))[:, 0]
+
+
+def _bar(plain: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
+    """The cost (n,) that a screen mode has to stay below, where that without one is `plain` (n,)."""
+    return torch.minimum(_MAX_SHARE * plain, plain - _MIN_TOKENS_SAVED * price)
 
 
 def _stream(streams: dct.Streams, price: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +131,7 @@ def _price(
         cost, left = _natural(natural, price.view(-1, 1, 1))
         own = price[cells.picture]
         index = (cells.picture, cells.row, cells.column)
-        best, error = cost[index] * _BENEFIT, left[index]
+        best, error = _bar(cost[index], own), left[index]
         for other, other_error in (
             _stream(streams, own),
             (points.error + own * (points.codes + _MODE_TOKENS), points.error),
