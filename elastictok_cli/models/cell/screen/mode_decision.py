@@ -18,7 +18,7 @@ _USUAL_PRICE = 0.3  # times the goal of a cell: a token's price, while it is unk
 _PRICES = (1e-4, 4.0)  # times the goal: between them lambda is searched
 _BISECTIONS = 14
 # What a mode has to save of the cost without one, as no network will touch the cell, in this block and those after.
-_MAX_SHARE, _MIN_TOKENS_SAVED = 0.9, 5.0
+_MAX_SHARE, _MIN_TOKENS_SAVED = 0.75, 8.0
 _MODE_TOKENS = 1  # that name a mode
 _FIRST_SIZES, _SIZE_BETWEEN = (8, 4, 2), {(8, 4): 6, (4, 2): 3}
 _COPY_SIZES = (1, 2, 4)
