@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from elastictok_cli.models.cell.screen import dct, palette
+from elastictok_cli.models.cell.screen import dct, palette, palette_search
+from elastictok_cli.models.cell.screen.palette_search import Cells, Palettes
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import DCT_MODE, FIRST_PALETTE_MODE, MAX_SCREEN_CODES
 
@@ -20,10 +21,6 @@ _BISECTIONS = 14
 # What a mode has to save of the cost without one, as no network will touch the cell, in this block and those after.
 _MAX_SHARE, _MIN_TOKENS_SAVED = 0.75, 8.0
 _MODE_TOKENS = 1  # that name a mode
-_FIRST_SIZES, _SIZE_BETWEEN = (8, 4, 2), {(8, 4): 6, (4, 2): 3}
-_COPY_SIZES = (1, 2, 4)
-_MAX_PALETTE_ERROR = 3.0  # times the goal: where eight colours leave more, no palette is tried
-_COPY_BIAS = 0.1  # times the goal of a pixel: error that a copied pixel may have more
 
 
 class NaturalCosts(NamedTuple):
@@ -41,15 +38,6 @@ class Modes(NamedTuple):
     codes: torch.Tensor  # (n, k) int64, -1 where a cell has no more
     error: torch.Tensor  # (n, k) float32 squared error left after each code
     length: torch.Tensor  # (n,) int64 codes of each
-
-
-class _Points(NamedTuple):
-    """The best palette of each of n cells."""
-
-    error: torch.Tensor  # (n,) squared error; infinite where no palette will do
-    codes: torch.Tensor  # (n,) how many it needs
-    place: torch.Tensor  # (n,) int64 in palette.SIZES
-    copies: torch.Tensor  # (n,) bool
 
 
 def choose(
@@ -82,9 +70,9 @@ def choose(
     own = cells.take_patches(frames, cell), cells.take_patches(reference, cell)
     allowed = palettes[cells.picture, cells.row, cells.column]
     parts = zip(*(torch.split(x, _CELLS_AT_ONCE) for x in (*own, allowed)), strict=True)
-    tried = [_try(*part, count=count, goal=goal, price=guess, inter=inter) for part in parts]
+    tried = [_try(Cells(x, y, count, goal), may, guess, inter=inter) for x, y, may in parts]
     streams = dct.Streams(*(_join([t[0][n] for t in tried]) for n in range(3)))
-    points = _Points(*(torch.cat([t[1][n] for t in tried]) for n in range(4)))
+    points = Palettes(*(torch.cat([t[1][n] for t in tried]) for n in range(4)))
     found = _price(natural, cells, streams, points, goal)
     each = found[cells.picture]
     plain = _natural(natural, found.view(-1, 1, 1))[0][cells.picture, cells.row, cells.column]
@@ -93,9 +81,7 @@ def choose(
     best = torch.minimum(stream_cost, palette_cost)
     chosen = best < _bar(plain, each)
     mode = torch.where(palette_cost < stream_cost, FIRST_PALETTE_MODE + points.place, DCT_MODE)
-    return _write(
-        cells, chosen, mode, streams, points, own, count=count, goal=goal, price=each, natural=natural
-    )
+    return _write(cells, chosen, mode, streams, points, Cells(*own, count, goal), each, natural.curve[:, 0])
 
 
 def _natural(natural: NaturalCosts, price: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,7 +106,7 @@ def _stream(streams: dct.Streams, price: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _price(
-    natural: NaturalCosts, cells: Selection, streams: dct.Streams, points: _Points, goal: float
+    natural: NaturalCosts, cells: Selection, streams: dct.Streams, points: Palettes, goal: float
 ) -> torch.Tensor:
     """The highest price (B,) at which the cheapest modes of all cells leave no more than the target in a picture."""
     batch, _, rows, columns = natural.curve.shape
@@ -144,64 +130,11 @@ def _price(
     return low
 
 
-def _try(
-    patches: torch.Tensor,
-    reference: torch.Tensor,
-    allowed: torch.Tensor,
-    *,
-    count: int,
-    goal: float,
-    price: float,
-    inter: bool,
-) -> tuple[dct.Streams, _Points]:
-    """The DCT streams and the best palettes of n cells. patches, reference: (n, 4, 3, 16, 16); allowed: (n,) bool."""
-    streams = dct.encode(patches - reference, _STREAM_FLOOR * goal, MAX_SCREEN_CODES)
-    best = _Points(
-        torch.full((len(patches),), torch.inf, device=patches.device),
-        torch.zeros(len(patches), dtype=torch.int64, device=patches.device),
-        torch.zeros(len(patches), dtype=torch.int64, device=patches.device),
-        torch.zeros_like(allowed),
-    )
-    real, known = patches[:, :count], reference[:, :count]
-    scale = patches.shape[1] / count
-    bias = _COPY_BIAS * goal / (patches[0].numel() / 3)
-
-    def attempt(which: torch.Tensor, size: int, copies: bool) -> torch.Tensor:
-        """Try palettes of a size for some cells (m,). Returns the error of all cells, infinite where not tried."""
-        nonlocal best
-        out = torch.full_like(best.error, torch.inf)
-        if not len(which):
-            return out
-        copying = torch.full((len(which),), copies, device=which.device)
-        fitted = palette.fit(real[which], known[which], size, copying, bias)
-        codes = palette.encode(fitted).needed
-        error = scale * fitted.error
-        old = _Points(*(x[which] for x in best))
-        better = error + price * codes < old.error + price * old.codes
-        new = (error, codes, torch.full_like(codes, palette.SIZES.index(size)), copying)
-        best = _Points(
-            *(
-                all_.index_put((which,), torch.where(better, x, y))
-                for all_, x, y in zip(best, new, old, strict=True)
-            )
-        )
-        out[which] = error
-        return out
-
-    some = allowed.nonzero().squeeze(1)
-    hopeless = attempt(some, _FIRST_SIZES[0], copies=False) > _MAX_PALETTE_ERROR * goal
-    some = (allowed & ~hopeless).nonzero().squeeze(1)
-    for size in _FIRST_SIZES[1:]:
-        attempt(some, size, copies=False)
-    size_of = torch.tensor(palette.SIZES, device=some.device)
-    first_best = size_of[best.place[some]]
-    for (larger, smaller), between in _SIZE_BETWEEN.items():
-        attempt(some[(first_best == larger) | (first_best == smaller)], between, copies=False)
-    attempt(some[first_best == _FIRST_SIZES[-1]], 1, copies=False)
-    if inter:
-        for size in _COPY_SIZES:
-            attempt(allowed.nonzero().squeeze(1), size, copies=True)
-    return streams, best
+def _try(cells: Cells, allowed: torch.Tensor, price: float, *, inter: bool) -> tuple[dct.Streams, Palettes]:
+    """The DCT streams and the best palettes of n cells. allowed: (n,) bool, cells that may have a palette."""
+    streams = dct.encode(cells.patches - cells.reference, _STREAM_FLOOR * cells.goal, MAX_SCREEN_CODES)
+    rival, _ = _stream(streams, torch.full_like(streams.error[:, 0], price))
+    return streams, palette_search.search(cells, allowed, rival, price, inter=inter)
 
 
 def _write(
@@ -209,67 +142,37 @@ def _write(
     chosen: torch.Tensor,
     mode: torch.Tensor,
     streams: dct.Streams,
-    points: _Points,
-    own: tuple[torch.Tensor, torch.Tensor],
-    *,
-    count: int,
-    goal: float,
+    points: Palettes,
+    own: Cells,
     price: torch.Tensor,
-    natural: NaturalCosts,
+    before: torch.Tensor,
 ) -> Modes | None:
-    """The codes of the chosen (n,) cells in their modes (n,). own: their patches and what they start from."""
+    """The codes of the chosen (n,) cells in their modes (n,).
+
+    own: their pixels; price: (n,) lambda; before: (B, h, w) error of each cell without any code.
+    """
     some = chosen.nonzero().squeeze(1)
     if not len(some):
         return None
     where = torch.zeros_like(cells.where)
     where[cells.picture[some], cells.row[some], cells.column[some]] = True
-    before = natural.curve[cells.picture, 0, cells.row, cells.column]
-    codes = streams.codes.masked_fill(
-        torch.arange(streams.codes.shape[1], device=mode.device) >= streams.length[:, None], -1
-    )
+    before = before[cells.picture, cells.row, cells.column]
+    number = torch.arange(streams.codes.shape[1], device=mode.device)
+    codes = streams.codes.masked_fill(number >= streams.length[:, None], -1)
     error, length = streams.error, streams.length.clone()
     longest = int(length[some].max())
     codes, error = codes[:, :longest], error[:, :longest]
-    bias = _COPY_BIAS * goal / (own[0][0].numel() / 3)
-    scale = own[0].shape[1] / count
     for place, size in enumerate(palette.SIZES):
         for copies in (False, True):
             which = chosen & (mode == FIRST_PALETTE_MODE + place) & (points.copies == copies)
             for part in torch.split(which.nonzero().squeeze(1), _CELLS_AT_ONCE):
-                if not len(part):
-                    continue
-                copying = torch.full((len(part),), copies, device=part.device)
-                fitted = palette.fit(own[0][part, :count], own[1][part, :count], size, copying, bias)
-                part_codes, part_error, part_length = _palette_codes(fitted, scale, price[part], before[part])
-                codes, part_codes = _pad_alike(codes, part_codes, -1)
-                error, part_error = _pad_alike(error, part_error, 0.0)
-                codes, error = codes.index_put((part,), part_codes), error.index_put((part,), part_error)
-                length[part] = part_length
+                if len(part):
+                    fitted = own.fit(part, size, copies)
+                    mine, left, length[part] = palette_search.write(fitted, price[part], before[part])
+                    codes, mine = _pad_alike(codes, mine, -1)
+                    error, left = _pad_alike(error, left, 0.0)
+                    codes, error = codes.index_put((part,), mine), error.index_put((part,), left)
     return Modes(Selection(where), mode[some], codes[some], error[some], length[some])
-
-
-def _palette_codes(
-    fitted: palette.Fit, scale: float, price: torch.Tensor, before: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The codes (n, k) of palettes, the error after each, and their number (n,). before: (n,) error without them.
-
-    The refinement of the colours comes last, where it saves more than its tokens cost.
-    """
-    written = palette.encode(fitted)
-    size = fitted.colours.shape[1]
-    error, finer_error = scale * fitted.error, scale * fitted.finer_error
-    refined = error - finer_error > price * (size + written.length - written.needed)
-    length = torch.where(refined, written.length + size, written.needed)
-    codes = torch.cat([written.codes, torch.zeros_like(written.finer)], 1)
-    at = written.length[:, None] + torch.arange(size, device=codes.device)
-    codes = torch.where(refined[:, None], codes.scatter(1, at, written.finer), codes)
-    number = torch.arange(1, codes.shape[1] + 1, device=codes.device)
-    told = ((number - written.length[:, None]) / size).clamp(0, 1) * refined[
-        :, None
-    ]  # share of the refinement
-    left = error[:, None] + told * (finer_error - error)[:, None]
-    left = torch.where(number < written.needed[:, None], before[:, None], left)
-    return codes.masked_fill(number > length[:, None], -1), left, length
 
 
 def _pad_alike(one: torch.Tensor, other: torch.Tensor, fill: float) -> tuple[torch.Tensor, torch.Tensor]:
