@@ -31,7 +31,11 @@ def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.ND
 def unpack_tokens(
     flat: npt.NDArray[Any], keep: npt.NDArray[np.integer], tokens_per_cell: int
 ) -> npt.NDArray[Any]:
-    """Undo pack_tokens: (keep.sum(), ...) to (G, h, w, ...), with 0 where a token was dropped."""
+    """Undo pack_tokens: (keep.sum(), ...) to (G, h, w, ...), with 0 where a token was dropped.
+
+    tokens_per_cell: G. What the block's longest sequence has, keep.max(), is enough, and takes less memory than what a
+    model's longest sequence could have.
+    """
     grid = np.zeros((tokens_per_cell, *keep.shape, *flat.shape[1:]), flat.dtype)
     grid[_kept(keep, tokens_per_cell)] = flat
     return grid
