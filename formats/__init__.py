@@ -24,6 +24,7 @@ from formats.records import (
     ModelRef,
     Segment,
     SegmentInfo,
+    full_cell,
     max_segment_tokens,
 )
 from formats.writer import EtkWriter
@@ -50,6 +51,7 @@ __all__ = [
     "SegmentInfo",
     "Truncated",
     "UnsupportedVersion",
+    "full_cell",
     "max_segment_tokens",
     "pack_tokens",
     "unpack_tokens",

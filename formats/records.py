@@ -29,6 +29,7 @@ MAX_CHAPTERS = 1024
 MAX_CONTROL_RANGES = 16
 MAX_TIME_TICKS = 1 << 60  # ticks of the time base; leaves room to add a few without overflow
 
+_VALUES_OF_A_TOKEN = 48  # of a cell that counts as full
 CONTROL_KINDS = ("motion_vector", "gain", "pan", "shake", "whole_vector", "dct", "palette")
 _KIND_NAMES = [*CONTROL_KINDS, *(f"kind {number}" for number in range(len(CONTROL_KINDS), 256))]
 KIND_NUMBERS = {name: number for number, name in enumerate(_KIND_NAMES)}
@@ -52,6 +53,20 @@ class ModelRef:
     block_frames: int = 4
     cell: tuple[int, int] = (16, 16)
     vector: int = 0
+
+    @property
+    def full_cell(self) -> int:
+        """Tokens with which a cell counts as full where shares are shown: see `full_cell`."""
+        return full_cell(self.tokens_per_cell, self.block_frames, self.cell)
+
+
+def full_cell(tokens_per_cell: int, frames: int, cell: tuple[int, int]) -> int:
+    """All tokens of a cell, or one for every 48 of its values where that is less.
+
+    Longer sequences are what noise and dense text need; beside them every other cell would look empty.
+    """
+    values = 3 * frames * cell[0] * cell[1]
+    return max(1, min(tokens_per_cell, values // _VALUES_OF_A_TOKEN))
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def section(exhibit: Exhibit, summary: dict[str, Any]) -> str:
 
 [![{exhibit.title}](gallery/{exhibit.name}.jpg)](gallery/{exhibit.name}.mp4)
 
-| target (mse) | tokens, {summary["frames"]} frames | of the most possible | size | PSNR | SSIM | MS-SSIM |
+| target (mse) | tokens, {summary["frames"]} frames | of a full block | size | PSNR | SSIM | MS-SSIM |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 

@@ -52,7 +52,7 @@ class CodedFrame(NamedTuple):
 class SegmentUsage:
     """The frames of one segment, as columns; `rows` makes FrameUsage of them, which takes most of the time.
 
-    first_frame, first_block: how many of the file come before. capacity: the most tokens a block can keep.
+    first_frame, first_block: how many of the file come before. capacity: tokens of a full block.
     time_base: seconds in a tick, as numerator and denominator. times: of its frames, in seconds.
     """
 
@@ -115,7 +115,7 @@ class _Counter:
 
     def __init__(self, header: "Header") -> None:
         self._time_base = header.time_base
-        self._capacity = header.grid[0] * header.grid[1] * header.model.tokens_per_cell
+        self._capacity = header.grid[0] * header.grid[1] * header.model.full_cell
         self._frames = self._blocks = 0
 
     def count(self, facts: "SegmentFacts") -> SegmentUsage:

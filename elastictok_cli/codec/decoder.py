@@ -92,8 +92,8 @@ def _decode_block(
 ) -> tuple[npt.NDArray[np.uint8], Any]:
     """The pixels (n, H, W, 3) of a block of n frames, and the context of the next block."""
     length = header.model.tokens_per_cell
-    if loaded.tokenizer.spec.nested:  # which reads no further than a sequence goes
-        length = max(1, int(block.keep.max()))
+    if loaded.tokenizer.spec.nested:  # which reads what a full cell has, and beyond that what is kept
+        length = max(header.model.full_cell, int(block.keep.max()))
     grid = unpack_tokens(block.tokens, block.keep, length)
     integers_or_vectors = grid if header.model.vector else grid.astype("int64")
     tokens = torch.from_numpy(integers_or_vectors)[None].to(device)

@@ -22,7 +22,7 @@ from elastictok_cli.codec.scenes import split_scenes
 from elastictok_cli.codec.totals import Totals
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
-from formats import Block, EtkWriter, pack_tokens
+from formats import Block, EtkWriter, full_cell, pack_tokens
 
 __all__ = ["EncodeOptions", "encode", "make_header"]  # all that an encode needs of this package
 
@@ -44,7 +44,7 @@ def encode(
     tokenizer = loaded.tokenizer
     spec = tokenizer.spec
     rows, cols = spec.grid(info.height, info.width)
-    tokens_per_block = rows * cols * spec.tokens_per_cell
+    tokens_per_block = rows * cols * full_cell(spec.tokens_per_cell, spec.frames, spec.cell)
     yield events.Started(
         width=info.width,
         height=info.height,

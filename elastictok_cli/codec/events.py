@@ -21,7 +21,7 @@ class Started:
     frames: int | None
     duration: float | None
     average_rate: float | None
-    tokens_per_block: int  # that one block of this size can keep at most
+    tokens_per_block: int  # of a full block of this size (formats.full_cell)
     target_mse: float | None
     model: str
 
@@ -64,7 +64,7 @@ class Finished:
     duration: float  # seconds of video
     seconds: float  # spent encoding
     tokens: int
-    tokens_per_block: int  # that one block can keep at most
+    tokens_per_block: int  # of a full block
     min_block_tokens: int
     max_block_tokens: int
     mse: float  # mean over frames

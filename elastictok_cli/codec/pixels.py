@@ -100,6 +100,15 @@ def thumbnail(rgb: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
     return small
 
 
+def shrunk_luma(rgb: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.float32]:
+    """Luma of a picture (H, W, 3), 0 to 255, each `step` x `step` pixels averaged; what is left at the edges is cut."""
+    height, width = (max(1, side // step) for side in rgb.shape[:2])
+    tiles = rgb[: height * step, : width * step] @ LUMA
+    tiles = tiles.reshape(height, min(step, rgb.shape[0]), width, min(step, rgb.shape[1]))
+    small: npt.NDArray[np.float32] = tiles.mean((1, 3), dtype=np.float32)
+    return small
+
+
 def rough_error(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], side: int) -> float:
     """MSE between two pictures (H, W, 3) at every n-th pixel: cheap, to tell motion from stillness."""
     difference = _every_nth_pixel(a, side) - _every_nth_pixel(b, side)

@@ -17,6 +17,7 @@ import torch
 from elastictok_cli.codec.error_model import ErrorModel
 from elastictok_cli.codec.pixels import Job, cell_errors, frame_errors, real_share, to_pixels
 from elastictok_cli.models.interface import Encoding, NestedTokenizer
+from formats import max_segment_tokens
 
 Allocation = Literal["cell", "block"]  # a length for each cell, or one length for all cells of a block
 
@@ -139,7 +140,7 @@ def draft(
         allowed = _allowed_error(job, target, encoding.curve.device)
         keep, reaches = model.one_length(allowed)
         return Draft(job, context, encoding, model, keep, int(keep.sum()), reaches, 0.0)
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source), target=target, price=price)
+    encoding = _encode(tokenizer, job, context, target=target, price=price)
     model = _error_model(tokenizer, job, encoding, weight)
     allowed = _allowed_error(job, target, encoding.curve.device)
     keep, found = model.allocate(allowed)
@@ -188,7 +189,7 @@ def price_range(tokenizer: NestedTokenizer, target: float) -> tuple[float, float
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
     """Code one block with `tokens` tokens in every cell, or all that a cell has where it has fewer."""
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source), complete=True)
+    encoding = _encode(tokenizer, job, context, complete=True)
     return _probe(tokenizer, job, encoding, encoding.length.clamp_max(tokens), context, None)
 
 
@@ -278,7 +279,17 @@ def _probe(
 
 def _complete(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Encoding:
     """The block with all tokens of every cell."""
-    return tokenizer.encode(job.frames, context, count=len(job.source), target=target, complete=True)
+    price, _ = price_range(tokenizer, target)
+    return _encode(tokenizer, job, context, target=target, complete=True, price=price)
+
+
+def _encode(tokenizer: NestedTokenizer, job: Job, context: Any, **goal: Any) -> Encoding:
+    """All tokens of a block, but no more in a cell than a segment of the file can hold in each of them."""
+    encoding = tokenizer.encode(job.frames, context, count=len(job.source), **goal)
+    most = max_segment_tokens(tokenizer.spec.vector) // encoding.length.numel()
+    if encoding.tokens.shape[1] <= most:
+        return encoding
+    return replace(encoding, length=encoding.length.clamp_max(most))
 
 
 def _error_model(

@@ -30,26 +30,17 @@ STILL_MSE_WITHOUT_TARGET = 0.007
 class SegmentLimits:
     """What the file format lets one segment hold.
 
-    blocks: most blocks. tokens: most tokens. tokens_per_block: most tokens that one block of this video can have.
+    blocks: most blocks. tokens: most tokens.
     """
 
     blocks: int
     tokens: int
-    tokens_per_block: int
 
     @classmethod
     def of(cls, spec: TokenizerSpec, grid: tuple[int, int]) -> SegmentLimits:
         """The limits for a model and a grid of (rows, columns) cells."""
         cells = grid[0] * grid[1]
-        return cls(
-            min(MAX_SEGMENT_BLOCKS, MAX_CELLS // cells),
-            max_segment_tokens(spec.vector),
-            cells * spec.tokens_per_cell,
-        )
-
-    def full(self, blocks: int, tokens: int) -> bool:
-        """Whether a segment of so many blocks and tokens may have no room for another block."""
-        return blocks >= self.blocks or tokens + self.tokens_per_block > self.tokens
+        return cls(min(MAX_SEGMENT_BLOCKS, MAX_CELLS // cells), max_segment_tokens(spec.vector))
 
 
 def encode_scene(
@@ -77,9 +68,11 @@ def encode_scene(
     blocks = tokens = 0  # of the segment so far
     context: Any = None
     while (proposed := splitter.propose()) is not None:
-        if limits.full(blocks, tokens):
+        if blocks >= limits.blocks:
             proposed = proposed.as_keyframe()
         block, coded = coder.code(proposed, context)
+        if not block.keyframe and tokens + int(coded.keep.sum()) > limits.tokens:
+            block, coded = coder.code(proposed.as_keyframe(), context)  # the segment has no room for it
         splitter.take(len(block.frames))
         if block.keyframe:
             blocks = tokens = 0

@@ -13,16 +13,24 @@ from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
+import numpy.typing as npt
 
-from elastictok_cli.codec.pixels import thumbnail
+from elastictok_cli.codec.pixels import shrunk_luma, thumbnail
 from elastictok_cli.video.records import Frame
 
 # A cut is where the mean difference between thumbnails of two frames (luma, 0 to 255) is more than MIN_CHANGE_OF_CUT
-# and more than MIN_RATIO_OF_CUT times the running mean of the differences before it.
+# and more than MIN_RATIO_OF_CUT times the running mean of the differences before it, and where motion does not explain
+# it: text that scrolls or grows changes as much as a cut.
 MIN_CHANGE_OF_CUT = 18.0
 MIN_RATIO_OF_CUT = 3.0
 THUMBNAIL_SIDE = 64  # pixels of the shorter side, at least, where the frame has them
 RUNNING_MEAN_DECAY = 0.7  # weight of the running mean beside the newest difference
+# Motion explains a change if block matching leaves less than this share of the variance inside the blocks.
+MAX_SHARE_OF_MOTION = 0.5
+MATCHED_SHRINK = 4  # frames are matched at a quarter of the size, or smaller where they are large
+MATCHED_SIDE = 272  # pixels of the shorter side, at most, of the small pictures that are matched
+MATCHED_BLOCK = 16  # pixels of the small pictures; in smaller blocks anything finds a match
+MATCHED_REACH = 12  # pixels of the small pictures in each direction: 48 of the frame
 
 
 @dataclass(frozen=True)
@@ -63,14 +71,40 @@ def _numbered(frames: Iterable[Frame], interval: Fraction | None) -> Iterator[tu
 def _mark_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     """Each frame with whether there is a cut just before it."""
     last: np.ndarray | None = None
+    last_frame: Frame | None = None
     running_mean = 0.0  # of the differences since the last cut
     for frame in frames:
         small = thumbnail(frame.rgb, THUMBNAIL_SIDE)
         cut = False
-        if last is not None:
+        if last is not None and last_frame is not None:
             change = float(np.abs(small - last).mean())
             cut = change > MIN_CHANGE_OF_CUT and change > MIN_RATIO_OF_CUT * running_mean
+            cut = cut and share_left_by_motion(last_frame.rgb, frame.rgb) > MAX_SHARE_OF_MOTION
             decayed = RUNNING_MEAN_DECAY * running_mean + (1 - RUNNING_MEAN_DECAY) * change
             running_mean = 0.0 if cut else decayed
-        last = small
+        last, last_frame = small, frame
         yield frame, cut
+
+
+def share_left_by_motion(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> float:
+    """What block matching from one frame (H, W, 3) to the next leaves, as a share of the variance inside the blocks.
+
+    About 1 or more where the frames have nothing in common, near 0 where everything has moved.
+    """
+    step = max(MATCHED_SHRINK, -(-min(before.shape[:2]) // MATCHED_SIDE))
+    old, new = shrunk_luma(before, step), shrunk_luma(after, step)
+    height, width = new.shape
+    reach, side = MATCHED_REACH, MATCHED_BLOCK
+    rows, columns = np.arange(0, height, side), np.arange(0, width, side)
+
+    def sums(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.add.reduceat(np.add.reduceat(plane, rows, 0), columns, 1)
+
+    padded = np.pad(old, reach, mode="edge")
+    least = np.full((len(rows), len(columns)), np.inf, np.float32)
+    for y in range(2 * reach + 1):
+        for x in range(2 * reach + 1):
+            np.minimum(least, sums(np.square(padded[y : y + height, x : x + width] - new)), out=least)
+    pixels = sums(np.ones_like(new))
+    variance = sums(np.square(new)) - np.square(sums(new)) / pixels
+    return float(least.sum() / max(float(variance.sum()), 1e-9))

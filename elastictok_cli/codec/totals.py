@@ -38,7 +38,7 @@ class Totals:
         self.end_pts = last.pts + last.duration
 
     def finished(self, info: VideoInfo, size: int, tokens_per_block: int, seconds: float) -> events.Finished:
-        """The last event. `tokens_per_block`: that a block can keep at most; `seconds`: since the encode began."""
+        """The last event. `tokens_per_block`: of a full block; `seconds`: since the encode began."""
         shown = float((self.end_pts - (self.first_pts or 0)) * info.time_base)
         return events.Finished(
             frames=self.frames,

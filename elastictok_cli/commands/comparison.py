@@ -192,7 +192,7 @@ class Comparison:
         if layout.chart is not None:
             chart = layout.chart
             panel = ChartPanel(self.tracks, chart.width, chart.height, layout.font, whole=whole)
-        most = max(side.reader.header.model.tokens_per_cell for side in self.sides)
+        most = max(side.reader.header.model.full_cell for side in self.sides)
         return Board(layout, self.headings(), panel, tokens_per_cell=most if self.tint else None)
 
     def moments(self) -> Iterator[tuple[ComparedFrame, Moment]]:
@@ -241,7 +241,7 @@ class Comparison:
         if shown is None or not self.tint:
             return None if shown is None else shown.rgb
         model = side.reader.header.model
-        return heat.overlay(shown.rgb, shown.keep, model.tokens_per_cell, model.cell)
+        return heat.overlay(shown.rgb, shown.keep, model.full_cell, model.cell)
 
 
 def _length_of(usages: Sequence[FrameUsage | None]) -> float:

@@ -144,7 +144,7 @@ def summary_lines(name: str, facts: dict[str, Any], target: float | None) -> lis
         f"{units.count(facts['blocks'], 'block')}, {units.count(facts['segments'], 'segment')}",
         f"  size     {size}",
         f"  tokens   {facts['mean_block_tokens']:.0f} a block on average ({facts['min_block_tokens']} to "
-        f"{facts['max_block_tokens']}), {facts['share']:.1%} of the most possible ({facts['tokens_per_block']})",
+        f"{facts['max_block_tokens']}), {facts['share']:.1%} of a full block ({facts['tokens_per_block']})",
         f"  quality  {units.quality(facts['mse'])} on average; worst block {units.quality(facts['worst_mse'])}",
         f"  speed    {facts['seconds']:.1f} s, {units.speed(facts['frames'], facts['seconds'])}",
     ]

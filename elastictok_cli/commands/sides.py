@@ -109,7 +109,7 @@ class Side:
     def capacity(self) -> int:
         """The most tokens a block can keep."""
         rows, columns = self.reader.header.grid
-        return rows * columns * self.reader.header.model.tokens_per_cell
+        return rows * columns * self.reader.header.model.full_cell
 
     def nothing(self) -> Failure:
         """Why there is no frame."""

@@ -193,7 +193,7 @@ def _file_facts(reader: "EtkReader", source: Path) -> dict[str, Any]:
 
 def _capacity(reader: "EtkReader") -> int:
     rows, columns = reader.header.grid
-    return rows * columns * reader.header.model.tokens_per_cell
+    return rows * columns * reader.header.model.full_cell
 
 
 def _measured_means(totals: Totals) -> dict[str, float]:

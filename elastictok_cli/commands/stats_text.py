@@ -93,7 +93,7 @@ def _summary_lines(
     yield f"  video    {units.size(totals.bytes)}{rate}{audio}"
     yield (
         f"  tokens   {summary['mean_block_tokens']:.0f} a block on average ({summary['min_block_tokens']} to "
-        f"{summary['max_block_tokens']}), {summary['share']:.1%} of the most possible ({summary['tokens_per_block']})"
+        f"{summary['max_block_tokens']}), {summary['share']:.1%} of a full block ({summary['tokens_per_block']})"
     )
     if not totals.frames:
         yield "  quality  not known: no frame can be read"

@@ -19,8 +19,11 @@ _MIN_OUTLINED_SIDE = 6  # pixels: the least side of a cell in which an outline l
 
 
 def shares(keep: npt.ArrayLike, tokens_per_cell: int) -> npt.NDArray[np.float64]:
-    """0 to 1 for 1 to `tokens_per_cell` tokens, by the logarithm: 1, 4 and 16 tokens look different. NaN for none."""
-    keep = np.asarray(keep, np.float64)
+    """0 to 1 for 1 to `tokens_per_cell` tokens or more, by the logarithm: 1, 4 and 16 tokens look different.
+
+    NaN for none.
+    """
+    keep = np.clip(np.asarray(keep, np.float64), 0, tokens_per_cell)
     return np.where(keep > 0, np.log(np.maximum(keep, 1)) / max(math.log(tokens_per_cell), 1e-9), np.nan)
 
 

@@ -86,7 +86,7 @@ class Track:
     """What one file spends over time, and what error that leaves.
 
     usage: tokens of each block, from its first frame to the next block's. error: of each frame, mean square on
-    [-1, 1] pixels. capacity: the most tokens a block can keep. begin, end: seconds.
+    [-1, 1] pixels. capacity: tokens of a full block. begin, end: seconds.
     """
 
     label: str

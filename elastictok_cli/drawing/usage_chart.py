@@ -194,4 +194,4 @@ def _share_axis(axes: "Axes", tracks: Sequence[Track]) -> None:
 
     right = axes.secondary_yaxis("right", functions=(percent, tokens))
     right.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
-    axes.set_title("% of the most possible", loc="right")
+    axes.set_title("% of a full block", loc="right")

@@ -21,6 +21,7 @@ from elastictok_cli.codec.pixels import Job, job_of
 from elastictok_cli.codec.scenes import split_scenes
 from elastictok_cli.evaluation.clips import Clip
 from elastictok_cli.models.interface import NestedTokenizer
+from formats import full_cell
 
 Shares = npt.NDArray[np.float64]
 
@@ -162,6 +163,7 @@ def _code(
             coded = code(job, context)
             splitter.take(len(block.frames))
             context = coded.context
-            most = coded.keep.numel() * tokenizer.spec.tokens_per_cell
+            spec = tokenizer.spec
+            most = coded.keep.numel() * full_cell(spec.tokens_per_cell, spec.frames, spec.cell)
             spent.append(Spent(int(coded.keep.sum()) / most, coded.mse))
     return spent

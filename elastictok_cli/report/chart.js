@@ -132,7 +132,7 @@ const report = (() => {
     const Y = (v) => top + height * (1 - v / limit);
     P.tokens.Y = Y;
     svg.append(el("text", { x: M.left, y: top - 9, class: "title" }, per === "tokens" ? "tokens per block" : "tokens per frame"));
-    if (per === "tokens") svg.append(el("text", { x: W, y: top - 9, "text-anchor": "end" }, "% of the most possible"));
+    if (per === "tokens") svg.append(el("text", { x: W, y: top - 9, "text-anchor": "end" }, "% of a full block"));
     for (let v = 0; v <= limit + step / 2; v += step) {
       svg.append(el("line", { x1: M.left, x2: W - M.right, y1: Y(v), y2: Y(v), class: v ? "grid" : "axis" }));
       svg.append(el("text", { x: M.left - 8, y: Y(v) + 4, "text-anchor": "end" }, v >= 1 || v === 0 ? whole(v) : v));

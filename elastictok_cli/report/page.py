@@ -71,7 +71,7 @@ def render(content: Content) -> str:
 
 def capacity(header: Header) -> int:
     """The most tokens that a block can keep."""
-    return header.grid[0] * header.grid[1] * header.model.tokens_per_cell
+    return header.grid[0] * header.grid[1] * header.model.full_cell
 
 
 def _asset(name: str) -> str:
@@ -136,7 +136,7 @@ def _tiles(content: Content) -> list[str]:
             "tokens per block",
             f"{mean:,.0f}",
             f"{mean / capacity(header):.1%}",
-            f"of the most possible; from {found.fewest:,} to {found.most:,}",
+            f"of a full block; from {found.fewest:,} to {found.most:,}",
         ),
     ]
     if found.known:

@@ -146,7 +146,7 @@ def test_a_scene_encoded_alone_has_the_same_segments(loaded: Loaded, frames: lis
 def test_a_full_segment_ends_and_the_order_still_does_not_matter(
     loaded: Loaded, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = SegmentLimits(blocks=2, tokens=1 << 24, tokens_per_block=1000)
+    limits = SegmentLimits(blocks=2, tokens=1 << 24)
     monkeypatch.setattr(SegmentLimits, "of", classmethod(lambda cls, spec, grid: limits))
     options = EncodeOptions(mse=0.007, keyframe_interval=0)
     made, reverse = in_any_order(loaded, frames, options, [1, 0])
@@ -162,11 +162,24 @@ def test_an_interval_of_ten_frames_is_ten_frames(loaded: Loaded, frames: list[Fr
         assert [segment.blocks[0].pts[0] for segment in reader.segments()] == [0, 10]
 
 
-@pytest.mark.parametrize(
-    ("blocks", "tokens", "full"), [(0, 0, False), (3, 900, True), (2, 901, True), (2, 900, False)]
-)
-def test_segment_limits(blocks: int, tokens: int, full: bool) -> None:
-    assert SegmentLimits(blocks=3, tokens=1000, tokens_per_block=100).full(blocks, tokens) == full
+def test_a_segment_has_no_more_tokens_than_its_limit(
+    loaded: Loaded, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block that no longer fits is coded again, as the keyframe block of the next segment."""
+    options = EncodeOptions(mse=0.002, keyframe_interval=0)
+    counts = segment_tokens(whole_file(loaded, frames, options))
+    most = max(counts) - 1
+    limits = SegmentLimits(blocks=1024, tokens=most)
+    monkeypatch.setattr(SegmentLimits, "of", classmethod(lambda cls, spec, grid: limits))
+    limited = segment_tokens(whole_file(loaded, frames, options))
+    assert len(limited) > len(counts)
+    assert max(limited) <= most
+
+
+def segment_tokens(data: bytes) -> list[int]:
+    """The tokens of each segment of a file."""
+    with EtkReader(io.BytesIO(data)) as reader:
+        return [sum(block.token_count for block in segment.blocks) for segment in reader.segments()]
 
 
 def test_the_state_is_fresh_at_each_keyframe_block(
@@ -180,7 +193,7 @@ def test_the_state_is_fresh_at_each_keyframe_block(
         return original(self, block, context, target, state)
 
     monkeypatch.setattr(NestedCoder, "_decide_and_code", noting)
-    limits = SegmentLimits(blocks=3, tokens=1 << 24, tokens_per_block=1000)
+    limits = SegmentLimits(blocks=3, tokens=1 << 24)
     monkeypatch.setattr(SegmentLimits, "of", classmethod(lambda cls, spec, grid: limits))
     whole_file(loaded, frames, EncodeOptions(mse=0.004, keyframe_interval=INTERVAL))
     fresh = [state for keyframe, state in seen if keyframe]

@@ -24,7 +24,7 @@ def test_report_says_what_is_in_the_file(etk: Path) -> None:
         "12 tokens in every cell",
         f"{COUNT} frames",
         "3 segments",
-        "of the most possible",
+        "of a full block",
         "█",
     ):
         assert word in result.stdout

@@ -13,3 +13,6 @@ class Context(NamedTuple):
     frame: torch.Tensor  # (B, 3, H, W) the reference: the last decoded frame, in [-1, 1]
     features: torch.Tensor  # (B, width, H/8, W/8) of the synthesis network
     vectors: torch.Tensor  # (B, 2, h, w) motion vectors that cells go on with, in pixels per frame
+    screen: torch.Tensor | None = (
+        None  # (B, h, w) bool: screen cells, which no network touches; None: there are none
+    )

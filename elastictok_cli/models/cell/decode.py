@@ -2,8 +2,9 @@
 
 1. `TokenLayout.read` takes the control tokens off the sequences.
 2. `_predict` moves the reference along the motion vectors and refines it.
-3. `_coefficients` decodes the residual of each cell that keeps a code.
-4. `reconstruct` adds both and cleans up. Training calls it too.
+3. `screen.decode.reconstruct` decodes the screen cells, which no network touches.
+4. `_coefficients` decodes the residual of each other cell that keeps a code.
+5. `reconstruct` adds it to the prediction and cleans up. Training calls it too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from elastictok_cli.models.cell.motion import camera_pan
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.prediction import Prediction, Reuse, predict_inter, predict_keyframe
 from elastictok_cli.models.cell.quantizer import CELLS_AT_ONCE
+from elastictok_cli.models.cell.screen import decode as screen_decode
+from elastictok_cli.models.cell.screen.patches import ScreenCells
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import Contents, TokenLayout
 
@@ -35,9 +38,10 @@ def decode(
     tokens: (B, G, h, w) int64; keep: (B, h, w) int64. Tokens beyond `keep` are not read.
     """
     contents = layout.read(tokens, keep, count)
-    prediction = _predict(model, contents, context, count, reuse)
+    prediction, vectors = _predict(model, contents, context, count, reuse)
+    screen = screen_decode.reconstruct(model.config, model.key_mean, contents, context, vectors, count)
     coefficients = _coefficients(model, contents, context, prediction.kind)
-    decoded, after = reconstruct(model, prediction, coefficients, contents.codes_kept, keep, context)
+    decoded, after = reconstruct(model, prediction, coefficients, contents.codes_kept, keep, context, screen)
     return decoded.clamp(-1, 1), after
 
 
@@ -48,32 +52,36 @@ def reconstruct(
     codes_kept: torch.Tensor,
     tokens_kept: torch.Tensor,
     context: Context | None,
+    screen: ScreenCells | None = None,
 ) -> tuple[torch.Tensor, Context]:
     """Decoded frames (B, 4, 3, H, W), not clamped, and the context of the next block. Differentiable.
 
     coefficients: (B, K, h, w), zero where nothing is kept; codes_kept: (B, h, w) FSQ codes of each cell; tokens_kept:
-    (B, h, w) control tokens too.
+    (B, h, w) control tokens too; screen: the cells that no network may touch, None where there are none.
     """
     decoded, features = model.refine(
-        prediction.frames, prediction.features, coefficients, codes_kept, prediction.kind
+        prediction.frames, prediction.features, coefficients, codes_kept, prediction.kind, screen
     )
     if context is not None and model.config.copy_still:
         assert prediction.still is not None
         decoded = model.copy_still(decoded, context.frame, prediction.still & (tokens_kept == 0))
-    return decoded, Context(model.reference(decoded), features, prediction.lasting)
+    where = None if screen is None else screen.cells.where
+    return decoded, Context(model.reference(decoded), features, prediction.lasting, where)
 
 
 def _predict(
     model: DefaultModel, contents: Contents, context: Context | None, count: int, reuse: Reuse | None
-) -> Prediction:
+) -> tuple[Prediction, torch.Tensor]:
+    """The prediction, and the motion vectors (B, 2, h, w) in force."""
     if context is None:
         batch, rows, columns = contents.codes_kept.shape
-        return predict_keyframe(model, batch, (rows, columns), contents.codes_kept.device)
+        prediction = predict_keyframe(model, batch, (rows, columns), contents.codes_kept.device)
+        return prediction, prediction.lasting
     panned = camera_pan.follow(context.vectors, contents.vectors, contents.pan)
     vectors = torch.where(contents.sent.unsqueeze(1), contents.vectors, panned.vectors)
     own_lasts = (contents.sent & (contents.pan == 0)).unsqueeze(1)
     lasting = torch.where(own_lasts, contents.vectors, panned.lasting)
-    return predict_inter(model, context, vectors, lasting, count, contents.shake, reuse=reuse)
+    return predict_inter(model, context, vectors, lasting, count, contents.shake, reuse=reuse), vectors
 
 
 def _coefficients(

@@ -2,7 +2,8 @@
 
 1. `analyze` decides motion and predicts the block. Training calls it too.
 2. `_code_residual` quantizes the residual of every cell that the target asks anything of.
-3. `encode` lays the tokens out in their order: control tokens first, FSQ codes behind.
+3. `screen.mode_decision.choose` finds the cells for which a screen mode is cheaper.
+4. `encode` lays the tokens out in their order: control tokens first, then codes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from elastictok_cli.models import fsq
 from elastictok_cli.models.cell.context import Context
@@ -19,6 +21,7 @@ from elastictok_cli.models.cell.motion.decision import Motion, choose_motion
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.prediction import Prediction, Reuse, predict_inter, predict_keyframe
 from elastictok_cli.models.cell.quantizer import CELLS_AT_ONCE, Quantized
+from elastictok_cli.models.cell.screen.mode_decision import Modes, NaturalCosts, choose
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import GAINS, MotionTokens, Sequences, TokenLayout
 from elastictok_cli.models.cell.transform import cell_energy, project, to_cells
@@ -49,11 +52,13 @@ def analyze(
     threshold: torch.Tensor | float,
     camera: bool = True,
     reuse: Reuse | None = None,
+    whole: bool = False,
 ) -> Analysis:
     """Decide motion, predict, subtract. Differentiable, except for the motion decision.
 
     frames: (B, 4, 3, H, W) in [-1, 1], of which `count` are real; context: None for keyframe blocks; threshold: MSE (a
-    float or (B, 1, 1)) that a token must save; camera: whether there may be camera pans and shakes.
+    float or (B, 1, 1)) that a token must save; camera: whether there may be camera pans and shakes; whole: whether
+    there may be whole vectors.
     """
     c = model.config
     batch, (height, width) = len(frames), frames.shape[-2:]
@@ -63,7 +68,7 @@ def analyze(
         prediction = predict_keyframe(model, batch, grid, frames.device)
     else:
         with torch.no_grad():
-            motion = choose_motion(c, frames, context, threshold, count, camera=camera)
+            motion = choose_motion(c, frames, context, threshold, count, camera=camera, whole=whole)
         prediction = predict_inter(
             model,
             context,
@@ -92,20 +97,44 @@ def encode(
 ) -> Encoding:
     """All tokens of one block; see `interface.NestedTokenizer.encode`.
 
-    A motion vector is sent where it saves more than `price`, or than half of `target` if no price is given.
+    A motion vector is sent where it saves more than `price`, or than half of `target` if no price is given, or if all
+    cells are to be `complete`. Without a price, a complete encoding has no screen modes: a palette that is cut is
+    nothing.
     """
     c = model.config
-    threshold = 0.5 * target if price is None else price / model.basis.shape[-1]
+    threshold = 0.5 * target if price is None or complete else price / model.basis.shape[-1]
     reuse = None if context is None else Reuse(context, count)
+    screen = layout.screen and not (complete and price is None)
+
     # A pan needs two tokens in its cell, a shake more. Where all cells keep as many tokens, neither can be counted on.
-    seen = analyze(model, frames, context, count=count, threshold=threshold, camera=not complete, reuse=reuse)
+    camera = not complete
+    seen = analyze(
+        model,
+        frames,
+        context,
+        count=count,
+        threshold=threshold,
+        camera=camera,
+        reuse=reuse,
+        whole=screen and camera,
+    )
     motion = seen.motion
-    no_gain = torch.zeros_like(seen.energy) > 0
-    if motion is not None:  # a cell starts with at most two control tokens
-        no_gain = ((motion.pan > 0) | motion.sends_shake).unsqueeze(1)
-    coded = _code_residual(model, seen, no_gain, target, complete)
+    coded = _code_residual(model, seen, _speaks_for_others(seen), target, complete)
     sequences = Sequences(coded.codes, torch.cat([seen.energy, coded.error], 1), coded.length[:, 0])
-    sequences = layout.put_gain(sequences, coded.gain[:, 0])
+    goal = target * model.basis.shape[-1]
+    gain, mode = coded.gain[:, 0], torch.zeros_like(sequences.length)
+    if context is not None and motion is not None:
+        sequences = _keep_screen_cells(c.cell, sequences, frames, context, motion)
+    if screen:
+        modes = _screen_modes(
+            seen, sequences, frames, context, count=count, goal=goal, price=price, cell=c.cell
+        )
+        if modes is not None:
+            sequences, gain, mode = _with_modes(sequences, gain, mode, modes)
+            if motion is not None:
+                mode = mode.masked_fill(motion.whole, 0)  # a DCT stream follows without its name
+        sequences = layout.put_mode(sequences, mode)
+    sequences = layout.put_gain(sequences, gain)
     if motion is None:
         filled = filled_errors(frames, count, c.cell) if c.fill_in else None
         sequences = sequences.with_unused_slot()  # where other blocks have motion vectors
@@ -115,9 +144,88 @@ def encode(
             copied = ~motion.sent & motion.still
             without_token = sequences.curve[:, 0]
             sequences.curve[:, 0] = torch.where(copied, motion.unsent_error, without_token)
-        tokens = MotionTokens(motion.sent, motion.vectors, motion.pan, motion.sends_shake, motion.shake_codes)
+        tokens = MotionTokens(
+            motion.sent, motion.vectors, motion.whole, motion.pan, motion.sends_shake, motion.shake_codes
+        )
         sequences = layout.put_motion(sequences, tokens, motion.unsent_error, count)
     return Encoding(sequences.tokens, sequences.length, sequences.curve, filled, reuse)
+
+
+def _speaks_for_others(seen: Analysis) -> torch.Tensor:
+    """Cells (B, 1, h, w) bool whose control tokens leave no room for another one: a cell starts with at most two."""
+    if seen.motion is None:
+        return torch.zeros_like(seen.energy) > 0
+    return ((seen.motion.pan > 0) & ~seen.motion.whole | seen.motion.sends_shake).unsqueeze(1)
+
+
+def _keep_screen_cells(
+    cell: int, sequences: Sequences, frames: torch.Tensor, context: Context, motion: Motion
+) -> Sequences:
+    """The sequences where screen cells without a code stay as the reference shows them, whatever networks predict.
+
+    A cell with a whole vector has no FSQ codes.
+    """
+    stays = motion.whole if context.screen is None else motion.whole | context.screen
+    error = cell_energy(frames - motion.moved, cell)
+    curve = sequences.curve.clone()
+    curve[:, 0] = torch.where(stays, error, curve[:, 0])
+    return Sequences(sequences.tokens, curve, sequences.length.masked_fill(motion.whole, 0))
+
+
+def _screen_modes(
+    seen: Analysis,
+    sequences: Sequences,
+    frames: torch.Tensor,
+    context: Context | None,
+    *,
+    count: int,
+    goal: float,
+    price: float | None,
+    cell: int,
+) -> Modes | None:
+    """The cells for which a screen mode is cheaper than FSQ codes."""
+    motion = seen.motion
+    possible = ~_speaks_for_others(seen)[:, 0]
+    reference = seen.prediction.frames if motion is None else motion.moved
+    before = None if context is None else context.screen
+    wanted = torch.zeros_like(possible)
+    if motion is not None:
+        error = cell_energy(frames - reference, cell)
+        wanted = motion.whole if before is None else motion.whole | before
+        wanted = wanted & (error > _NEGLIGIBLE_ERROR * goal)
+    return choose(
+        frames,
+        reference,
+        NaturalCosts(sequences.curve, sequences.length),
+        count=count,
+        goal=goal,
+        price=price,
+        possible=possible,
+        palettes=possible if motion is None else possible & ~motion.whole,
+        wanted=wanted,
+        inter=motion is not None,
+    )
+
+
+def _with_modes(
+    sequences: Sequences, gain: torch.Tensor, mode: torch.Tensor, modes: Modes
+) -> tuple[Sequences, torch.Tensor, torch.Tensor]:
+    """The sequences with the codes of screen modes in their cells, and the gains and modes (B, h, w) of all cells."""
+    cells = modes.cells
+    at = (cells.picture, cells.row, cells.column)
+    tokens, curve, length = sequences
+    missing = modes.codes.shape[1] - tokens.shape[1]
+    if missing > 0:
+        tokens = torch.cat([tokens, torch.full_like(tokens[:, :1], -1).expand(-1, missing, -1, -1)], 1)
+        curve = torch.cat([curve, curve[:, -1:].expand(-1, missing, -1, -1)], 1)
+    more = tokens.shape[1] - modes.codes.shape[1]
+    codes = F.pad(modes.codes, (0, more), value=-1)
+    error = torch.cat([modes.error, modes.error[:, -1:].expand(-1, more)], 1)
+    tokens, curve, length, gain, mode = (x.clone() for x in (tokens, curve, length, gain, mode))
+    tokens.permute(0, 2, 3, 1)[at] = codes
+    curve[:, 1:].permute(0, 2, 3, 1)[at] = error
+    length[at], gain[at], mode[at] = modes.length, 0, modes.mode
+    return Sequences(tokens, curve, length), gain, mode
 
 
 def quantize(

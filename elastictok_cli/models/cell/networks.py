@@ -15,11 +15,13 @@ from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.layers import ResBlock, pointwise, zero
 from elastictok_cli.models.cell.motion.compensation import warp
 from elastictok_cli.models.cell.quantizer import NestedQuantizer
+from elastictok_cli.models.cell.screen.patches import ScreenCells
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.transform import (
     from_cells,
     from_eighth,
     project,
+    project_rows,
     to_cells,
     to_eighth,
 )
@@ -77,10 +79,21 @@ class DefaultModel(nn.Module):
         coefficients: torch.Tensor,  # (B, K, h, w)
         keep: torch.Tensor,  # (B, h, w) FSQ codes kept
         kind: int,
+        screen: ScreenCells | None = None,  # cells that are decoded already
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Synthesis: decoded frames (B, 4, 3, H, W), not clamped, and features for the next block."""
+        """Synthesis: decoded frames (B, 4, 3, H, W), not clamped, and features for the next block.
+
+        Screen cells come out as they are. To the cells around them they look like cells that keep one FSQ code.
+        """
         c = self.config
         residual = self._residual(coefficients, keep, kind)
+        if screen is not None:
+            residual = residual.clone()
+            difference = screen.pixels - screen.cells.take_patches(prediction, c.cell)
+            screen.cells.write_patches(residual, difference)
+            told = project_rows(difference.flatten(1), self.basis[kind])
+            coefficients = screen.cells.put(coefficients, told.t()[None, :, None])
+            keep = torch.where(screen.cells.where, 1, keep)
         if kind == KEY and c.fill_in:
             residual, coefficients, keep = self._fill_in(prediction, residual, coefficients, keep)
         rough = prediction + residual
@@ -99,7 +112,10 @@ class DefaultModel(nn.Module):
         if features is not None:
             x = x + features
         x = self.synthesis_trunk(x)
-        return rough + from_eighth(pointwise(self.synthesis_out, x), c.frames), x
+        decoded = rough + from_eighth(pointwise(self.synthesis_out, x), c.frames)
+        if screen is not None:
+            screen.cells.write_patches(decoded, screen.pixels)
+        return decoded, x
 
     def reference(self, decoded: torch.Tensor) -> torch.Tensor:
         """The last of decoded frames (B, 4, 3, H, W) as the next block sees it: (B, 3, H, W) in [-1, 1], no gradient.

@@ -11,9 +11,9 @@ import torch
 class Selection:
     """Some cells of the grids of B pictures. Where they are is looked up once, not at every use.
 
-    `take` and `put` see all of them as one row of `count` cells, whichever picture they belong to. `take_each`,
-    `write_each`, `take_pixels` and `write_pixels` see a batch of pictures with M cells each, M being the most that
-    any picture has; pictures with fewer are filled up with cells that are never written.
+    `take`, `put`, `take_patches` and `write_patches` see all of them as one row of `count` cells, whichever picture
+    they belong to. `take_each`, `write_each`, `take_pixels` and `write_pixels` see a batch of pictures with M cells
+    each, M being the most that any picture has; pictures with fewer are filled up with cells that are never written.
     """
 
     def __init__(self, where: torch.Tensor) -> None:
@@ -74,6 +74,14 @@ class Selection:
         if padding is not None:
             x = torch.where(padding.unsqueeze(2), self.take_each(into), x)
         into[picture, :, row, column] = x
+
+    def take_patches(self, frames: torch.Tensor, cell: int) -> torch.Tensor:
+        """The patches of the selected cells of frames (B, T, C, H, W), as one row: (count, T, C, cell, cell)."""
+        return _by_cell(frames, cell)[self.picture, self.row, self.column]
+
+    def write_patches(self, into: torch.Tensor, patches: torch.Tensor) -> None:
+        """Write patches (count, T, C, cell, cell) to the selected cells of frames (B, T, C, H, W), in place."""
+        _by_cell(into, patches.shape[-1])[self.picture, self.row, self.column] = patches
 
     def take_pixels(self, frames: torch.Tensor, cell: int) -> torch.Tensor:
         """The pixels of the selected cells of frames (B, T, C, H, W): (B, M, T, C, cell, cell)."""

@@ -32,7 +32,7 @@ _WEIGHT_AT_DISTANCE_0 = 1 << 20
 _MAX_PANS = 4  # in a block
 _CHANGES_TRIED = 3  # for each pan
 _BINS_PER_PIXEL = 2  # of the histogram of changes
-_MAX_BIN = 48  # on each side of zero: no two motion vectors differ by more
+_MAX_BIN = 144  # on each side of zero: a whole vector and one of the table differ by no more
 _MIN_CELLS = 3  # that would send a motion vector; with fewer no pan is tried
 _PAN_TOKENS = 2.0  # a motion vector and the pan
 _MAX_GAIN_TOKENS = 3.0  # in the histogram no cell counts for more, in prices of a token
@@ -71,10 +71,13 @@ def follow(inherited: torch.Tensor, sent: torch.Tensor, pan: torch.Tensor) -> Pa
         if int(own.abs().max()) > _MAX_SWAY:
             lasting[item] += weight * own.view(2, 1, 1)
     total = weights.clamp_min(1)
+    # whole vectors are faster than any of the table
+    sent_ones = torch.where((pan > 0).unsqueeze(1), after, 0)
+    most = torch.maximum(before.abs(), sent_ones.abs()).amax((1, 2, 3), keepdim=True).clamp_min(_MAX_SPEED)
 
     def changed(by: torch.Tensor) -> torch.Tensor:
         mean = (2 * by + total).div(2 * total, rounding_mode="floor")  # rounded
-        return (before + mean).clamp(-_MAX_SPEED, _MAX_SPEED).to(inherited.dtype) / _UNITS_PER_PIXEL
+        return (before + mean).clamp(-most, most).to(inherited.dtype) / _UNITS_PER_PIXEL
 
     return Panned(changed(change), changed(lasting))
 

@@ -108,6 +108,23 @@ def warp_cells(
     return moved.view(batch, channels, *at_y.shape[1:], len(inside)).movedim(1, 4)
 
 
+def copy_whole(
+    reference: torch.Tensor, vectors: torch.Tensor, cells: Selection, cell: int, times: torch.Tensor
+) -> torch.Tensor:
+    """Pixels of the reference (B, 3, H, W) copied along whole motion vectors (n, 2) int64: (n, T, 3, cell, cell).
+
+    What comes from outside repeats the picture's edges.
+    """
+    height, width = reference.shape[-2:]
+    inside = torch.arange(cell, device=vectors.device)
+    shift = times.view(1, -1, 1) * vectors[:, None]  # (n, T, 2)
+    y = (cells.row * cell).view(-1, 1, 1) + inside - shift[..., :1]
+    x = (cells.column * cell).view(-1, 1, 1) + inside - shift[..., 1:]
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    found = reference[cells.picture.view(-1, 1, 1, 1), :, y[..., None], x[..., None, :]]
+    return found.movedim(-1, 2)
+
+
 def _pixels(count: int, like: torch.Tensor) -> torch.Tensor:
     return torch.arange(count, device=like.device, dtype=torch.float32)
 

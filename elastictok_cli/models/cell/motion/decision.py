@@ -9,14 +9,16 @@ import torch.nn.functional as F
 
 from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.context import Context
-from elastictok_cli.models.cell.motion import block_matching, camera_pan, camera_shake, vectors
+from elastictok_cli.models.cell.motion import block_matching, camera_pan, camera_shake, vectors, whole_search
 from elastictok_cli.models.cell.motion.compensation import compensate
+from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.transform import cell_energy
 
 _BIT_PRICE = (
     0.08  # error that one bit of a motion vector must save, as a share of what a whole token must save
 )
 _MAX_ERROR_LEFT = 0.9  # a motion vector is sent only if it removes at least 10 % of the cell's error
+_TOKENS_OF_WHOLE = 2  # of a whole vector
 _MIN_SHAKE_GAIN_BITS = (
     0.03  # a shake is tried only if it lowers the log2 of cells' errors by as much on average
 )
@@ -33,6 +35,7 @@ class Motion(NamedTuple):
     unsent_error: torch.Tensor  # (B, h, w) squared error of each cell if it sends no motion vector
     cost: torch.Tensor  # (B,) expected cost of the block: squared errors, and tokens at their price
     sends_shake: torch.Tensor  # (B, h, w) bool: the cell that sends the camera shake
+    whole: torch.Tensor  # (B, h, w) bool: cells whose motion vector is a whole one, outside the table
     shake: torch.Tensor | None = None  # (B, count, 2) displacement of the whole picture in pixels; None: none
     shake_codes: torch.Tensor | None = None  # (B, count) int64 of it
 
@@ -56,14 +59,16 @@ def choose_motion(
     count: int,
     *,
     camera: bool = True,
+    whole: bool = False,
 ) -> Motion:
     """Search motion vectors and decide which cells send one.
 
     A cell sends its motion vector if that lowers its prediction error by more than `threshold` (MSE, a float or
     (B, 1, 1)), which is the price of a token, and by at least 10 %. With `camera`, and if the model knows them,
-    cells may also send camera pans and a camera shake. frames: (B, 4, 3, H, W), of which `count` are real.
+    cells may also send camera pans and a camera shake. With `whole`, and where there are screen cells, they may
+    also send whole vectors. frames: (B, 4, 3, H, W), of which `count` are real.
     """
-    decision = _Decision(config, frames, context, threshold, count, camera)
+    decision = _Decision(config, frames, context, threshold, count, camera, whole)
     shake_tokens = count + 1
     worth_it = decision.improvable.flatten(1).sum(1) > shake_tokens
     if not (camera and config.camera_shake and bool(worth_it.any())):
@@ -105,8 +110,10 @@ class _Decision:
         threshold: torch.Tensor | float,  # MSE
         count: int,
         camera: bool,
+        whole: bool,
     ) -> None:
         self.config, self.frames, self.context, self.count = config, frames, context, count
+        self.whole = whole and context.screen is not None
         self.threshold = torch.as_tensor(threshold, device=frames.device).view(-1, 1, 1)
         self.cell_values = 3 * config.frames * config.cell**2
         self.pan = camera and config.camera_pan
@@ -128,7 +135,8 @@ class _Decision:
         sends_shake = torch.zeros_like(improvable)
         if shake is None and not bool(improvable.any()):
             cost = _expected(error, price).sum((1, 2))
-            return Motion(inherited, sends_shake, pan, inherited, moved, error, cost, sends_shake)
+            none = sends_shake
+            return Motion(inherited, none, pan, inherited, moved, error, cost, sends_shake, whole=none)
         cell = self.config.cell
         if bool(improvable.any()):
             bit_price = _BIT_PRICE * self.threshold
@@ -138,6 +146,11 @@ class _Decision:
             found = vectors.in_table(inherited)
         found_moved = self._compensate(found, shake, (moved, inherited))
         found_error = self._errors(found_moved)
+        whole = torch.zeros_like(improvable)
+        if self.whole and shake is None:
+            found, found_moved, found_error, whole = self._try_whole(
+                found, found_moved, found_error, improvable
+            )
         panned = camera_pan.Panned(inherited, inherited)
         if self.pan:
             pan = self._choose_pans(found, error, found_error, shake)
@@ -145,6 +158,8 @@ class _Decision:
             moved = self._compensate(panned.vectors, shake, (moved, inherited))
             error = self._errors(moved)
         sent = camera_pan.sends(error, found_error, price, _MAX_ERROR_LEFT) | (pan > 0)
+        saves_both_tokens = error - found_error > _TOKENS_OF_WHOLE * price
+        sent = sent & (~whole | saves_both_tokens) | (pan > 0)
         if shake is not None:
             sends_shake = _first_best(sent, pan == 0)
             sent = sent | sends_shake
@@ -163,8 +178,42 @@ class _Decision:
             error,
             cost,
             sends_shake,
+            whole & sent,
             shake,
             codes,
+        )
+
+    def _try_whole(
+        self,
+        found: torch.Tensor,
+        found_moved: torch.Tensor,
+        found_error: torch.Tensor,
+        improvable: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Motion vectors, what they make of the reference, its errors, and which are whole: where these are better.
+
+        A cell with a whole vector of the table sends it as one of the table. Others are taken only where they save the
+        price of a token more than the best of the table.
+        """
+        whole = torch.zeros_like(improvable)
+        cells = Selection(improvable & (found_error > 0.5 * self.token_price))
+        if not cells.count:
+            return found, found_moved, found_error, whole
+        real = self.frames[:, : self.count]
+        best = whole_search.search(self.context.frame, real, found, cells, self.config.cell)
+        tried = found.clone()
+        tried[cells.picture, :, cells.row, cells.column] = best.to(found.dtype)
+        moved = self._compensate(tried, None, (found_moved, found))
+        error = self._errors(moved)
+        known = (vectors.in_table(tried) == tried).all(1)
+        better = error < torch.where(known, found_error, found_error - self.token_price)
+        whole = better & ~known
+        wide = better.repeat_interleave(self.config.cell, -2).repeat_interleave(self.config.cell, -1)
+        return (
+            torch.where(better.unsqueeze(1), tried, found),
+            torch.where(wide[:, None, None], moved, found_moved),
+            torch.where(better, error, found_error),
+            whole,
         )
 
     def _choose_pans(

@@ -1,0 +1,279 @@
+"""The palette mode: a few colours, and for each pixel a label that names one of them.
+
+A cell of 16x16 pixels x T real frames has P colours, each one code of three channels in 40 levels. Label p is colour p.
+In a palette with a *copy* label, label 0 means the prediction's own pixel, and label p is colour p - 1. Each pixel's
+label is predicted: in the first frame from the labels to its left, above, and above left; in later frames from the same
+pixel one frame before. The stream says where the prediction is wrong, in raster order, frame after frame. So a sequence
+that is cut short leaves the rest of the pixels as predicted.
+
+With L labels, L - 1 of them can be right where the predicted one is wrong. A run has fewer than R = 36 // (L - 1)
+pixels; longer ones begin with skips.
+
+| symbol | what it says |
+| --- | --- |
+| first | 1 if there is a copy label, else 0 |
+| up to R * (L - 1) - 1 | run * (L - 1) + which of the other labels, ascending, the pixel after the run has |
+| 36, 37, 38 | R, 4 R, 16 R pixels are skipped |
+| 39 | all other pixels are as predicted |
+
+Codes behind the one with a 39 refine the colours, one each: three channels of 0 to 6 sevenths of a level, less 3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from elastictok_cli.models.cell.screen import symbols
+from elastictok_cli.models.precision import full_precision
+
+SIZES = (1, 2, 3, 4, 5, 6, 8)  # colours of a palette
+_LEVELS = symbols.SYMBOLS  # of a channel
+_FINER = 7  # steps in a level, once colours are refined
+_RUN_SYMBOLS = 36
+_SIDE = 16  # pixels of a cell
+_ROUNDS = 3  # of Lloyd's algorithm
+
+
+class Fit(NamedTuple):
+    """A palette for each of n cells."""
+
+    colours: torch.Tensor  # (n, P, 3) int64, 0 to 39 each
+    finer: torch.Tensor  # (n, P, 3) int64, 0 to 6 each: their refinement
+    labels: torch.Tensor  # (n, T, 16, 16) int64
+    copies: torch.Tensor  # (n,) bool: cells whose label 0 copies the prediction
+    error: torch.Tensor  # (n,) float32 squared error, over T frames
+    finer_error: torch.Tensor  # (n,) with the refinement
+
+
+class Streams(NamedTuple):
+    """The codes of n cells' palettes, colours first."""
+
+    codes: torch.Tensor  # (n, k) int64
+    length: torch.Tensor  # (n,) int64 codes until the stream ends; as many as there are colours may follow
+    needed: torch.Tensor  # (n,) int64 of them, after which all labels are known
+    finer: torch.Tensor  # (n, P) int64 the codes that refine the colours
+
+
+@full_precision
+def fit(patches: torch.Tensor, predicted: torch.Tensor, size: int, copies: torch.Tensor, bias: float) -> Fit:
+    """Choose `size` colours for each of n cells, and the labels of their pixels.
+
+    patches, predicted: (n, T, 3, 16, 16), the real frames and their prediction; copies: (n,) bool, cells that may
+    copy pixels of the prediction; bias: squared error that a pixel may have more if it is copied.
+    """
+    count, frames = patches.shape[:2]
+    pixels = patches.transpose(2, 1).flatten(2).transpose(1, 2)  # (n, N, 3)
+    guess = predicted.transpose(2, 1).flatten(2).transpose(1, 2)
+    copied = (pixels - guess).square().sum(2)  # (n, N)
+    copied = torch.where(copies[:, None], copied - bias, torch.inf)
+    weight = (copied > 0).float()  # pixels that want a colour
+    some = _sample(frames, patches.device)
+    seen, share = pixels[:, some], weight[:, some]
+    centres = _first_centres(seen, share, size)
+    number = torch.arange(size, device=patches.device)
+    for _ in range(_ROUNDS):
+        nearest = (_distances(seen, centres).argmin(2, keepdim=True) == number) * share[..., None]
+        total = nearest.sum(1)
+        mean = nearest.transpose(1, 2) @ seen / total.clamp_min(1)[..., None]
+        centres = torch.where(total[..., None] > 0, mean, centres)
+    colours = ((centres + 1) * ((_LEVELS - 1) / 2)).round().clamp(0, _LEVELS - 1)
+    # the commonest colour first: it is what pixels are predicted to have where nothing is known
+    order = ((_distances(seen, to_rgb(colours)).argmin(2, keepdim=True) == number) * share[..., None]).sum(1)
+    order = order.argsort(dim=1, descending=True, stable=True)[..., None].expand(-1, -1, 3)
+    colours, centres = colours.gather(1, order), centres.gather(1, order)
+    finer = ((centres + 1) * ((_LEVELS - 1) / 2) - colours).mul(_FINER).round().add(_FINER // 2)
+    finer = finer.clamp(0, _FINER - 1)
+    distances = torch.cat([copied[..., None], _distances(pixels, to_rgb(colours))], 2)
+    label = distances.argmin(2)
+    chosen = label[..., None]
+    exact = torch.where(copies[:, None, None] & (chosen == 0), bias, 0.0)
+    error = (distances.gather(2, chosen) + exact).sum((1, 2))
+    distances[..., 1:] = _distances(pixels, to_rgb(colours, finer))
+    finer_error = (distances.gather(2, chosen) + exact).sum((1, 2))
+    label = torch.where(copies[:, None], label, label - 1)
+    shape = (count, frames, _SIDE, _SIDE)
+    return Fit(colours.long(), finer.long(), label.view(shape), copies, error, finer_error)
+
+
+def encode(fitted: Fit) -> Streams:
+    """The codes of palettes."""
+    labels, copies = fitted.labels, fitted.copies
+    count, size = fitted.colours.shape[:2]
+    everyone = torch.arange(count, device=labels.device)
+    out = symbols.Writer(count, labels.device)
+    out.put(everyone, copies.long())
+    predicted = predict(labels).flatten(1)
+    flat = labels.flatten(1)
+    own, place = (flat != predicted).nonzero(as_tuple=True)
+    same = torch.zeros_like(own, dtype=torch.bool)
+    same[1:] = own[1:] == own[:-1]
+    run = place - torch.where(same, place.roll(1), -1) - 1
+    label, wrong = flat[own, place], predicted[own, place]
+    others = (size + copies.long() - 1).clamp_min(1)  # of each cell: labels that can be right
+    reach = torch.div(_RUN_SYMBOLS, others, rounding_mode="floor")
+    gain = torch.zeros_like(run, dtype=torch.float32)
+    out.put_runs(
+        own,
+        run,
+        label - (label > wrong).long(),
+        gain,
+        scale=others[own],
+        skips=tuple(
+            ((reach * times)[own], _RUN_SYMBOLS + n) for n, times in reversed(list(enumerate((1, 4, 16))))
+        ),
+    )
+    out.put(everyone, torch.full_like(everyone, symbols.END))
+    length = torch.div(out.length - 1, symbols.PER_CODE, rounding_mode="floor") + 1
+    colours = symbols.to_codes(fitted.colours.flatten(1))
+    codes = torch.cat([colours, symbols.to_codes(out.symbols())], 1)
+    finer = symbols.to_codes(fitted.finer.flatten(1))
+    silent = ~copies & (out.length == 2)  # all labels are as predicted, so nothing has to be said
+    return Streams(codes, size + length, torch.where(silent, size, size + length), finer)
+
+
+def decode(
+    codes: torch.Tensor, kept: torch.Tensor, sizes: torch.Tensor, predicted: torch.Tensor
+) -> torch.Tensor:
+    """The pixels (n, T, 3, 16, 16) of n cells.
+
+    codes: (n, k) int64; kept: (n,) of them, at least as many as colours; sizes: (n,) colours of each palette;
+    predicted: (n, T, 3, 16, 16) the prediction of the T real frames.
+    """
+    count, frames = predicted.shape[:2]
+    stream, told, start = _stream(codes, kept, sizes)
+    copies = (stream[:, 0] == 1) & told[:, 0]
+    labels = _read_labels(stream[:, 1:], told[:, 1:], sizes + copies, frames)
+    most = max(SIZES)
+    number = torch.arange(most, device=codes.device)
+    level = _digits(codes, number.expand(count, -1))
+    # the refinement begins with the code behind the end of the stream
+    ended = ((stream == symbols.END) & told).long()
+    ended[:, 0] = 0
+    end = torch.div(ended.argmax(1), symbols.PER_CODE, rounding_mode="floor") + start
+    at = end[:, None] + 1 + number
+    refined = (ended.amax(1, keepdim=True) > 0) & (at < kept[:, None]) & (number < sizes[:, None])
+    finer = torch.where(refined[..., None], _digits(codes, at).clamp_max(_FINER - 1), _FINER // 2)
+    rgb = to_rgb(level.float(), finer.float()).clamp(-1, 1)  # (n, 8, 3)
+    colour = (labels - copies.view(-1, 1, 1, 1).long()).clamp(0, most - 1)
+    painted = rgb.gather(1, colour.view(count, -1, 1).expand(-1, -1, 3))
+    painted = painted.view(count, frames, _SIDE, _SIDE, 3).permute(0, 1, 4, 2, 3)
+    copied = copies.view(-1, 1, 1, 1) & (labels == 0)
+    return torch.where(copied[:, :, None], predicted, painted)
+
+
+def to_rgb(levels: torch.Tensor, finer: torch.Tensor | None = None) -> torch.Tensor:
+    """Channels (..., 3) in levels, 0 to 39, and their refinement, 0 to 6, in [-1, 1]."""
+    if finer is not None:
+        levels = levels + (finer - _FINER // 2) / _FINER
+    return levels * (2 / (_LEVELS - 1)) - 1
+
+
+def predict(labels: torch.Tensor) -> torch.Tensor:
+    """The predicted labels of all pixels (n, T, 16, 16), from labels before them in raster order."""
+    first = labels[:, 0]
+    above = F.pad(first, (0, 0, 1, 0))[:, :-1]
+    left = F.pad(first, (1, 0))[:, :, :-1]
+    left[:, 1:, 0] = first[:, :-1, 0]
+    above[:, 0] = left[:, 0]
+    corner = F.pad(above, (1, 0))[:, :, :-1]
+    corner[:, 1:, 0] = first[:, :-1, 0]
+    corner[:, 0] = left[:, 0]
+    return torch.cat([_predict(left, above, corner)[:, None], labels[:, :-1]], 1)
+
+
+def _predict(left: torch.Tensor, above: torch.Tensor, corner: torch.Tensor) -> torch.Tensor:
+    """An edge that runs along the row above goes on; else the label above."""
+    return torch.where(corner == above, left, above)
+
+
+def _stream(
+    codes: torch.Tensor, kept: torch.Tensor, sizes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The symbols (n, 3 * m) behind the colours, which of them are kept, and the place (n,) of their first code."""
+    place = torch.arange(codes.shape[1], device=codes.device)
+    behind = (place + sizes[:, None]).clamp_max(codes.shape[1] - 1)
+    stream = symbols.from_codes(codes.gather(1, behind))
+    told = (place + sizes[:, None] < kept[:, None]).repeat_interleave(symbols.PER_CODE, 1)
+    return stream, told, sizes
+
+
+def _read_labels(stream: torch.Tensor, told: torch.Tensor, labels: torch.Tensor, frames: int) -> torch.Tensor:
+    """The labels (n, T, 16, 16) that streams (n, m) say, of `labels` (n,) different ones."""
+    count = len(stream)
+    others = (labels - 1).clamp_min(1)[:, None]
+    reach = torch.div(_RUN_SYMBOLS, others, rounding_mode="floor")
+    told = told & (((stream == symbols.END) & told).long().cumsum(1) == 0)  # up to the end of the stream
+    event = told & (stream < _RUN_SYMBOLS)
+    skip = reach * 4 ** (stream - _RUN_SYMBOLS).clamp(0, 2)
+    advance = torch.where(event, torch.div(stream, others, rounding_mode="floor") + 1, skip) * told
+    position = advance.cumsum(1) - 1
+    pixels = frames * _SIDE**2
+    event &= position < pixels
+    # 0: as predicted; else 1 + which of the other labels
+    change = torch.zeros(count, pixels + 1, dtype=torch.int64, device=stream.device)
+    change.scatter_(1, torch.where(event, position, pixels), 1 + stream % others)
+    change = change[:, :-1].view(count, frames, _SIDE, _SIDE)
+    out = [_read_first_frame(change[:, 0])]
+    for frame in range(1, frames):
+        out.append(_apply(out[-1], change[:, frame]))
+    return torch.stack(out, 1)
+
+
+def _read_first_frame(change: torch.Tensor) -> torch.Tensor:
+    """Labels (n, 16, 16) of the first frame, one diagonal after the other, as all it is predicted from is known."""
+    known = torch.zeros(len(change), _SIDE + 1, _SIDE + 1, dtype=torch.int64, device=change.device)
+    for diagonal in range(2 * _SIDE - 1):
+        rows = torch.arange(max(0, diagonal - _SIDE + 1), min(_SIDE, diagonal + 1), device=change.device)
+        columns = diagonal - rows
+        upper = known[:, rows, columns + 1]
+        left = torch.where(columns == 0, upper, known[:, rows + 1, columns])
+        above = torch.where(rows == 0, left, upper)
+        corner = torch.where(
+            (rows == 0) | (columns == 0), torch.where(rows == 0, left, upper), known[:, rows, columns]
+        )
+        known[:, rows + 1, columns + 1] = _apply(_predict(left, above, corner), change[:, rows, columns])
+    return known[:, 1:, 1:]
+
+
+def _apply(predicted: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """The labels of pixels from their predicted ones; change: 0, or 1 + which of the other labels it is."""
+    other = change - 1
+    return torch.where(change == 0, predicted, other + (other >= predicted).long())
+
+
+def _digits(codes: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """The three symbols (n, m, 3) of the codes (n, k) at places (n, m)."""
+    found = codes.gather(1, at.clamp_max(codes.shape[1] - 1))
+    return symbols.from_codes(found.reshape(-1, 1)).view(*at.shape, symbols.PER_CODE)
+
+
+def _distances(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Squared distances (n, N, P) between pixels (n, N, 3) and colours (n, P, 3)."""
+    away = centres.square().sum(2)[:, None] - 2 * (pixels @ centres.transpose(1, 2))
+    return (away + pixels.square().sum(2, keepdim=True)).clamp_min(0)
+
+
+def _sample(frames: int, device: torch.device) -> torch.Tensor:
+    """The numbers of the pixels that colours are fitted to: one in as many as there are frames."""
+    place = torch.arange(frames * _SIDE**2, device=device)
+    spread = place % _SIDE + 2 * torch.div(place, _SIDE, rounding_mode="floor")
+    spread = spread + torch.div(place, _SIDE**2, rounding_mode="floor")
+    return (spread % frames == 0).nonzero().squeeze(1)
+
+
+def _first_centres(pixels: torch.Tensor, weight: torch.Tensor, size: int) -> torch.Tensor:
+    """Colours (n, P, 3) to start from: each the pixel that is farthest from those before it, first from the mean."""
+    mean = (pixels * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp_min(1)
+    if size == 1:
+        return mean[:, None]
+    far = (pixels - mean[:, None]).square().sum(2) * weight
+    found = []
+    for number in range(size):
+        where = far.argmax(1)
+        found.append(pixels.gather(1, where.view(-1, 1, 1).expand(-1, 1, 3))[:, 0])
+        away = (pixels - found[-1][:, None]).square().sum(2) * weight
+        far = away if number == 0 else torch.minimum(far, away)
+    return torch.stack(found, 1)

@@ -1,0 +1,95 @@
+"""Streams of symbols: a code of a screen mode holds three symbols of 40 values each."""
+
+from __future__ import annotations
+
+import torch
+
+SYMBOLS = 40  # values of a symbol
+PER_CODE = 3  # symbols of a code
+CODES = SYMBOLS**PER_CODE  # 64,000: the codes of screen modes are 0 to 63,999
+END = SYMBOLS - 1  # of a pass or of a stream; also what fills up the last code
+
+
+def to_codes(symbols: torch.Tensor) -> torch.Tensor:
+    """Symbols (n, 3 * k), 0 to 39, as codes (n, k), 0 to 63,999. The first symbol is the lowest digit."""
+    first, second, third = symbols.unflatten(1, (-1, PER_CODE)).unbind(2)  # type: ignore[no-untyped-call]
+    codes: torch.Tensor = first + SYMBOLS * second + SYMBOLS**2 * third
+    return codes
+
+
+def from_codes(codes: torch.Tensor) -> torch.Tensor:
+    """Inverse of `to_codes`: codes (n, k), 0 to 63,999, as symbols (n, 3 * k)."""
+    digits = (codes, codes // SYMBOLS, codes // SYMBOLS**2)
+    return torch.stack([digit % SYMBOLS for digit in digits], 2).flatten(1)
+
+
+class Writer:
+    """The streams of n cells, written a set of runs at a time.
+
+    Runs longer than a symbol can say are written as skips first. `skips` are (distance, symbol), the longest first;
+    every distance is so many times the next that at most `repeats` of each are needed.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.length = torch.zeros(count, dtype=torch.int64, device=device)  # symbols of each stream so far
+        self._parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # cell, place, symbol
+        self._gains: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # cell, place, error removed
+
+    def put(self, cell: torch.Tensor, symbol: torch.Tensor) -> None:
+        """One symbol more for each of some cells, which are all different. cell, symbol: (m,) int64."""
+        self._parts.append((cell, self.length[cell], symbol))
+        self.length[cell] += 1
+
+    def put_runs(
+        self,
+        cell: torch.Tensor,  # (m,) int64, ascending; a cell has several runs
+        run: torch.Tensor,  # (m,) int64 places skipped before each event
+        symbol: torch.Tensor,  # (m,) int64 symbol of the event, without the run that is left
+        gain: torch.Tensor,  # (m,) float32 squared error that the event removes
+        *,
+        scale: torch.Tensor | int,  # (m,) or an int: what the rest of a run adds to the symbol for each place
+        skips: tuple[tuple[torch.Tensor | int, int], ...],
+    ) -> None:
+        """A skip symbol for each longer part of a run, then the symbol of the event, for all events in order."""
+        counts = []
+        for distance, _ in skips:
+            counts.append(torch.div(run, distance, rounding_mode="floor"))
+            run = run - counts[-1] * distance
+        needed = torch.stack([*counts, torch.ones_like(run)]).sum(0)
+        before = needed.cumsum(0) - needed  # in the row of all events
+        start = torch.zeros_like(self.length).index_add_(0, cell, needed)  # of each cell: its new symbols
+        first = start.cumsum(0) - start
+        place = self.length[cell] + before - first[cell]
+        for (_, skip), count in zip(skips, counts, strict=True):
+            some = count.nonzero().squeeze(1)
+            if len(some):
+                times = count[some]
+                offset = torch.arange(int(times.sum()), device=cell.device)
+                offset = offset - (times.cumsum(0) - times).repeat_interleave(times)
+                at = place[some].repeat_interleave(times) + offset
+                self._parts.append((cell[some].repeat_interleave(times), at, torch.full_like(at, skip)))
+            place = place + count
+        self._parts.append((cell, place, symbol + run * scale))
+        self._gains.append((cell, place, gain))
+        self.length += start
+
+    def symbols(self) -> torch.Tensor:
+        """All streams, (n, 3 * k) int64, filled up with END."""
+        return self._table(self._parts, END, torch.int64)
+
+    def gains(self) -> torch.Tensor:
+        """The squared error that each symbol removes, (n, 3 * k) float32."""
+        return self._table(self._gains, 0.0, torch.float32)
+
+    def _table(
+        self,
+        parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+        fill: float,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        longest = int(self.length.max()) if len(self.length) else 0
+        width = -(-longest // PER_CODE) * PER_CODE
+        table = torch.full((len(self.length), width), fill, dtype=dtype, device=self.length.device)
+        for cell, place, value in parts:
+            table[cell, place] = value.to(dtype)
+        return table
