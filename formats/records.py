@@ -32,6 +32,7 @@ MAX_TIME_TICKS = 1 << 60  # ticks of the time base; leaves room to add a few wit
 _VALUES_OF_A_TOKEN = 48  # of a cell that counts as full
 CONTROL_KINDS = ("motion_vector", "gain", "pan", "shake", "whole_vector", "dct", "palette")
 _KIND_NAMES = [*CONTROL_KINDS, *(f"kind {number}" for number in range(len(CONTROL_KINDS), 256))]
+PALETTE_SIZES = (1, 2, 3, 4, 5, 6, 8)  # colours that palettes have, by place in their range of control tokens
 KIND_NUMBERS = {name: number for number, name in enumerate(_KIND_NAMES)}
 COLOR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
 

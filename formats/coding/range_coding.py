@@ -1,4 +1,4 @@
-"""Token codings 3, 4 and 5: adaptive range coding of the digits of codes (SPEC.md, 6.1 to 6.3).
+"""Token codings 3, 4 and 5: adaptive range coding of the digits of codes (SPEC.md, 6.1, 6.2, 6.4).
 
 Coding 3 codes control tokens here as well; codings 4 and 5 leave them to `control_tokens`. Coding 5 leaves the codes of
 cells with a screen mode to `screen_codes`.

@@ -1,4 +1,4 @@
-"""Entropy coding of the codes of screen modes: whole vectors, DCT streams, palettes (SPEC.md, 6.3 and 6.4).
+"""Entropy coding of the codes of screen modes: whole vectors, DCT streams, palettes (SPEC.md, 6.4).
 
 Such a code holds three symbols of 40 values each. A symbol's frequencies adapt, by context: what the code is for, the
 symbol before in the same stream, and, of palettes, where pixels of the row above were wrongly predicted.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from formats.coding.adaptive import Tables, groups
 from formats.coding.rans import Coder, Symbols
 from formats.errors import Corrupt
-from formats.records import ControlRange
+from formats.records import PALETTE_SIZES, ControlRange
 
 SYMBOLS = 40  # values of a symbol
 CODES = SYMBOLS**3  # of three of them
@@ -24,7 +24,6 @@ _END = SYMBOLS - 1  # of a pass of a DCT stream, and of a palette's stream
 
 NOT_SCREEN, WHOLE_VECTOR, DCT, PALETTE = range(4)
 _MODES = {"whole_vector": WHOLE_VECTOR, "dct": DCT, "palette": PALETTE}
-PALETTE_SIZES = (1, 2, 3, 4, 5, 6, 8)  # colours, by place in the range of palettes
 
 # Contexts, by number. Each has a table of its own.
 _VECTOR = 0  # + number of the symbol
