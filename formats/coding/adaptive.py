@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from formats.coding.rans import Coder, Symbols, cumulative_of
 
@@ -60,7 +61,7 @@ class Tables:
         return self._tables[context]
 
 
-def groups(labels: Symbols) -> Iterator[tuple[int, Symbols]]:
+def groups(labels: npt.NDArray[np.integer]) -> Iterator[tuple[int, Symbols]]:
     """Each label, ascending, with the places that bear it, in order."""
     order = np.argsort(labels, kind="stable")
     ends = np.flatnonzero(np.diff(labels[order], append=-1)) + 1

@@ -25,6 +25,8 @@ _END = SYMBOLS - 1  # of a pass of a DCT stream, and of a palette's stream
 NOT_SCREEN, WHOLE_VECTOR, DCT, PALETTE = range(4)
 _MODES = {"whole_vector": WHOLE_VECTOR, "dct": DCT, "palette": PALETTE}
 
+Small = npt.NDArray[np.int16]
+
 # Contexts, by number. Each has a table of its own.
 _VECTOR = 0  # + number of the symbol
 _COLOUR = (
@@ -58,9 +60,9 @@ _ROW = 16  # pixels
 _AT_END, _BEHIND_END = 1, 2  # of a palette's stream: inside the code in which it ends, and after it
 
 # Class of the symbol before in a DCT stream: 0 none, 1 end of a pass, 2 to 6 skips, 7 to 10 pulses behind longer runs.
-_CLASS_OF_PULSE = np.array([7] * 2 + [8] * 4 + [9] * 8 + [10] * 20 + [2, 3, 4, 5, 6] + [1])
+_CLASS_OF_PULSE = np.array([7] * 2 + [8] * 4 + [9] * 8 + [10] * 20 + [2, 3, 4, 5, 6] + [1], np.int16)
 # Class of the distance, 0 to 16, to the first pixel below one that was wrongly predicted.
-_CLASS_OF_DISTANCE = np.array([0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 8])
+_CLASS_OF_DISTANCE = np.array([0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 8], np.int16)
 
 
 class Modes(NamedTuple):
@@ -94,16 +96,19 @@ class ScreenCodes:
         later: Symbols,  # (n,) 1 if not of the segment's first block, else 0
         code_values: int,  # codes are below it
     ) -> None:
-        self._mode, self._colours, self._begin, self._keep, self._later = mode, colours, begin, keep, later
-        # index of the first code of the stream
-        self._stream = begin + np.where(mode == WHOLE_VECTOR, 1, colours)
         self._code_values = code_values
         self._tables = Tables()
+        # small numbers in small types: a segment has up to a million cells
+        self._of_palette = mode == PALETTE
+        self._begin, self._keep, self._colours, self._later = (
+            x.astype(np.int16) for x in (begin, keep, colours, later)
+        )
+        # index of the first code of the stream
+        self._stream = self._begin + np.where(mode == WHOLE_VECTOR, np.int16(1), self._colours)
         # where each stream stands: DCT streams use `before`, the class of the last symbol; those of palettes the rest
-        self._before, self._labels, self._end = np.zeros((3, len(mode)), np.int64)
-        self._missed = np.zeros(
-            len(mode), np.int64
-        )  # bit k: the pixel k + 1 before the next was wrongly predicted
+        self._before, self._labels, self._end = np.zeros((3, len(mode)), np.int16)
+        # bit k: the pixel k + 1 before the next one was wrongly predicted
+        self._missed = np.zeros(len(mode), np.int32)
 
     def code(self, index: int, cells: Symbols, values: Symbols, coder: Coder) -> Symbols:
         """Code the values (m,) of the codes at an index; cells: (m,) the numbers of their cells, ascending.
@@ -135,36 +140,37 @@ class _Step:
 
     def __init__(self, codes: ScreenCodes, index: int, cells: Symbols) -> None:
         self._codes, self._cells = codes, cells
-        of_palette, stream = codes._mode[cells] == PALETTE, codes._stream[cells]
+        of_palette, stream = codes._of_palette[cells], codes._stream[cells]
         self._place = np.minimum(index - codes._begin[cells], _PLACES - 1)
         self.in_colour = of_palette & (index < stream)
         self._in_pulses, self._in_labels = ~of_palette & (index >= stream), of_palette & (index >= stream)
         self._begins = index == stream
-        self._first_context = _FIRST + 2 * of_palette + codes._later[cells]
+        self._first_context = _FIRST + 2 * of_palette.astype(np.int16) + codes._later[cells]
         self._colours = codes._colours[cells]
         left = codes._keep[cells] - 1 - index
         self._may_close = (left == 0) | (left == self._colours)
-        self._before: Symbols = codes._before[cells]
-        self._labels: Symbols = codes._labels[cells]
-        self._missed: Symbols = codes._missed[cells]
-        self._end: Symbols = np.where(codes._end[cells] > 0, _BEHIND_END, 0)
+        self._before: Small = codes._before[cells]
+        self._labels: Small = codes._labels[cells]
+        self._missed: npt.NDArray[np.int32] = codes._missed[cells]
+        self._end: Small = np.where(codes._end[cells] > 0, np.int16(_BEHIND_END), np.int16(0))
 
-    def contexts(self, number: int, difference: Symbols) -> Symbols:
+    def contexts(self, number: int, difference: Symbols) -> Small:
         """The contexts (m,) of the symbols with this number in their code; difference: (m,) the symbols before."""
         colour = _COLOUR + _PLACES * number + self._place
         if number == 2:
             off = np.minimum(difference, SYMBOLS - difference)
-            colour += _PLACES * ((off > 0).astype(np.int64) + (off > 2))
-        found = np.where(self.in_colour, colour, _VECTOR + number)
+            colour += _PLACES * ((off > 0).astype(np.int16) + (off > 2))
+        found = np.where(self.in_colour, colour, np.int16(_VECTOR + number))
         found = np.where(self._in_pulses, _PULSES + self._before, found)
         labels = 2 * (np.maximum(self._labels, 2) - 2) + self._may_close
         labels = _LABELS + _DISTANCES * labels + _class_of_missed()[self._missed]
-        labels = np.where(self._end == _AT_END, _PADDING, np.where(self._end == _BEHIND_END, _FINER, labels))
+        labels[self._end == _AT_END], labels[self._end == _BEHIND_END] = _PADDING, _FINER
         found = np.where(self._in_labels, labels, found)
         return np.where(self._begins, self._first_context, found) if number == 0 else found
 
-    def advance(self, number: int, symbols: Symbols) -> None:
+    def advance(self, number: int, symbols: npt.NDArray[np.integer]) -> None:
         """Note the symbols (m,) with this number."""
+        symbols = symbols.astype(np.int16)
         in_pulses, in_labels = self._in_pulses, self._in_labels & (self._end == 0)
         if number == 0:  # the first symbol of a stream
             labels = self._colours + (symbols & 1)
@@ -174,10 +180,10 @@ class _Step:
         others = np.maximum(self._labels - 1, 1)
         says_label = symbols < _RUN_SYMBOLS
         skipped = _RUN_SYMBOLS // others << 2 * np.clip(symbols - _RUN_SYMBOLS, 0, 2)
-        passed = np.where(says_label, symbols // others + 1, np.minimum(skipped, _ROW))  # pixels
+        passed = np.minimum(np.where(says_label, symbols // others + 1, skipped), _ROW)  # pixels
         missed = (self._missed << passed | says_label) & (1 << _ROW) - 1
         self._missed = np.where(in_labels, missed, self._missed)
-        self._end = np.where(in_labels & (symbols == _END), _AT_END, self._end)
+        self._end[in_labels & (symbols == _END)] = _AT_END
 
     def store(self) -> None:
         """Keep where the streams stand."""
@@ -187,13 +193,14 @@ class _Step:
 
 
 @cache
-def _class_of_missed() -> Symbols:
+def _class_of_missed() -> Small:
     """The distance class for every set of pixels (65536,) that were wrongly predicted among the last 16."""
     missed = np.arange(1 << _ROW)
     distance = np.full(1 << _ROW, _ROW)
     for bit in range(_ROW):
         distance[missed >> bit > 0] = _ROW - 1 - bit
-    return np.asarray(_CLASS_OF_DISTANCE[distance], np.int64)
+    classes: Small = _CLASS_OF_DISTANCE[distance]
+    return classes
 
 
 @cache
