@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -508,6 +509,23 @@ def test_tokens_with_a_flipped_bit(place: int, bit: int, layout: Layout, wild: b
 @settings(max_examples=100, deadline=None)
 def test_any_tokens(keep: list[int], data: bytes) -> None:
     attacks.read(head() + segment(data, keep))
+
+
+def test_largest_segment_of_screen_cells_takes_less_than_500_mb() -> None:
+    """2^20 cells, each with a palette of its own."""
+    keeps = np.full((1, 1024, 1024), 2, np.uint16)
+    ordered = np.zeros(2 << 20, np.uint16)
+    ordered[: 1 << 20] = np.random.default_rng(0).integers(65529, 65536, 1 << 20)
+    case = ordered, keeps, [4], LAYOUTS[0]
+    data = encoded(case)
+    tracemalloc.start()
+    try:
+        found = decoded(data, case)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(found, ordered)
+    assert peak < 400e6  # what the rest of the file takes comes on top
 
 
 def test_headers_of_files_keep_their_modes() -> None:
