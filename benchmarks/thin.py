@@ -80,7 +80,7 @@ def mosaic(source: Path, target: Path) -> None:
     """A second of 1080p made of the cells of a small file."""
     with EtkReader(source) as reader:
         small, blocks = reader.header, [block for block in reader.blocks() if len(block.pts) > 1]
-    length = small.model.tokens_per_cell
+    length = max(1, *(int(block.keep.max()) for block in blocks))
     # (cells, length) of each block, and how many tokens each cell keeps
     grids = [unpack_tokens(b.tokens, b.keep, length).reshape(length, -1).T for b in blocks]
     keeps = [block.keep.ravel() for block in blocks]

@@ -119,12 +119,19 @@ class TokenVideo:
         with self.reader() as reader:
             yield from reader.segments()
 
-    def padded(self, block: Block) -> npt.NDArray[np.uint16] | npt.NDArray[np.float16]:
-        """The tokens of a block of this video as (tokens per cell, rows, columns), 0 where none is kept.
+    def padded(
+        self, block: Block, length: int | None = None
+    ) -> npt.NDArray[np.uint16] | npt.NDArray[np.float16]:
+        """The tokens of a block of this video as (length, rows, columns), 0 where none is kept.
 
-        Of vectors, (tokens per cell, rows, columns, numbers).
+        Of vectors, (length, rows, columns, numbers). length: the model's tokens per cell if not given, at least
+        `block.keep.max()`, which takes the least memory.
         """
-        return unpack_tokens(block.tokens, block.keep, self._header.model.tokens_per_cell)
+        if length is None:
+            length = self._header.model.tokens_per_cell
+        elif length < block.keep.max():
+            raise ValueError(f"a cell keeps {block.keep.max()} tokens, more than {length}")
+        return unpack_tokens(block.tokens, block.keep, length)
 
     @property
     def frame_count(self) -> int:

@@ -32,6 +32,7 @@ MAX_TIME_TICKS = 1 << 60  # ticks of the time base; leaves room to add a few wit
 _VALUES_OF_A_TOKEN = 48  # of a cell that counts as full
 CONTROL_KINDS = ("motion_vector", "gain", "pan", "shake", "whole_vector", "dct", "palette")
 _KIND_NAMES = [*CONTROL_KINDS, *(f"kind {number}" for number in range(len(CONTROL_KINDS), 256))]
+PALETTE_SIZES = (1, 2, 3, 4, 5, 6, 8)  # colours that palettes have, by place in their range of control tokens
 KIND_NUMBERS = {name: number for number, name in enumerate(_KIND_NAMES)}
 COLOR_TAGS = ("color_primaries", "color_trc", "colorspace", "color_range")
 
@@ -73,7 +74,7 @@ def full_cell(tokens_per_cell: int, frames: int, cell: tuple[int, int]) -> int:
 class ControlRange:
     """Token values that are no codes: they tell the model how to read the rest of a cell's sequence.
 
-    kind: one of CONTROL_KINDS, or "kind N" for a number N, 4 to 255, of a later program. The values are `first` to
+    kind: one of CONTROL_KINDS, or "kind N" for a number N, 7 to 255, of a later program. The values are `first` to
     `first + count - 1`. followed_by: how many codes after such a token belong to it, for each real frame of the block.
     """
 

@@ -17,7 +17,6 @@ from formats.records import (
     MAX_TIME_TICKS,
     Block,
     Header,
-    ModelRef,
     TokenArray,
     UInt16Array,
     check_segment,
@@ -47,7 +46,7 @@ def pack_segment(header: Header, number: int, blocks: Sequence[Block]) -> bytes:
             pack_uvarint(len(blocks)),
             pack_blob(_pack_facts(blocks)),
             pack_keep(keeps, frames, header.model.tokens_per_cell),
-            _pack_tokens([block.tokens for block in blocks], keeps, frames, header.model),
+            _pack_tokens([block.tokens for block in blocks], keeps, frames, header),
         ]
     )
 
@@ -75,7 +74,7 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
     keeps = unpack_keep(cursor, (count, rows, columns), frames, header.model)
     kept: Sequence[TokenArray]
     if tokens:
-        kept = _unpack_tokens(cursor, keeps, frames, header.model)
+        kept = _unpack_tokens(cursor, keeps, frames, header)
         cursor.finish()
     else:
         kept = [np.empty(0, np.uint16)] * count
@@ -96,18 +95,18 @@ def unpack_segment(header: Header, payload: bytes, *, tokens: bool = True) -> tu
     return number, blocks
 
 
-def _pack_tokens(blocks: Sequence[Any], keeps: UInt16Array, frames: Sequence[int], model: ModelRef) -> bytes:
-    if model.vector:
-        return encode_vectors(blocks, keeps, model.vector)
-    return encode_tokens(blocks, keeps, frames, model)
+def _pack_tokens(blocks: Sequence[Any], keeps: UInt16Array, frames: Sequence[int], header: Header) -> bytes:
+    if header.model.vector:
+        return encode_vectors(blocks, keeps, header.model.vector)
+    return encode_tokens(blocks, keeps, frames, header.model, header.control_tokens)
 
 
 def _unpack_tokens(
-    cursor: Cursor, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+    cursor: Cursor, keeps: UInt16Array, frames: Sequence[int], header: Header
 ) -> Sequence[TokenArray]:
-    if model.vector:
-        return decode_vectors(cursor, keeps, model.vector)
-    return decode_tokens(cursor, keeps, frames, model)
+    if header.model.vector:
+        return decode_vectors(cursor, keeps, header.model.vector)
+    return decode_tokens(cursor, keeps, frames, header.model, header.control_tokens)
 
 
 def pack_errors(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:

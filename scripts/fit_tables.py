@@ -136,7 +136,7 @@ def walk(path: Path, known, coder) -> None:
             totals = keeps.reshape(len(keeps), -1).sum(1).astype(np.int64)
             keep_maps.code_keep_maps(keeps, totals, frames, coder, known)
             grid = np.stack(
-                [unpack_tokens(b.tokens, b.keep, model.tokens_per_cell)[:2] for b in segment.blocks]
+                [unpack_tokens(b.tokens, b.keep, max(2, int(b.keep.max())))[:2] for b in segment.blocks]
             ).astype(np.int64)
             first, second = (np.where(keeps.ravel() > i, grid[:, i].ravel(), -1) for i in range(2))
             pattern = control_tokens.patterns_of(first, second, regular, model.vocabulary)
@@ -153,7 +153,7 @@ def digit_counts(path: Path) -> np.ndarray:
         regular = math.prod(model.levels)
         for segment in reader.segments():
             for number, block in enumerate(segment.blocks):
-                grid = unpack_tokens(block.tokens, block.keep, model.tokens_per_cell).astype(np.int64)
+                grid = unpack_tokens(block.tokens, block.keep, int(block.keep.max())).astype(np.int64)
                 told = np.zeros(block.keep.shape, np.int64)
                 for index in range(int(block.keep.max())):
                     here = (block.keep > index) & (grid[index] < regular)

@@ -140,6 +140,10 @@ def test_what_a_video_says(video: elastictok.TokenVideo, model: elastictok.Model
         padded = video.padded(block)
         assert padded.shape == (model.tokens_per_cell, *video.grid)
         assert np.array_equal(pack_tokens(padded, block.keep), block.tokens)
+        longest = int(block.keep.max())
+        assert np.array_equal(video.padded(block, longest), padded[:longest])
+        with pytest.raises(ValueError, match="more than"):
+            video.padded(block, longest - 1)
     with pytest.raises(ValueError, match="read-only"):
         video.times[0] = 1
 

@@ -1,19 +1,21 @@
 """Which tokens of a block are control tokens, by what its file's header says, without the model.
 
-Control tokens (motion vectors, gains, camera pans, camera shake) stand at the head of a cell's sequence. They tell the
-model how to read the codes after them.
+Control tokens (motion vectors, gains, camera pans, camera shake, screen modes) stand at the head of a cell's sequence.
+They tell the model how to read the codes after them. Some codes belong to them: without these, the control token says
+nothing.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from formats import Block, ControlRange, Header, ModelRef
+from formats import PALETTE_SIZES, Block, ControlRange, Header, ModelRef
 
-NOT_CONTROL = -1  # in what `codes_after` gives, besides counts
+NOT_CONTROL = -1  # in `CodesAfter.each_frame`, besides counts
 _VALUES = 1 << 16  # a token has 16 bits
 
 # What the values from the first control token on meant in the default model when headers did not say it: kind, count,
@@ -21,6 +23,13 @@ _VALUES = 1 << 16  # a token has 16 bits
 _OLD_LAYOUT = (("motion_vector", 1521, 0), ("gain", 3, 0), ("pan", 2, 0), ("shake", 1, 1))
 
 IntArray = npt.NDArray[np.int64]
+
+
+class CodesAfter(NamedTuple):
+    """How many codes belong to each token value: so many for each real frame of the block, and so many besides."""
+
+    each_frame: IntArray  # (65536,) NOT_CONTROL for codes
+    besides: IntArray  # (65536,)
 
 
 def control_ranges(header: Header) -> tuple[ControlRange, ...]:
@@ -42,15 +51,28 @@ def _ranges_by_vocabulary(model: ModelRef) -> tuple[ControlRange, ...]:
     return tuple(ranges)
 
 
-def codes_after(header: Header) -> IntArray:
-    """For every token value (65536,): how many codes belong to it for each real frame; NOT_CONTROL for codes."""
-    found = np.full(_VALUES, NOT_CONTROL, np.int64)
+def codes_after(header: Header) -> CodesAfter:
+    """For every token value: how many codes belong to it."""
+    found = CodesAfter(np.full(_VALUES, NOT_CONTROL, np.int64), np.zeros(_VALUES, np.int64))
     for part in control_ranges(header):
-        found[part.first : part.first + part.count] = part.followed_by
+        values = slice(part.first, part.first + part.count)
+        found.each_frame[values] = part.followed_by
+        found.besides[values] = _codes_of_mode(part)
     return found
 
 
-def length_of_head(block: Block, after: IntArray) -> IntArray:
+def _codes_of_mode(part: ControlRange) -> IntArray:
+    """The codes (count,) without which a screen mode says nothing; none for other kinds of control tokens."""
+    codes = np.zeros(part.count, np.int64)
+    if part.kind in ("whole_vector", "dct"):  # the vector; the first code of the stream
+        codes[:] = 1
+    elif part.kind == "palette":  # the colours, and the first code of the stream
+        sizes = PALETTE_SIZES[: part.count]
+        codes[: len(sizes)] = np.array(sizes) + 1
+    return codes
+
+
+def length_of_head(block: Block, after: CodesAfter) -> IntArray:
     """How many tokens at the head of each cell's sequence are control tokens or belong to one, (rows, columns).
 
     block: with its tokens. after: what `codes_after` gives for the file.
@@ -63,10 +85,10 @@ def length_of_head(block: Block, after: IntArray) -> IntArray:
         values = np.zeros(block.keep.shape, np.uint16)
         values[has] = block.tokens[start:end]  # the file's order: all first tokens, all second ones
         start = end
-        own = after[values]
-        control = has & (count == place) & (own != NOT_CONTROL)
+        each_frame = after.each_frame[values]
+        control = has & (count == place) & (each_frame != NOT_CONTROL)
         if not control.any():
             break
         count += control
-        codes += np.where(control, own * len(block.pts), 0)
+        codes += np.where(control, each_frame * len(block.pts) + after.besides[values], 0)
     return np.asarray(np.minimum(count + codes, block.keep), np.int64)

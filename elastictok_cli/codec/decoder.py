@@ -17,6 +17,7 @@ from elastictok_cli.video.records import Frame
 from formats import Block, EtkReader, Header, unpack_tokens
 
 TIME_TOLERANCE = Fraction(1, 1_000_000)  # seconds; the same as in VideoReader
+_MIN_TOKEN_ROWS = 256  # of a cell, that are given to a model: more FSQ codes than it has
 
 
 class ModelMismatch(Exception):
@@ -91,7 +92,12 @@ def _decode_block(
     block: Block, header: Header, loaded: Loaded, context: Any, device: torch.device
 ) -> tuple[npt.NDArray[np.uint8], Any]:
     """The pixels (n, H, W, 3) of a block of n frames, and the context of the next block."""
-    grid = unpack_tokens(block.tokens, block.keep, header.model.tokens_per_cell)
+    length = header.model.tokens_per_cell
+    if (
+        loaded.tokenizer.spec.nested
+    ):  # the kept tokens are enough for it, if there are as many rows as FSQ codes
+        length = min(length, max(_MIN_TOKEN_ROWS, int(block.keep.max())))
+    grid = unpack_tokens(block.tokens, block.keep, length)
     integers_or_vectors = grid if header.model.vector else grid.astype("int64")
     tokens = torch.from_numpy(integers_or_vectors)[None].to(device)
     keep = torch.from_numpy(block.keep.astype("int64"))[None].to(device)

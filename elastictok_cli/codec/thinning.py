@@ -13,9 +13,10 @@ and thinning drops every token above one level.
   of the segment.
 
 Three kinds of tokens go last: control tokens, because all codes behind them depend on them; the codes that belong to a
-control token (camera shake); and the first token of a cell in a keyframe block, because cells without tokens are
-filled in from it. An ordered dither over the grid decides between cells that are alike. So any number of tokens can be
-kept, and no corner of the picture loses its tokens first. `benchmarks/thin.py` compares the two powers with others.
+control token (camera shake; a whole vector; the first code of a DCT stream; the colours and the first code behind them
+of a palette); and the first token of a cell in a keyframe block, because cells without tokens are filled in from it.
+An ordered dither over the grid decides between cells that are alike. So any number of tokens can be kept, and no corner
+of the picture loses its tokens first. `benchmarks/thin.py` compares the two powers with others.
 """
 
 from __future__ import annotations

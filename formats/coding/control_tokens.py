@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from formats.coding.adaptive import COUNT_INCREMENT, Table
 from formats.coding.networks import NO_CELL, NOTHING_KEPT, Tables, tables
 from formats.coding.rans import Coder, Symbols
 from formats.coding.wavefront import NEAREST, Grid
@@ -25,6 +26,11 @@ def patterns_of(first: Symbols, second: Symbols, first_control: int, vocabulary:
     return np.where(first >= vectors.stop, 2, has_vector + 2 * after)
 
 
+def other_values(first_control: int, vocabulary: int) -> int:
+    """How many values are control tokens and no motion vectors."""
+    return vocabulary - first_control - math.isqrt(vocabulary - first_control) ** 2
+
+
 def code_control_tokens(
     first: Symbols,  # (cells,) the first token of each cell; a reader gives zeros
     second: Symbols,  # (cells,) and the second
@@ -35,6 +41,8 @@ def code_control_tokens(
     vocabulary: int,
     coder: Coder,
     known: Tables | None = None,
+    *,
+    adaptive: bool = False,  # other control tokens have frequencies that adapt (coding 5)
 ) -> tuple[Symbols, Symbols]:
     """Patterns (cells,) and first and second tokens (2, cells), where they are control tokens; the rest as given.
 
@@ -42,7 +50,8 @@ def code_control_tokens(
     """
     known = known or tables()
     radix = math.isqrt(vocabulary - first_control)
-    other_values = vocabulary - first_control - radix**2
+    others = other_values(first_control, vocabulary)
+    counts = [Table(np.full(others, COUNT_INCREMENT)) for _ in range(2)] if adaptive and others else None
     shape = Grid(keeps.shape)
     near_pattern = shape.padded(NO_CELL, NOTHING_KEPT)
     # each cell's motion vector in force: its own, else that of the block before; the last entry stands still
@@ -76,14 +85,17 @@ def code_control_tokens(
             tokens[0, cell] = first_control + radix * row + column
             status[where], rows[where], columns[where] = 2, row, column
         if (found >> 1).any():
-            if not other_values:
+            if not others:
                 raise Corrupt("a token is outside the vocabulary")
             for place, own in ((0, cells[found == 2]), (1, cells[found == 3])):
                 if len(own):
-                    size = 1 << (other_values - 1).bit_length()
                     value = (first, second)[place][own] - first_control - radix**2
-                    value = coder.code_uniform(np.full(len(own), size), value)
-                    if (value >= other_values).any():
+                    if counts is not None:
+                        value = counts[place].code(value, coder)
+                    else:
+                        size = 1 << (others - 1).bit_length()
+                        value = coder.code_uniform(np.full(len(own), size), value)
+                    if (value >= others).any():
                         raise Corrupt("a token is outside the vocabulary")
                     tokens[place, own] = first_control + radix**2 + value
     return result, tokens

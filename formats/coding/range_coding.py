@@ -1,22 +1,23 @@
-"""Token codings 3 and 4: adaptive range coding of the digits of codes (SPEC.md, 6.1 and 6.2).
+"""Token codings 3, 4 and 5: adaptive range coding of the digits of codes (SPEC.md, 6.1, 6.2, 6.4).
 
-Coding 3 codes control tokens here as well; coding 4 leaves them to `control_tokens`.
+Coding 3 codes control tokens here as well; codings 4 and 5 leave them to `control_tokens`. Coding 5 leaves the codes of
+cells with a screen mode to `screen_codes`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from formats.coding import control_tokens, networks, wavefront
-from formats.coding.rans import Coder, Reader, Symbols, Writer, cumulative_of
+from formats.coding import control_tokens, networks, screen_codes, wavefront
+from formats.coding.adaptive import COUNT_INCREMENT, Tables, groups
+from formats.coding.rans import Coder, Reader, Symbols, Writer
 from formats.coding.rans import lanes_for as _lanes_for
 from formats.errors import Corrupt
 from formats.records import ModelRef, UInt16Array
 
-_MIN_CHUNK_SYMBOLS = 16  # of the first chunk, which is coded with the first counts
-_COUNT_INCREMENT = 2  # what a symbol adds to its count
 _TOKENS_PER_LANE = 1024
 _MAX_ALPHABET_SYMBOLS = 256  # bounds the work that a file can ask of a reader
 
@@ -55,10 +56,27 @@ def allows_predicted(keeps: UInt16Array, model: ModelRef) -> bool:
     return allows(model) and keeps.size <= wavefront.MAX_PREDICTED_CELLS
 
 
+def allows_screen(keeps: UInt16Array, model: ModelRef) -> bool:
+    """Whether coding 5 can code the tokens of a segment with these keep maps, if there are screen modes."""
+    code_values = math.prod(model.levels)
+    return (
+        allows_predicted(keeps, model)
+        and code_values <= screen_codes.CODES
+        and control_tokens.other_values(code_values, model.vocabulary) <= _MAX_ALPHABET_SYMBOLS
+    )
+
+
 def encode_predicted(
-    ordered: UInt16Array, keeps: UInt16Array, frames: Symbols, model: ModelRef
+    ordered: UInt16Array,
+    keeps: UInt16Array,
+    frames: Symbols,
+    model: ModelRef,
+    modes: screen_codes.Modes | None = None,
 ) -> bytes | None:
-    """Coding 4, or None where control tokens stand where it cannot describe them. frames: (blocks,) real frames."""
+    """Coding 4, or 5 with `modes`. frames: (blocks,) real frames.
+
+    None where control tokens stand where it cannot describe them, and, of coding 5, where no cell has a screen mode.
+    """
     first_control = math.prod(model.levels)
     flat = keeps.ravel()
     counts = [int((flat > index).sum()) for index in (0, 1)]
@@ -69,35 +87,59 @@ def encode_predicted(
     control_counts = _CONTROL_TOKENS_IN[pattern]
     if (ordered >= first_control).sum() != control_counts.sum():
         return None
+    screen = _Screen.of(first, second, pattern, keeps, modes, first_control)
+    if modes is not None and screen is None:
+        return None
     writer = Writer(lanes_for(len(ordered)))
     if model.vocabulary > first_control:
         control_tokens.code_control_tokens(
-            first, second, pattern, keeps, frames, first_control, model.vocabulary, writer
+            first,
+            second,
+            pattern,
+            keeps,
+            frames,
+            first_control,
+            model.vocabulary,
+            writer,
+            adaptive=modes is not None,
         )
-    for _ in _walk(ordered, keeps, model, writer, control_counts):
+    for _ in _walk(ordered, keeps, model, writer, control_counts, screen):
         pass
     return writer.bytes()
 
 
 def decode_predicted(
-    data: bytes | memoryview, keeps: UInt16Array, frames: Symbols, model: ModelRef
+    data: bytes | memoryview,
+    keeps: UInt16Array,
+    frames: Symbols,
+    model: ModelRef,
+    modes: screen_codes.Modes | None = None,
 ) -> UInt16Array:
     """Undo encode_predicted. Raises Corrupt as decode does."""
     first_control = math.prod(model.levels)
     flat = keeps.ravel()
     ordered = np.zeros(int(flat.sum(dtype=np.int64)), np.uint16)
     reader = Reader(data, lanes_for(len(ordered)))
-    control_counts = np.zeros(len(flat), np.int64)
+    control_counts, screen = np.zeros(len(flat), np.int64), None
     if model.vocabulary > first_control:
         blank = np.zeros(len(flat), np.int64)
         pattern, (first, second) = control_tokens.code_control_tokens(
-            blank, blank, blank, keeps, frames, first_control, model.vocabulary, reader
+            blank,
+            blank,
+            blank,
+            keeps,
+            frames,
+            first_control,
+            model.vocabulary,
+            reader,
+            adaptive=modes is not None,
         )
         control_counts = _CONTROL_TOKENS_IN[pattern]
         count = int((flat > 0).sum())
         ordered[:count] = first[flat > 0]
         ordered[count : count + int((flat > 1).sum())] = second[flat > 1]
-    for span, values in _walk(ordered, keeps, model, reader, control_counts):
+        screen = _Screen.of(first, second, pattern, keeps, modes, first_control)
+    for span, values in _walk(ordered, keeps, model, reader, control_counts, screen):
         ordered[span] = values
     reader.finish()
     return ordered
@@ -106,38 +148,41 @@ def decode_predicted(
 _CONTROL_TOKENS_IN = np.array([0, 1, 1, 2])  # how many each pattern has
 
 
-class _Table:
-    """Adaptive frequencies of one context. Counts change only between chunks; later chunks are longer."""
+class _Screen(NamedTuple):
+    """The cells of a segment that have a screen mode, and their codes."""
 
-    def __init__(self, counts: Symbols) -> None:
-        self._counts: list[int] = counts.tolist()
-        self._seen = 0
+    number: Symbols  # (cells,) of each such cell among them, -1 for other cells
+    codes: screen_codes.ScreenCodes
 
-    def _chunk(self) -> int:
-        """How many symbols may be coded before the next update."""
-        return max(_MIN_CHUNK_SYMBOLS, self._seen // 4)
-
-    def _update(self, symbols: Symbols) -> None:
-        counts = self._counts
-        self._seen += len(symbols)
-        if len(symbols) <= 4 * len(counts):
-            for symbol in symbols.tolist():
-                counts[symbol] += _COUNT_INCREMENT
-        else:
-            for symbol, times in enumerate(np.bincount(symbols).tolist()):
-                counts[symbol] += _COUNT_INCREMENT * times
-
-    def code(self, symbols: Symbols, coder: Coder) -> Symbols:
-        """Code symbols (n,) one chunk after the other, learning from each."""
-        parts = []
-        done = 0
-        while done < len(symbols):
-            chunk = symbols[done : done + self._chunk()]
-            part = coder.code_alike(cumulative_of(self._counts), chunk)
-            self._update(part)
-            parts.append(part)
-            done += len(chunk)
-        return parts[0] if len(parts) == 1 else np.concatenate([*parts, symbols[:0]])
+    @classmethod
+    def of(
+        cls,
+        first: Symbols,  # (cells,) the first token of each cell
+        second: Symbols,
+        pattern: Symbols,  # (cells,) of their control tokens
+        keeps: UInt16Array,
+        modes: screen_codes.Modes | None,
+        code_values: int,
+    ) -> "_Screen | None":
+        """None where no cell has one."""
+        if modes is None:
+            return None
+        token = np.where(pattern == 2, first, np.where(pattern == 3, second, 0))
+        cells = np.flatnonzero(modes.mode[token])
+        if not len(cells):
+            return None
+        number = np.full(len(token), -1, np.int64)
+        number[cells] = np.arange(len(cells))
+        token = token[cells]
+        codes = screen_codes.ScreenCodes(
+            modes.mode[token],
+            modes.colours[token],
+            _CONTROL_TOKENS_IN[pattern[cells]],
+            keeps.ravel()[cells].astype(np.int64),
+            (cells >= keeps[0].size).astype(np.int64),
+            code_values,
+        )
+        return cls(number, codes)
 
 
 def _walk(
@@ -146,24 +191,27 @@ def _walk(
     model: ModelRef,
     coder: Coder,
     control_counts: Symbols | None = None,
+    screen: _Screen | None = None,
 ) -> Iterator[tuple[slice, Symbols]]:
     """The order of symbols and their contexts, the same for writer and reader.
 
     Yields the tokens of each sequence index: their place in `ordered` (N,) and their values. A writer gives all
     tokens in `ordered`; a reader stores there what was yielded before it asks for more. `control_counts` (cells,): how
-    many control tokens each cell begins with, where they are coded, and stored in `ordered`, already (coding 4).
+    many control tokens each cell begins with, where they are coded, and stored in `ordered`, already (codings 4 and 5).
+    `screen`: the cells whose codes are of a screen mode (coding 5).
     """
     levels = model.levels
     code_values = math.prod(levels)
     control_values = model.vocabulary - code_values
     radix = math.isqrt(control_values)
-    tables: dict[tuple[object, ...], _Table] = {}
+    tables = Tables()
     flat = keeps.ravel()
     first_block = keeps[0].size
     codes_before = np.zeros(len(flat), np.int64)  # in each cell
     first = 0
+    cells = np.arange(len(flat))
     for index in range(int(flat.max(initial=0))):
-        cells = np.flatnonzero(flat > index)
+        cells = cells[flat[cells] > index]
         span = slice(first, first + len(cells))
         first += len(cells)
         values = ordered[span].astype(np.int64)
@@ -172,47 +220,51 @@ def _walk(
         if control_counts is not None:
             control = control_counts[cells] > index
         elif control_values:
-            for kind, where in _groups(later):
-                table = _table(
-                    tables, ("is control", min(index, 2), kind), lambda: np.array([16, 2], np.int64)
-                )
+            for kind, where in groups(later):
+                table = tables.table(("is control", min(index, 2), kind), lambda: np.array([16, 2], np.int64))
                 control[where] = table.code((values[where] >= code_values).astype(np.int64), coder) > 0
         if control_counts is None and control.any():
             values[control] = code_values + _code_control_values(
                 values[control] - code_values, control_values, radix, tables, coder
             )
-        places = np.flatnonzero(~control)
+        usual, in_screen = ~control, None
+        if screen is not None:
+            in_screen = screen.number[cells]
+            usual &= in_screen < 0
+        places = np.flatnonzero(usual)
         rest = values[places]
         context = 2 * _experience_group(codes_before[cells[places]]) + later[places]
-        groups = list(_groups(context))
+        by_context = list(groups(context))
         result = np.zeros_like(rest)
         weight = 1
         for number, level in enumerate(levels):
             rest, digit = np.divmod(rest, level)
             coded = np.zeros_like(digit)
-            for name, where in groups:
+            for name, where in by_context:
                 start = (
                     partial(_middle_peaked_counts, level)
                     if control_counts is None
                     else partial(_fitted_counts, levels, number, name)
                 )
-                table = _table(tables, (number, name), start)
+                table = tables.table((number, name), start)
                 coded[where] = table.code(digit[where], coder)
             result += weight * coded
             weight *= level
         values[places] = result
         codes_before[cells[places]] += 1
+        if screen is not None and in_screen is not None:
+            own = np.flatnonzero((in_screen >= 0) & ~control)
+            if len(own):
+                values[own] = screen.codes.code(index, in_screen[own], values[own], coder)
         yield span, values
 
 
-def _code_control_values(
-    values: Symbols, count: int, radix: int, tables: dict[tuple[object, ...], _Table], coder: Coder
-) -> Symbols:
+def _code_control_values(values: Symbols, count: int, radix: int, tables: Tables, coder: Coder) -> Symbols:
     """Code control values (n,), 0 to count - 1, in two parts, each with frequencies of its own."""
     high, low = np.divmod(values, radix)
     result = np.zeros_like(values)
     for number, (part, size) in enumerate(((high, -(-count // radix)), (low, radix))):
-        table = _table(tables, ("control part", number), partial(np.full, size, _COUNT_INCREMENT, np.int64))
+        table = tables.table(("control part", number), partial(np.full, size, COUNT_INCREMENT, np.int64))
         coded = table.code(part, coder)
         result += coded * (radix if number == 0 else 1)
     if (result >= count).any():
@@ -225,23 +277,9 @@ def _experience_group(codes_before: Symbols) -> Symbols:
     return np.asarray(np.searchsorted(np.array([1, 2, 6]), codes_before, side="right"), np.int64)
 
 
-def _groups(labels: Symbols) -> Iterator[tuple[int, Symbols]]:
-    """Each label, ascending, with the places that bear it, in order."""
-    for label in np.unique(labels):
-        yield int(label), np.flatnonzero(labels == label)
-
-
-def _table(
-    tables: dict[tuple[object, ...], _Table], key: tuple[object, ...], start: Callable[[], Symbols]
-) -> _Table:
-    if key not in tables:
-        tables[key] = _Table(start())
-    return tables[key]
-
-
 def _middle_peaked_counts(levels: int) -> Symbols:
     """First counts of a digit, largest in the middle, which is where a quantizer puts 0."""
-    return np.asarray(_COUNT_INCREMENT * np.maximum(1, 4 - np.abs(np.arange(levels) - levels // 2)), np.int64)
+    return np.asarray(COUNT_INCREMENT * np.maximum(1, 4 - np.abs(np.arange(levels) - levels // 2)), np.int64)
 
 
 def _fitted_counts(levels: tuple[int, ...], number: int, context: int) -> Symbols:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding import range_coding as range_coding
+from formats.coding import range_coding, screen_codes
 from formats.errors import UnsupportedVersion
-from formats.records import ModelRef, UInt16Array
+from formats.records import ControlRange, ModelRef, UInt16Array
 from formats.wire import Cursor, pack_blob, quick_size
 
-RANGE_CODED, PREDICTED_RANGE_CODED = 3, 4
+RANGE_CODED, PREDICTED_RANGE_CODED, SCREEN_RANGE_CODED = 3, 4, 5
 _QUICK_TRIAL_BYTES = 1 << 15  # zstd tries longer planes at its fastest level first ...
 _MAX_QUICK_SIZE_RATIO = (
     1.25  # ... and at its best one if that gave at most 1.25 times the other codings' bytes
@@ -31,7 +31,11 @@ def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.ND
 def unpack_tokens(
     flat: npt.NDArray[Any], keep: npt.NDArray[np.integer], tokens_per_cell: int
 ) -> npt.NDArray[Any]:
-    """Undo pack_tokens: (keep.sum(), ...) to (G, h, w, ...), with 0 where a token was dropped."""
+    """Undo pack_tokens: (keep.sum(), ...) to (G, h, w, ...), with 0 where a token was dropped.
+
+    tokens_per_cell: G. What the block's longest sequence has, keep.max(), is enough, and takes less memory than what a
+    model's longest sequence could have.
+    """
     grid = np.zeros((tokens_per_cell, *keep.shape, *flat.shape[1:]), flat.dtype)
     grid[_kept(keep, tokens_per_cell)] = flat
     return grid
@@ -60,24 +64,33 @@ def segment_slots(keeps: UInt16Array) -> Iterator[npt.NDArray[np.int32]]:
         yield slot
 
 
-def encode_tokens(
-    blocks: Sequence[UInt16Array], keeps: UInt16Array, frames: Sequence[int], model: ModelRef
-) -> bytes:
-    """Encode the tokens of a segment by the smallest of the codings that are worth trying.
-
-    keeps: (blocks, h, w). frames: how many real ones each block has.
-    """
+def in_segment_order(blocks: Sequence[UInt16Array], keeps: UInt16Array) -> UInt16Array:
+    """The tokens of a segment's blocks in its order, (N,); keeps: (blocks, h, w)."""
     ordered = np.empty(sum(map(len, blocks)), np.uint16)
     for tokens, slots in zip(blocks, segment_slots(keeps), strict=True):
         ordered[slots] = tokens
+    return ordered
+
+
+def encode_tokens(
+    blocks: Sequence[UInt16Array],
+    keeps: UInt16Array,
+    frames: Sequence[int],
+    model: ModelRef,
+    control_tokens: Sequence[ControlRange] = (),
+) -> bytes:
+    """Encode the tokens of a segment by the smallest of the codings that are worth trying.
+
+    keeps: (blocks, h, w). frames: how many real ones each block has. control_tokens: those of the header.
+    """
+    ordered = in_segment_order(blocks, keeps)
     candidates = []
     if range_coding.allows(model):
-        coded = None
-        if range_coding.allows_predicted(keeps, model):
-            coded = range_coding.encode_predicted(ordered, keeps, np.array(frames, np.int64), model)
-        if coded is not None:
-            candidates.append(bytes([PREDICTED_RANGE_CODED]) + coded)
-        else:
+        for coding, modes in _predicted(keeps, model, control_tokens).items():
+            coded = range_coding.encode_predicted(ordered, keeps, np.array(frames, np.int64), model, modes)
+            if coded is not None:
+                candidates.append(bytes([coding]) + coded)
+        if not candidates:
             candidates.append(bytes([RANGE_CODED]) + range_coding.encode(ordered, keeps, model))
     best = min(map(len, candidates), default=2 * len(ordered) + 1)
     for coding, planes in _plain(ordered, model):
@@ -96,25 +109,50 @@ def _plain(ordered: UInt16Array, model: ModelRef) -> Iterator[tuple[int, list[by
         yield coding, [plane.tobytes() for plane in _split(ordered, radices)]
 
 
+def _predicted(
+    keeps: UInt16Array, model: ModelRef, control_tokens: Sequence[ControlRange]
+) -> dict[int, screen_codes.Modes | None]:
+    """The codings that predict control tokens, as far as they are allowed, and the screen modes they know."""
+    codings: dict[int, screen_codes.Modes | None] = {}
+    if range_coding.allows_predicted(keeps, model):
+        codings[PREDICTED_RANGE_CODED] = None
+    modes = screen_codes.modes_of(control_tokens)
+    if modes is not None and range_coding.allows_screen(keeps, model):
+        codings[SCREEN_RANGE_CODED] = modes
+    return codings
+
+
 def decode_tokens(
-    cursor: Cursor, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+    cursor: Cursor,
+    keeps: UInt16Array,
+    frames: Sequence[int],
+    model: ModelRef,
+    control_tokens: Sequence[ControlRange] = (),
 ) -> list[UInt16Array]:
     """Decode the tokens of a segment, for each block (keep.sum(),). Raises EtkError."""
     total = int(keeps.sum(dtype=np.int64))
-    ordered = _decode_values(cursor, total, keeps, frames, model)
+    ordered = _decode_values(cursor, total, keeps, frames, model, control_tokens)
     return [ordered[slots] for slots in segment_slots(keeps)]
 
 
 def _decode_values(
-    cursor: Cursor, total: int, keeps: UInt16Array, frames: Sequence[int], model: ModelRef
+    cursor: Cursor,
+    total: int,
+    keeps: UInt16Array,
+    frames: Sequence[int],
+    model: ModelRef,
+    control_tokens: Sequence[ControlRange],
 ) -> UInt16Array:
     coding = cursor.byte()
     if coding == 0:
         return np.frombuffer(cursor.blob_of(2 * total), "<u2").astype(np.uint16)
     if coding == RANGE_CODED and range_coding.allows(model):
         return range_coding.decode(cursor.rest(), keeps, model)
-    if coding == PREDICTED_RANGE_CODED and range_coding.allows_predicted(keeps, model):
-        return range_coding.decode_predicted(cursor.rest(), keeps, np.array(frames, np.int64), model)
+    predicted = _predicted(keeps, model, control_tokens)
+    if coding in predicted:
+        return range_coding.decode_predicted(
+            cursor.rest(), keeps, np.array(frames, np.int64), model, predicted[coding]
+        )
     radices = _planes(model).get(coding)
     if radices is None:
         raise UnsupportedVersion(f"token coding {coding} is unknown: a newer program is needed")

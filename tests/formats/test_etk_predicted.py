@@ -141,9 +141,9 @@ def keeps_by_the_page(
 
 
 def specials_by_the_page(
-    coder: Lanes, keeps: np.ndarray, frames: list[int], model: ModelRef
+    coder: Lanes, keeps: np.ndarray, frames: list[int], model: ModelRef, contexts: Contexts | None = None
 ) -> dict[Cell, list[int]]:
-    """The control tokens of each cell."""
+    """The control tokens of each cell. contexts: those of coding 5, where other ones than vectors adapt."""
     product = math.prod(model.levels)
     radix = math.isqrt(model.vocabulary - product)
     others = model.vocabulary - product - radix * radix
@@ -195,7 +195,10 @@ def specials_by_the_page(
             own.add(cell)
         for pattern in (2, 3):
             those = [cell for cell in some if kind[cell] == pattern]
-            values = coder.chunk([[65536 // least] * least] * len(those))
+            if contexts is None:
+                values = coder.chunk([[65536 // least] * least] * len(those))
+            else:
+                values = contexts.sequence(("other", pattern), [2] * others, len(those))
             for cell, value in zip(those, values, strict=True):
                 assert value < others
                 found[cell] = [*found.get(cell, []), product + radix * radix + value]

@@ -114,14 +114,20 @@ CONTROL_TOKENS = (
     ControlRange("gain", 65521, 3),
     ControlRange("pan", 65524, 2),
     ControlRange("shake", 65526, 1, 1),
+    ControlRange("whole_vector", 65527, 1),
+    ControlRange("dct", 65528, 1),
+    ControlRange("palette", 65529, 7),
 )
 
 
-def test_control_tokens_take_18_bytes() -> None:
+def test_control_tokens_take_27_bytes() -> None:
     plain = replace(HEADER_RECORD, metadata={})  # a map of more than 15 keys would take two bytes more
     header = replace(plain, control_tokens=CONTROL_TOKENS)
-    assert len(unpacked_header(header)) == len(unpacked_header(plain)) + 18
-    assert msgpack.unpackb(unpacked_header(header))["i"] == [[0, 1521], [1, 3], [2, 2], [3, 1, 1]]
+    assert len(unpacked_header(header)) == len(unpacked_header(plain)) + 27
+    assert msgpack.unpackb(unpacked_header(header))["i"] == [
+        *([0, 1521], [1, 3], [2, 2], [3, 1, 1]),
+        *([4, 1], [5, 1], [6, 7]),
+    ]
 
 
 def unpacked_header(header: Header) -> bytes:
@@ -129,7 +135,7 @@ def unpacked_header(header: Header) -> bytes:
 
 
 def test_kinds_of_control_tokens_of_later_programs_survive() -> None:
-    ranges = (ControlRange("kind 4", 64000, 5, 3), ControlRange("kind 255", 64005, 1, 6))
+    ranges = (ControlRange("kind 7", 64000, 5, 3), ControlRange("kind 255", 64005, 1, 6))
     header = replace(HEADER_RECORD, control_tokens=ranges)
     assert read(write([], header))[0].header == header
 
@@ -139,6 +145,7 @@ def test_kinds_of_control_tokens_of_later_programs_survive() -> None:
     [
         ([ControlRange("zoom", 64000, 1)], "kind"),
         ([ControlRange("kind 3", 64000, 1)], "kind"),  # 3 has a name
+        ([ControlRange("kind 6", 64000, 1)], "kind"),
         ([ControlRange("gain", 64001, 1)], "begin at 64000"),
         ([ControlRange("gain", 64000, 1), ControlRange("pan", 64002, 1)], "begin at 64001"),
         ([ControlRange("gain", 64000, 0)], "number of control tokens"),
