@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Far beyond what any machine can do: what is larger is a slip, and would fail in some less clear way.
 _MAX_STEPS, _MAX_CLIPS, _MAX_BLOCKS, _MAX_SIDE = 10**9, 1 << 16, 1 << 10, 1 << 14
 _MAX_LR, _MAX_CACHE_GB, _MAX_SHARD_MB = 100.0, 1e6, 10**6
+_MAX_GRAPHICS_SHARE = 0.9  # what should be all of the samples is given as --data
 
 
 @guarded
@@ -47,6 +48,21 @@ def train(
     ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Videos to measure on from time to time.")
+    ] = None,
+    graphics: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Clips of screens for a share of the samples; see scripts/draw_graphics.py."
+        ),
+    ] = None,
+    graphics_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=_MAX_GRAPHICS_SHARE,
+            help="Share of the samples that come from --graphics.",
+            show_default="0.2",
+        ),
     ] = None,
     init: Annotated[
         Path | None,
@@ -137,7 +153,9 @@ def train(
     """
     if span is None and steps is None:
         raise Failure("say when to stop: --time, --steps or both", ExitCode.USAGE)
-    for folder in [*data, *(val or [])]:
+    if graphics_share is not None and not graphics:
+        raise Failure("--graphics-share needs --graphics", ExitCode.USAGE)
+    for folder in [*data, *(val or []), *(graphics or [])]:
         if not folder.is_dir():
             raise Failure(f"{folder} is not a folder", ExitCode.BAD_INPUT)
     if out.suffix != ".safetensors":
@@ -159,6 +177,8 @@ def train(
     options = loop.TrainOptions(
         data=tuple(data),
         out=out,
+        graphics=tuple(graphics or ()),
+        graphics_share=0.2 if graphics_share is None else graphics_share,
         time=span,
         steps=steps,
         batch=batch,

@@ -63,6 +63,8 @@ class PaperArguments:
         options = paper.PaperOptions(
             data=common.data,
             out=common.out,
+            graphics=common.graphics,
+            graphics_share=common.graphics_share,
             config=config,
             time=common.time,
             steps=common.steps,

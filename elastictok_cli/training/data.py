@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,11 @@ def find_media(folders: list[Path]) -> list[Path]:
 
 
 def load_clips(
-    paths: list[Path], *, most_frames: int, short_side: int, seed: int, limit_bytes: int
+    paths: list[Path], *, most_frames: int, short_side: int | None, seed: int, limit_bytes: int
 ) -> Iterator[Clip]:
     """Decode each source: at most `most_frames` consecutive frames from a random place, short side at most
-    `short_side` pixels. Unreadable files are skipped. Stops when `limit_bytes` of pixels are held.
+    `short_side` pixels; None keeps every size. Unreadable files are skipped. Stops when `limit_bytes` of pixels
+    are held.
     """
     rng = random.Random(seed)
     order = paths.copy()
@@ -59,7 +60,7 @@ def load_clips(
             return
 
 
-def _decode(path: Path, most: int, short_side: int, rng: random.Random) -> np.ndarray | None:
+def _decode(path: Path, most: int, short_side: int | None, rng: random.Random) -> np.ndarray | None:
     with av.open(str(path)) as container:
         if not container.streams.video:
             return None
@@ -73,7 +74,7 @@ def _decode(path: Path, most: int, short_side: int, rng: random.Random) -> np.nd
             if number < first:
                 continue
             if size is None:
-                scale = min(1.0, short_side / min(frame.width, frame.height))
+                scale = 1.0 if short_side is None else min(1.0, short_side / min(frame.width, frame.height))
                 size = (round(frame.width * scale), round(frame.height * scale))
             pictures.append(to_rgb(frame, *size, tags))
             if len(pictures) == most:
@@ -81,27 +82,58 @@ def _decode(path: Path, most: int, short_side: int, rng: random.Random) -> np.nd
     return np.stack(pictures) if pictures else None
 
 
+class _Pool:
+    """Clips that samples are drawn from: those of at least `crop` pixels in both directions."""
+
+    def __init__(self, clips: Sequence[Clip], *, crop: int, frames: int, name: str) -> None:
+        """Raises ValueError when no clip is large enough; `name` is for the message."""
+        usable = [c for c in clips if min(c.frames.shape[1:3]) >= crop]
+        if not usable:
+            raise ValueError(f"no video or photo of at least {crop} x {crop} pixels in the {name}")
+        self.videos = [c for c in usable if len(c.frames) >= frames]
+        self.photos = [c for c in usable if len(c.frames) < frames]
+        # long clips are seen more often, but not in proportion
+        self.weights = [len(c.frames) ** 0.5 for c in self.videos]
+
+    def __len__(self) -> int:
+        return len(self.videos) + len(self.photos)
+
+
 class Sampler:
     """Random crops: several scales, frame steps, flips, reversed time; photos as still or gliding blocks."""
 
-    def __init__(self, clips: list[Clip], *, crop: int, frames: int, seed: int) -> None:
-        """Clips smaller than `crop` in any direction are left out. Raises ValueError when none is left."""
-        usable = [c for c in clips if min(c.frames.shape[1:3]) >= crop]
-        self.videos = [c for c in usable if len(c.frames) >= frames]
-        self.photos = [c for c in usable if len(c.frames) < frames]
-        if not usable:
-            raise ValueError(f"no video or photo of at least {crop} x {crop} pixels in the training data")
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        *,
+        crop: int,
+        frames: int,
+        seed: int,
+        graphics: Sequence[Clip] = (),
+        graphics_share: float = 0.0,
+    ) -> None:
+        """`graphics_share` (0 to 1): how many of the samples come from `graphics` instead of `clips`.
+
+        Clips smaller than `crop` in any direction are left out. Raises ValueError when none is left.
+        """
+        self.clips = _Pool(clips, crop=crop, frames=frames, name="training data")
+        self.graphics: _Pool | None = None
+        if graphics_share:
+            self.graphics = _Pool(graphics, crop=crop, frames=frames, name="graphics")
+        self.graphics_share = graphics_share
         self.crop, self.frames = crop, frames
         self.rng = random.Random(seed)
-        # long clips are seen more often, but not in proportion
-        self.weights = [len(c.frames) ** 0.5 for c in self.videos]
 
     def batch(self, size: int, photo_share: float = 0.15) -> torch.Tensor:
         """(size, frames, 3, crop, crop) float32 in [-1, 1]."""
         out = []
         for _ in range(size):
-            use_photo = self.photos and (not self.videos or self.rng.random() < photo_share)
-            out.append(self._photo() if use_photo else self._video())
+            pool = self.clips
+            # no random number is drawn without graphics: runs from before there were any go on as they were
+            if self.graphics is not None and self.rng.random() < self.graphics_share:
+                pool = self.graphics
+            use_photo = pool.photos and (not pool.videos or self.rng.random() < photo_share)
+            out.append(self._photo(pool) if use_photo else self._video(pool))
         return torch.stack(out)
 
     def _window(self, height: int, width: int, extra: int = 0) -> tuple[int, int, int]:
@@ -115,8 +147,8 @@ class Sampler:
         left = self.rng.randint(0, width - side)
         return top, left, side
 
-    def _video(self) -> torch.Tensor:
-        clip = self.rng.choices(self.videos, self.weights)[0].frames
+    def _video(self, pool: _Pool) -> torch.Tensor:
+        clip = self.rng.choices(pool.videos, pool.weights)[0].frames
         step = 2 if len(clip) >= 2 * self.frames and self.rng.random() < 0.15 else 1
         span = (self.frames - 1) * step + 1
         first = self.rng.randint(0, len(clip) - span)
@@ -124,8 +156,8 @@ class Sampler:
         window = clip[first : first + span : step, top : top + side, left : left + side]
         return self._finish(_to_tensor(window, self.crop))
 
-    def _photo(self) -> torch.Tensor:
-        picture = self.rng.choice(self.photos).frames[0]
+    def _photo(self, pool: _Pool) -> torch.Tensor:
+        picture = self.rng.choice(pool.photos).frames[0]
         room = min(picture.shape[:2]) - self.crop
         glide = min(room, 3 * self.frames) if self.rng.random() < 0.5 else 0
         if glide <= 0:

@@ -35,6 +35,20 @@ def test_train_then_go_on_then_use(data: Path, tmp_path: Path) -> None:
     assert run("decode", tmp_path / "a.etk", tmp_path / "a.mp4", "--model", out).exit_code == 0
 
 
+def test_train_draws_a_share_from_the_graphics(data: Path, tmp_path: Path) -> None:
+    screens = tmp_path / "screens"
+    screens.mkdir()
+    make_clip(screens / "clip.mp4", audio=False)
+    out = tmp_path / "my.safetensors"
+    arguments = ("train", "--data", data, "--out", out, "--init", checkpoint.shipped(), *_SMALL)
+    for number, share in enumerate((("--graphics-share", 0.5), ()), start=1):
+        done = run(*arguments, "--graphics", screens, *share, "--steps", number)
+        assert done.exit_code == 0, done.stderr
+        facts = checkpoint.load(out).training
+        assert (facts["graphics"], facts["graphics_share"]) == (1, share[1] if share else 0.2)
+    assert "graphics share 0.2" in run("models", out).stdout
+
+
 def test_train_interrupted_says_where_it_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +100,9 @@ def test_train_refuses_what_cannot_work(data: Path, tmp_path: Path) -> None:
         (("--data", data, "--out", tmp_path / "none" / "my.safetensors", "--steps", 1), 2),
         (("--data", tmp_path / "none", "--out", out, "--steps", 1), 3),
         (("--data", empty, "--out", out, "--steps", 1), 3),
+        (("--data", data, "--out", out, "--steps", 1, "--graphics-share", 0.2), 2),
+        (("--data", data, "--out", out, "--steps", 1, "--graphics", tmp_path / "none"), 3),
+        (("--data", data, "--out", out, "--steps", 1, "--graphics", empty), 3),
         (("--data", data, "--out", out, "--steps", 1, "--crop", 4096), 3),
         (("--data", data, "--out", out, "--steps", 1, "--crop", 32, "--init", data / "clip.mp4"), 3),
     ):

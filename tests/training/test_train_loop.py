@@ -19,6 +19,7 @@ from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.training import data, events, optim
 from elastictok_cli.training.cell import klt, loop, rollout
 from elastictok_cli.training.state import join
+from scripts.drawing_kinds import write
 
 CPU = torch.device("cpu")
 # one frame per block keeps the KLT of a test small (768 dimensions)
@@ -191,6 +192,97 @@ def test_a_run_goes_on_exactly_where_it_stopped(folder: Path, tmp_path: Path) ->
     for name, value in a["model"].items():
         assert torch.equal(value, b["model"][name]), name
     assert whole.out.stat().st_size == part.out.stat().st_size
+
+
+@pytest.fixture(scope="module")
+def screens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips, larger than other clips are loaded, all of one colour: blue is 255 nowhere else."""
+    root = tmp_path_factory.mktemp("screens")
+    for n in range(3):
+        write(root / f"s{n}.mkv", [np.full((80, 96, 3), (n, t, 255), np.uint8) for t in range(8)])
+    return root
+
+
+def blue(batch: torch.Tensor) -> torch.Tensor:
+    """(B,) whether samples are those of `screens`."""
+    return (batch[:, :, 2] > 0.999).flatten(1).all(1)
+
+
+def test_a_share_of_the_samples_comes_from_the_graphics(folder: Path, screens: Path) -> None:
+    clips, graphics = (
+        list(
+            data.load_clips(data.find_media([f]), most_frames=8, short_side=side, seed=0, limit_bytes=1 << 30)
+        )
+        for f, side in ((folder, 64), (screens, None))
+    )
+    assert {clip.frames.shape for clip in graphics} == {(8, 80, 96, 3)}
+    for share in (0.2, 0.7):
+        sampler = data.Sampler(clips, crop=32, frames=4, seed=3, graphics=graphics, graphics_share=share)
+        seen = float(blue(sampler.batch(1000)).float().mean())
+        assert abs(seen - share) < 4 * (share * (1 - share) / 1000) ** 0.5
+    small = [replace(clip, frames=clip.frames[:, :40]) for clip in graphics]
+    with pytest.raises(ValueError, match="at least 64 x 64 pixels in the graphics"):
+        data.Sampler(clips, crop=64, frames=4, seed=3, graphics=small, graphics_share=0.5)
+
+
+def test_without_graphics_random_numbers_are_drawn_as_before_there_were_any() -> None:
+    """So that runs from then go on with the same samples."""
+    shapes = ((8, 64, 64), (12, 48, 80), (1, 48, 59), (1, 72, 88))
+    clips = [data.Clip("", np.zeros((*shape, 3), np.uint8)) for shape in shapes]
+    sampler = data.Sampler(clips, crop=32, frames=4, seed=5)
+    sampler.batch(50)
+    assert sampler.rng.random() == 0.7301418201208841  # as the sampler without graphics left it
+
+
+def test_a_run_with_graphics_goes_on_exactly_where_it_stopped(
+    folder: Path, screens: Path, tmp_path: Path
+) -> None:
+    whole = options(
+        folder, tmp_path / "whole.safetensors", cooldown=1e-9, graphics=(screens,), graphics_share=0.5
+    )
+    list(loop.train(whole, CPU))
+    part = replace(whole, out=tmp_path / "part.safetensors", steps=3)
+    list(loop.train(part, CPU))
+    list(loop.train(replace(part, steps=6), CPU))
+    without = replace(whole, out=tmp_path / "without.safetensors", graphics=())
+    list(loop.train(without, CPU))
+    a, b, c = (
+        torch.load(run.out.with_suffix(".state.pt"), weights_only=True) for run in (whole, part, without)
+    )
+    assert a["step"] == b["step"] == 6
+    assert a["sampler"] == b["sampler"]
+    for name, value in a["model"].items():
+        assert torch.equal(value, b["model"][name]), name
+    assert any(not torch.equal(value, c["model"][name]) for name, value in a["model"].items())
+    facts = checkpoint.load(whole.out).training
+    assert (facts["graphics"], facts["graphics_share"]) == (3, 0.5)
+    assert facts["clips"] + facts["photos"] == 5
+    assert "graphics" not in checkpoint.load(without.out).training
+
+
+def test_graphics_and_data_share_the_memory(
+    folder: Path, screens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graphics take their share at most, or little more; the data take the rest."""
+    limits: list[int] = []
+    load = data.load_clips
+
+    def spy(paths: list[Path], **changes: Any) -> Any:
+        limits.append(changes["limit_bytes"])
+        return load(paths, **changes)
+
+    monkeypatch.setattr(data, "load_clips", spy)
+    run = options(
+        folder,
+        tmp_path / "m.safetensors",
+        steps=0,
+        graphics=(screens,),
+        graphics_share=0.25,
+        cache_bytes=10**6,
+    )
+    list(loop.train(run, CPU))
+    one = 8 * 80 * 96 * 3
+    assert limits == [250_000, 10**6 - 2 * one]  # the second clip was the one beyond the limit
 
 
 def test_a_run_that_diverges_ends_and_keeps_what_was_saved(

@@ -22,6 +22,7 @@ from elastictok_cli.training.paper import loop as paper
 from elastictok_cli.training.paper import recipe
 from elastictok_cli.training.paper.shards import Shards
 from elastictok_cli.training.state import state_path
+from scripts.drawing_kinds import write
 
 CPU = torch.device("cpu")
 FSQ = PaperConfig(
@@ -208,6 +209,33 @@ def test_shards_hold_different_clips(folder: Path) -> None:
     assert torch.equal(both.batch(5, 2).pictures[2:], alone.pictures)
     assert torch.equal(both.batch(5, 2).lengths[2:], alone.lengths)
     assert not torch.equal(alone.pictures, shards.batch(6, 2).pictures)
+
+
+def test_graphics_are_a_share_of_the_samples_whoever_asks(folder: Path, tmp_path: Path) -> None:
+    screens = tmp_path / "screens"
+    screens.mkdir()
+    for n in range(2):
+        write(screens / f"s{n}.mkv", [np.full((40, 48, 3), (n, t, 255), np.uint8) for t in range(8)])
+    both = Shards(FSQ, 4, range(4), 2, seed=0, graphics_share=0.4)
+    list(both.load([folder], 8, 1 << 30, [screens]))
+    alone = Shards(FSQ, 4, [2, 3], 2, seed=0, graphics_share=0.4)
+    list(alone.load([folder], 8, 1 << 30, [screens]))
+    assert {clip.name for clip in alone.graphics[1]} == {"s1"}
+    assert {clip.frames.shape for clip in alone.graphics[1]} == {(8, 40, 48, 3)}
+    batches = [both.batch(step, 2).pictures for step in range(150)]
+    assert torch.equal(batches[7][2:], alone.batch(7, 2).pictures)
+    seen = float((torch.cat(batches)[:, :, 2] > 0.999).flatten(1).all(1).float().mean())
+    assert abs(seen - 0.4) < 4 * (0.4 * 0.6 / 600) ** 0.5
+
+
+def test_a_stopped_run_with_graphics_goes_on_exactly(folder: Path, tmp_path: Path) -> None:
+    whole = options(folder, tmp_path / "whole.safetensors", graphics=(folder,), graphics_share=0.5)
+    list(paper.train(whole, CPU))
+    part = replace(whole, out=tmp_path / "part.safetensors")
+    stopped_after(2, part)
+    list(paper.train(part, CPU))
+    assert farthest(whole.out, part.out) == 0
+    assert checkpoint.load(whole.out).training["graphics_share"] == 0.5
 
 
 def test_what_cannot_be_trained_is_said(folder: Path, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ class TrainOptions:
 
     data: tuple[Path, ...]
     out: Path
+    graphics: tuple[Path, ...] = ()  # folders that a share of the samples comes from
+    graphics_share: float = 0.2  # 0 to 1
     time: float | None = None
     steps: int | None = None
     batch: int = 8
@@ -97,25 +99,32 @@ def train(options: TrainOptions, device: torch.device, stop: Stop = lambda: Fals
 
 
 def _train(options: TrainOptions, device: torch.device, stop: Stop) -> Iterator[Event]:
-    paths = data.find_media(list(options.data))
-    if not paths:
-        raise TrainingError(f"no videos or photos in {', '.join(map(str, options.data))}")
+    o = options
     clips: list[data.Clip] = []
-    for clip in data.load_clips(
-        paths,
-        most_frames=options.clip_frames,
-        short_side=options.short_side,
-        seed=options.seed,
-        limit_bytes=options.cache_bytes,
-    ):
-        if stop():
-            return
-        clips.append(clip)
-        if len(clips) % 50 == 0:
-            yield Loading(len(clips), sum(c.frames.nbytes for c in clips) / 2**30)
-    if options.init is None and not state_path(options.out).is_file():
-        yield Fitting(len(clips))
-    run = _Run(options, clips, device)
+    graphics: list[data.Clip] = []
+    held = 0
+    # graphics first: what they leave of the memory is for the data
+    if o.graphics and o.graphics_share:
+        parts = [(graphics, o.graphics, None, o.graphics_share), (clips, o.data, o.short_side, 1.0)]
+    else:
+        parts = [(clips, o.data, o.short_side, 1.0)]
+    for loaded, folders, short_side, share in parts:
+        paths = data.find_media(list(folders))
+        if not paths:
+            raise TrainingError(f"no videos or photos in {', '.join(map(str, folders))}")
+        limit = round(o.cache_bytes * share) - held
+        for clip in data.load_clips(
+            paths, most_frames=o.clip_frames, short_side=short_side, seed=o.seed, limit_bytes=limit
+        ):
+            if stop():
+                return
+            loaded.append(clip)
+            held += clip.frames.nbytes
+            if (len(clips) + len(graphics)) % 50 == 0:
+                yield Loading(len(clips) + len(graphics), held / 2**30)
+    if o.init is None and not state_path(o.out).is_file():
+        yield Fitting(len(clips) + len(graphics))
+    run = _Run(o, clips, graphics, device)
     yield from run.steps(stop)
 
 
@@ -140,7 +149,13 @@ def _compile(model: DefaultModel) -> None:
 class _Run:
     """Everything that changes from step to step, and how it is saved and restored."""
 
-    def __init__(self, options: TrainOptions, clips: list[data.Clip], device: torch.device) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        clips: list[data.Clip],
+        graphics: list[data.Clip],
+        device: torch.device,
+    ) -> None:
         self.options, self.device = options, device
         self.state_path = state_path(options.out)
         self.budget = Budget(options.time, options.steps)
@@ -154,7 +169,12 @@ class _Run:
             self.model = DefaultModel(options.config)
         try:
             self.sampler = data.Sampler(
-                clips, crop=options.crop, frames=options.blocks * self.model.config.frames, seed=options.seed
+                clips,
+                crop=options.crop,
+                frames=options.blocks * self.model.config.frames,
+                seed=options.seed,
+                graphics=graphics,
+                graphics_share=options.graphics_share if options.graphics else 0.0,
             )
         except ValueError as error:
             raise TrainingError(str(error)) from None
@@ -280,9 +300,11 @@ class _Run:
             "batch": o.batch,
             "blocks": o.blocks,
             "crop": o.crop,
-            "clips": len(self.sampler.videos),
-            "photos": len(self.sampler.photos),
+            "clips": len(self.sampler.clips.videos),
+            "photos": len(self.sampler.clips.photos),
         }
+        if self.sampler.graphics is not None:
+            facts |= {"graphics": len(self.sampler.graphics), "graphics_share": o.graphics_share}
         checkpoint.save(self.averaged(), o.out, facts)
         state = {
             "step": self.step,

@@ -37,6 +37,8 @@ class PaperOptions:
 
     data: tuple[Path, ...]
     out: Path
+    graphics: tuple[Path, ...] = ()  # folders that a share of the samples comes from
+    graphics_share: float = 0.2  # 0 to 1
     config: PaperConfig | None = None  # of a new model; with `init`, only to be checked
     time: float | None = None
     steps: int | None = None
@@ -88,11 +90,11 @@ def _train(options: PaperOptions, world: World, stop: Stop) -> Iterator[Event]:
 
     share = options.batch // world.size
     own = range(world.rank * share, (world.rank + 1) * share)
-    parts = Shards(config, options.batch, own, shards, options.seed)
+    graphics_share = options.graphics_share if options.graphics else 0.0
+    parts = Shards(config, options.batch, own, shards, options.seed, graphics_share=graphics_share)
     try:
-        for clips, held in parts.load(
-            options.data, max(options.clip_frames, config.window * config.frames), options.cache_bytes
-        ):
+        most_frames = max(options.clip_frames, config.window * config.frames)
+        for clips, held in parts.load(options.data, most_frames, options.cache_bytes, options.graphics):
             if stop():
                 break
             if clips % 50 == 0:
@@ -278,6 +280,8 @@ class _Run:
                 "blocks": self.longest,
                 "lpips": o.recipe.lpips if self.lpips is not None else 0,
             }
+            if self.data.graphics_share:
+                facts["graphics_share"] = self.data.graphics_share
             with torch.device("meta"):  # its window: the longest it has seen so far
                 plain = PaperModel(replace(self.config, window=self.longest))
             plain.load_state_dict(model, assign=True)
