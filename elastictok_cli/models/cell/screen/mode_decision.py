@@ -167,7 +167,7 @@ def _write(
             which = chosen & (mode == FIRST_PALETTE_MODE + place) & (points.copies == copies)
             for part in torch.split(which.nonzero().squeeze(1), _CELLS_AT_ONCE):
                 if len(part):
-                    fitted = own.fit(part, size, copies)
+                    fitted = own.fit(part, size, copies, refine=True)
                     mine, left, length[part] = palette_search.write(fitted, price[part], before[part])
                     codes, mine = _pad_alike(codes, mine, -1)
                     error, left = _pad_alike(error, left, 0.0)

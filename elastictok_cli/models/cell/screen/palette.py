@@ -34,7 +34,7 @@ _LEVELS = symbols.SYMBOLS  # of a channel
 _FINER = 7  # steps in a level, once colours are refined
 _RUN_SYMBOLS = 36
 _SIDE = 16  # pixels of a cell
-_ROUNDS = 3  # of Lloyd's algorithm
+_ROUNDS = 2  # of Lloyd's algorithm
 
 
 class Fit(NamedTuple):
@@ -45,7 +45,7 @@ class Fit(NamedTuple):
     labels: torch.Tensor  # (n, T, 16, 16) int64
     copies: torch.Tensor  # (n,) bool: cells whose label 0 copies the prediction
     error: torch.Tensor  # (n,) float32 squared error, over T frames
-    finer_error: torch.Tensor  # (n,) with the refinement
+    finer_error: torch.Tensor  # (n,) with the refinement, where it was asked for
 
 
 class Streams(NamedTuple):
@@ -58,11 +58,20 @@ class Streams(NamedTuple):
 
 
 @full_precision
-def fit(patches: torch.Tensor, predicted: torch.Tensor, size: int, copies: torch.Tensor, bias: float) -> Fit:
+def fit(
+    patches: torch.Tensor,
+    predicted: torch.Tensor,
+    size: int,
+    copies: torch.Tensor,
+    bias: float,
+    *,
+    refine: bool = True,
+) -> Fit:
     """Choose `size` colours for each of n cells, and the labels of their pixels.
 
     patches, predicted: (n, T, 3, 16, 16), the real frames and their prediction; copies: (n,) bool, cells that may
-    copy pixels of the prediction; bias: squared error that a pixel may have more if it is copied.
+    copy pixels of the prediction; bias: squared error that a pixel may have more if it is copied; refine: whether
+    the error with refined colours is wanted.
     """
     count, frames = patches.shape[:2]
     pixels = patches.transpose(2, 1).flatten(2).transpose(1, 2)  # (n, N, 3)
@@ -91,8 +100,10 @@ def fit(patches: torch.Tensor, predicted: torch.Tensor, size: int, copies: torch
     chosen = label[..., None]
     exact = torch.where(copies[:, None, None] & (chosen == 0), bias, 0.0)
     error = (distances.gather(2, chosen) + exact).sum((1, 2))
-    distances[..., 1:] = _distances(pixels, to_rgb(colours, finer))
-    finer_error = (distances.gather(2, chosen) + exact).sum((1, 2))
+    finer_error = error
+    if refine:
+        distances[..., 1:] = _distances(pixels, to_rgb(colours, finer))
+        finer_error = (distances.gather(2, chosen) + exact).sum((1, 2))
     label = torch.where(copies[:, None], label, label - 1)
     shape = (count, frames, _SIDE, _SIDE)
     return Fit(colours.long(), finer.long(), label.view(shape), copies, error, finer_error)

@@ -32,12 +32,12 @@ class Cells(NamedTuple):
     real_frames: int
     goal: float  # squared error of a cell at the target
 
-    def fit(self, which: torch.Tensor, size: int, copies: bool) -> palette.Fit:
+    def fit(self, which: torch.Tensor, size: int, copies: bool, *, refine: bool) -> palette.Fit:
         """Palettes of a size for some (m,) cells. Errors are scaled up to a whole block."""
         bias = _COPY_BIAS * self.goal / (self.patches[0].numel() / 3)
         real, known = self.patches[which, : self.real_frames], self.reference[which, : self.real_frames]
         copying = torch.full((len(which),), copies, device=which.device)
-        fitted = palette.fit(real, known, size, copying, bias)
+        fitted = palette.fit(real, known, size, copying, bias, refine=refine)
         scale = self.patches.shape[1] / self.real_frames
         return fitted._replace(error=scale * fitted.error, finer_error=scale * fitted.finer_error)
 
@@ -87,7 +87,7 @@ class _Search:
         """Try palettes of a size for some cells (m,). Returns their errors and costs (m,)."""
         if not len(which):
             return self.best.error[which], self.best.error[which]
-        fitted = self._cells.fit(which, size, copies)
+        fitted = self._cells.fit(which, size, copies, refine=False)
         codes = palette.encode(fitted).needed
         cost = fitted.error + self._price * codes
         new = (fitted.error, codes, torch.full_like(codes, palette.SIZES.index(size)), fitted.copies)
