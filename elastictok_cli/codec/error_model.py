@@ -84,11 +84,11 @@ class ErrorModel:
         Returns measured over promised error, of the cells with tokens where the others are filled in.
         """
         expected = self._used.gather(1, keep.unsqueeze(1)).squeeze(1)
-        promised = expected / self._ratio
-        ratio = ((measured + ERROR_FLOOR) / (promised + ERROR_FLOOR)).clamp(MIN_RATIO, MAX_RATIO)
+        predicted = expected / self._ratio
+        ratio = ((measured + ERROR_FLOOR) / (predicted + ERROR_FLOOR)).clamp(MIN_RATIO, MAX_RATIO)
         if self._encoding.filled is None:
             self._ratio = ratio
-            return _ratio_of_sums(measured, promised)
+            return _ratio_of_sums(measured, predicted)
         kept = keep > 0
         filled = ~kept
         if bool(filled.any()):
@@ -97,7 +97,7 @@ class ErrorModel:
             self._extra = torch.where(kept, extra[filled].mean(), extra)
         if not bool(kept.any()):
             return 1.0
-        mean_ratio = _ratio_of_sums(measured[kept], promised[kept])
+        mean_ratio = _ratio_of_sums(measured[kept], predicted[kept])
         self._ratio = torch.where(kept, ratio, mean_ratio)
         return mean_ratio
 
@@ -107,5 +107,5 @@ class ErrorModel:
         return (self._encoding.filled(coded) * self._share + self._extra).clamp_min(0)
 
 
-def _ratio_of_sums(measured: torch.Tensor, promised: torch.Tensor) -> float:
-    return float((measured.sum() + ERROR_FLOOR) / (promised.sum() + ERROR_FLOOR))
+def _ratio_of_sums(measured: torch.Tensor, predicted: torch.Tensor) -> float:
+    return float((measured.sum() + ERROR_FLOOR) / (predicted.sum() + ERROR_FLOOR))

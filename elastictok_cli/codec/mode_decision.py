@@ -24,14 +24,14 @@ from elastictok_cli.codec.rate_control import Coded, Draft
 from elastictok_cli.codec.scene_state import Decision, Reason, SceneState
 
 # All ratios are of tokens per frame, unless a comment says otherwise.
-MAX_RATIO_OF_SHORTER = 0.92  # a shorter block wins only below this, beside the best longer one
+MAX_RATIO_OF_CHALLENGER = 0.92  # a shorter block wins only below this, beside the best longer one
 MAX_RATIO_OF_FAR_CHEAPER_SINGLE = (
     0.6  # beside whole: then a pair is not tried, and the next frames are tried singly
 )
 MAX_RATIO_OF_NEXT_SINGLE = (
     1.3  # of tokens, beside the single that began the row: above it whole is tried again
 )
-MAX_RATIO_TO_SPARE_KEYFRAME = 0.75  # beside the last keyframe: below it no keyframe is tried
+MAX_RATIO_TO_SKIP_KEYFRAME = 0.75  # beside the last keyframe: below it no keyframe is tried
 MIN_RATIO_OF_SUDDEN_COST = (
     2.0  # beside the last inter block: above it the first frame may be coded before the rest
 )
@@ -61,12 +61,12 @@ class Candidates:
         """The decision for one of the candidates."""
         return Decision(block, self.draft(block), reason, tuple(self._drafts))
 
-    def cheaper(self, best: SourceBlock, shorter: SourceBlock) -> SourceBlock:
+    def better_of(self, best: SourceBlock, challenger: SourceBlock) -> SourceBlock:
         """The shorter block where it alone reaches the target, or where it is clearly cheaper; else `best`."""
-        old, new = self.draft(best), self.draft(shorter)
+        old, new = self.draft(best), self.draft(challenger)
         if old.reaches != new.reaches:
-            return shorter if new.reaches else best
-        return shorter if new.per_frame < MAX_RATIO_OF_SHORTER * old.per_frame else best
+            return challenger if new.reaches else best
+        return challenger if new.per_frame < MAX_RATIO_OF_CHALLENGER * old.per_frame else best
 
 
 def choose(candidates: Candidates, state: SceneState, costly_tokens: float) -> Decision:
@@ -90,12 +90,12 @@ def choose(candidates: Candidates, state: SceneState, costly_tokens: float) -> D
     far_cheaper = single.reaches and single.per_frame < MAX_RATIO_OF_FAR_CHEAPER_SINGLE * whole.per_frame
     best = c.whole
     if len(c.whole.frames) > 2 and not far_cheaper:
-        best = c.cheaper(best, c.pair)
-    best = c.cheaper(best, c.single)
+        best = c.better_of(best, c.pair)
+    best = c.better_of(best, c.single)
     if inter:
         draft = c.draft(best)
-        if not draft.reaches or draft.per_frame >= MAX_RATIO_TO_SPARE_KEYFRAME * state.keyframe_tokens:
-            best = c.cheaper(best, c.keyframe)
+        if not draft.reaches or draft.per_frame >= MAX_RATIO_TO_SKIP_KEYFRAME * state.keyframe_tokens:
+            best = c.better_of(best, c.keyframe)
 
     if best is c.whole:
         return c.decide(best, "whole")

@@ -131,7 +131,7 @@ class LengthCoder:
         """One that remembers no lengths."""
         options = self.options
         return LengthSearch(
-            self.tokenizer, method=options.search, mode=options.allocation, guess=options.guess
+            self.tokenizer, method=options.search, allocation=options.allocation, guess=options.guess
         )
 
 
@@ -209,7 +209,7 @@ class NestedCoder:
                 job,
                 context,
                 target,
-                mode=self.options.allocation,
+                allocation=self.options.allocation,
                 price=price,
                 weight=weight,
             )
@@ -228,7 +228,7 @@ class NestedCoder:
             self.tokenizer,
             draft,
             target,
-            mode=self.options.allocation,
+            allocation=self.options.allocation,
             effort=self.effort,
             bias=state.bias_of(block.keyframe, len(block.frames)),
         )

@@ -172,28 +172,30 @@ def code_keep_maps(
     grid = Grid(keeps.shape)
     field = grid.padded(_OUTSIDE_FEATURE, 0)
     result = np.zeros(keeps.size, np.int64)
-    given = keeps.ravel().astype(np.int64)
-    left = totals.copy()
+    flat_keeps = keeps.ravel().astype(np.int64)
+    tokens_left = totals.copy()
     cells_left = np.full(len(keeps), keeps[0].size)
-    for cells, blocks, at in grid.steps():
-        open_ = left[blocks] > 0
-        if open_.any():
-            some, of, where = (cells, blocks, at) if open_.all() else (cells[open_], blocks[open_], at[open_])
-            near = np.empty((len(some), len(NEIGHBOURS) + 1), np.int64)
+    for cells, blocks, positions in grid.steps():
+        has_tokens_left = tokens_left[blocks] > 0
+        if has_tokens_left.any():
+            coded_cells, block_of, where = cells, blocks, positions
+            if not has_tokens_left.all():
+                coded_cells, block_of, where = (x[has_tokens_left] for x in (cells, blocks, positions))
+            near = np.empty((len(coded_cells), len(NEIGHBOURS) + 1), np.int64)
             near[:, :-1] = field[where[:, None] + grid.offsets]
-            near[:, -1] = LOG_FEATURE[np.minimum(8192, 32 * left[of] // cells_left[of])]
-            bin_ = coder.code(known.keep(near, of, frames[of]), bin_of(given[some]))
+            near[:, -1] = LOG_FEATURE[np.minimum(8192, 32 * tokens_left[block_of] // cells_left[block_of])]
+            bin_ = coder.code(known.keep(near, block_of, frames[block_of]), bin_of(flat_keeps[coded_cells]))
             kept, sizes = BIN_EDGES[bin_], BIN_SIZES[bin_]
             wide = np.flatnonzero(sizes > 1)
             if len(wide):
-                kept[wide] += coder.code_uniform(sizes[wide], given[some[wide]] - kept[wide])
-            result[some] = kept
+                kept[wide] += coder.code_uniform(sizes[wide], flat_keeps[coded_cells[wide]] - kept[wide])
+            result[coded_cells] = kept
             field[where] = LOG_FEATURE[kept]
-            np.subtract.at(left, of, kept)
-            if left.min() < 0:
+            np.subtract.at(tokens_left, block_of, kept)
+            if tokens_left.min() < 0:
                 raise Corrupt("a block keeps more tokens than it says")
         cells_left -= np.bincount(blocks, minlength=len(cells_left))
-    if left.any():
+    if tokens_left.any():
         raise Corrupt("a block keeps fewer tokens than it says")
     return result.reshape(keeps.shape)
 

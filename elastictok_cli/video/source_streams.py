@@ -13,7 +13,7 @@ from elastictok_cli.video.selection import side_streams
 from elastictok_cli.video.sidestreams import PacketCollector
 
 
-class SideStreams:
+class SourceSideStreams:
     """Copies the audio and subtitle packets of a file, as VideoReader does beside its frames.
 
     `start` and `end` (seconds on the source's clock, None: no bound) keep the packets that overlap; `clock_offset`
