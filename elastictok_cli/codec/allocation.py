@@ -73,10 +73,11 @@ def filled_in(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Curves of a block whose cells, without a token, are filled in from the cells that keep one.
 
-    What a cell without a token errs by depends on which others keep one. So each cell decides once a round, while its
-    neighbours stand still: the grid takes four turns, one for each place in 2 x 2 cells. The first round starts from
-    `coded` (B, h, w) bool, the cells that keep a token, or from all cells. Returns the curves (B, G + 1, h, w), with
-    the error of a cell without a token as its neighbours are at the end, and the cells that keep one.
+    What a cell without a token errs by depends on which others keep one. So cells decide in four passes a round, one
+    for each place in 2 x 2 cells: no two neighbours change in the same pass. The first round starts from `coded`
+    (B, h, w) bool, the cells that keep a token, or from all cells. `allowed` is as in `to_target`. Returns the curves
+    (B, G + 1, h, w), with the error of a cell without a token as its neighbours are at the end, and the cells that keep
+    one.
     """
     rows, cols = curve.shape[-2:]
     turn = torch.arange(rows, device=curve.device).view(-1, 1) % 2 * 2

@@ -78,7 +78,7 @@ class Coded:
     frame_mse: of each real frame, on the [-1, 1] scale. mse: their mean.
     missed: whether the block does not meet the target.
     context: what the model needs of it for the next block.
-    bias: measured error over the error that the curves promised.
+    bias: measured / predicted error, the prediction being that of the curves.
     """
 
     tokens: torch.Tensor
@@ -93,7 +93,7 @@ class Coded:
 
 @dataclass(frozen=True)
 class Draft:
-    """One block before any decode: what its error curves promise.
+    """One block before any decode: what its error curves predict.
 
     job, context, encoding: the block, what the model knows of the one before, and all tokens of the block.
     model: the error model at its start. Rate control works on copies of it.
@@ -129,7 +129,7 @@ def draft(
     price: float | None = None,
     weight: torch.Tensor | None = None,
 ) -> Draft:
-    """Encode one block for `target` (MSE) and see what its curves promise.
+    """Encode one block for `target` (MSE) and see what its curves predict.
 
     price: lambda expected of the block, None if unknown. weight: (1, h, w), how much the error of each cell matters.
     With the allocation "block" both are of no effect: one length for all cells leaves nothing to weigh.
@@ -161,8 +161,8 @@ def meet_target(
 ) -> Coded:
     """Code a drafted block with as few tokens as meet `target` (MSE); with all its tokens where none do.
 
-    allocation: that of the draft. bias: measured error over promised error that the first probe expects. The draft
-    stays as it is.
+    allocation: that of the draft. bias: measured / predicted error that the first probe expects. The draft stays as
+    it is.
     """
     job, context = drafted.job, drafted.context
     if allocation == "block":
@@ -202,7 +202,7 @@ def _probe_cells(
     allowed = _allowed_error(job, target, device)
     model = copy.copy(drafted.model)  # it replaces its tensors, so the draft's own stay as they are
     model.expect(bias)
-    aim_scale = 1.0
+    aim_scale = 1.0  # below 1 after a miss: later probes then aim at less error
     best: Coded | None = None
     tried: set[bytes] = set()
     for attempt in range(effort.probes + EXTRA_PROBES):

@@ -176,7 +176,7 @@ class StreamCopy:
         self._reason = getattr(error, "strerror", None) or str(error)
 
     def _make_dts_increase(self, packet: Any) -> None:
-        """Move a packet on, where the muxer does not take the time of the one before again."""
+        """Move a packet's decode time forward, where this muxer needs strictly increasing ones."""
         if packet.dts is None:
             packet.dts = packet.pts
         dts = Fraction(packet.dts * packet.time_base)

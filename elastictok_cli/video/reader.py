@@ -1,4 +1,4 @@
-"""Reading a video file one frame at a time, with the audio and subtitle packets that run beside it."""
+"""Reading a video file one frame at a time, with its side streams: the audio and subtitle packets."""
 
 from collections import deque
 from collections.abc import Iterator

@@ -1,8 +1,9 @@
-"""Audio and subtitle packets, copied from a source into a small container and from there into the result.
+"""Side streams: audio and subtitle packets, copied from a source into a small container and from there into the result.
 
-The container is what carries them through an .etk file. Which one depends on the source, so that times
-stay exact: fragmented MP4 or MOV keep the ticks of MP4-like sources, Matroska those of Matroska and WebM
-(1 ms), and NUT takes what neither can describe, such as AAC straight from a transport stream.
+That container is what carries them through an .etk file, in its AUX units; arguments named `aux` are its bytes. Which
+container depends on the source, so that times stay exact: fragmented MP4 or MOV keep the ticks of MP4-like sources,
+Matroska those of Matroska and WebM (1 ms), and NUT takes what neither can describe, such as AAC straight from a
+transport stream.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

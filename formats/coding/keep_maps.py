@@ -1,7 +1,7 @@
 """Entropy coding of keep maps: how many tokens each cell keeps (SPEC.md, 5.2).
 
 Codings 0 to 15 compress differences along blocks, rows and columns by zstd. Coding 16 predicts each cell from those
-around it with a small network and range-codes what it keeps. A writer takes the smallest.
+around it with a small network and entropy-codes what it keeps by rANS (`rans.py`). A writer takes the smallest.
 """
 
 import math
@@ -164,9 +164,10 @@ def _pack_nibbles(residuals: npt.NDArray[Any]) -> bytes | None:
 def code_keep_maps(
     keeps: UInt16Array, totals: Symbols, frames: Symbols, coder: Coder, known: Tables | None = None
 ) -> Symbols:
-    """Keep maps (blocks, h, w) of blocks with `totals` tokens and `frames` real frames; a reader gives zeros.
+    """Keep maps (blocks, h, w) of blocks with `totals` tokens and `frames` real frames, coded or decoded.
 
-    Returns them as int64. Raises Corrupt where they do not add up.
+    When decoding, pass zeros for `keeps`: the coder ignores them. Returns keep maps as int64. Raises Corrupt where they
+    do not add up.
     """
     known = known or tables()
     grid = Grid(keeps.shape)

@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
     frames: torch.Tensor  # (B, 4, 3, H, W)
     features: torch.Tensor | None  # (B, width, H/8, W/8) of the prediction network; None in a keyframe block
     still: torch.Tensor | None  # (B, h, w) bool: cells that do not move; None in a keyframe block
-    lasting: torch.Tensor  # (B, 2, h, w) motion vectors with which the next block begins
+    lasting: torch.Tensor  # (B, 2, h, w) motion vectors that the next block inherits
 
 
 class _Known(NamedTuple):
@@ -55,7 +55,7 @@ class Reuse:
     def add(
         self, vectors: torch.Tensor, shake: torch.Tensor | None, output: tuple[torch.Tensor, torch.Tensor]
     ) -> None:
-        """Keep an output, the newest first; old ones go where pictures are large."""
+        """Keep what the network gave, the newest first; old ones go where pictures are large."""
         del self._known[max(1, _REUSE_VALUES // output[0].numel()) - 1 :]
         self._known.insert(0, _Known(vectors, shake, output))
 

@@ -37,8 +37,8 @@ def search(
 
     Coarse to fine, on luma: a full search of +-24 pixels per frame against the second (or only) frame; then
     candidates (zero, inherited, the coarse winner and its neighbours') and three rounds of refinement, at half
-    resolution against every frame. At last a cell takes over a neighbour's vector where that costs less than the
-    bits that it saves by being like its neighbours.
+    resolution against every frame. Finally each cell may switch to a neighbour's vector, where the
+    bits saved, at `bit_price`, outweigh the added error. Cells switch in checkerboard order.
     """
     height, width = frames.shape[-2:]
     grid = (height // cell, width // cell)
@@ -92,9 +92,10 @@ def search(
         padded = F.pad(found, (1, 1, 1, 1), mode="replicate")
         near = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS[1:]]
         candidates = torch.stack([some.take_each(n) for n in (found, *near)], 2)  # (B, M, 5, 2)
-        expected = candidates[:, :, 1:].sort(2).values[:, :, 1:2]  # the lower median, part by part
+        # the predicted motion vector: the component-wise (lower) median of the four neighbours
+        expected = candidates[:, :, 1:].sort(2).values[:, :, 1:2]
         away = (nearest_entry(candidates, table) - nearest_entry(expected, table)).abs()
-        bits = 2 * torch.log2(1 + away.float()).sum(3)  # roughly what the file's entropy coder needs
+        bits = 2 * torch.log2(1 + away.float()).sum(3)  # roughly what the file needs for the difference
         costs = torch.cat([some.take_each(errors), cost(candidates[:, :, 1:], some)], 2)
         per_bit = bit_price.view(-1, 1, 1) if isinstance(bit_price, torch.Tensor) else bit_price
         some.write_each(found, _cheapest(candidates, costs + per_bit * bits)[0])
