@@ -132,7 +132,7 @@ def measure(
         began = time.monotonic()
         clip = clips.load(path, frames=frames or options.frames)
         for target in options.targets:
-            spent = code_adaptive(tokenizer, clip, target, device, mode=options.allocation)
+            spent = code_adaptive(tokenizer, clip, target, device, allocation=options.allocation)
             found.adaptive.setdefault(target, []).extend(spent)
         for length in options.lengths:
             found.fixed.setdefault(length, []).extend(code_fixed(tokenizer, clip, length, device))

@@ -1,1 +1,1 @@
-"""Frames to blocks to the least tokens that meet the target, as a stream of events; and back."""
+"""Frames to blocks to the fewest tokens that meet the target, as a stream of events; and back."""

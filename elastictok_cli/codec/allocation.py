@@ -30,25 +30,27 @@ def at_price(
 
 
 def to_target(
-    curve: torch.Tensor, length: torch.Tensor, error: torch.Tensor, weight: torch.Tensor | None = None
+    curve: torch.Tensor, length: torch.Tensor, allowed: torch.Tensor, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The keep map at the highest price that leaves a summed error of at most `error`.
+    """The keep map at the highest price that leaves a summed error of at most `allowed`.
 
-    error: (B,) squared error allowed over the whole block. Weights decide where errors are left; the sum is of plain
+    allowed: (B,) squared error allowed over the whole block. Weights decide where errors are left; the sum is of plain
     errors. Where even all tokens leave more, every useful token is kept. Returns (B, h, w) int64.
     """
-    return at_price(curve, length, price_of(curve, length, error, weight), weight)
+    return at_price(curve, length, price_of(curve, length, allowed, weight), weight)
 
 
 def price_of(
-    curve: torch.Tensor, length: torch.Tensor, error: torch.Tensor, weight: torch.Tensor | None = None
+    curve: torch.Tensor, length: torch.Tensor, allowed: torch.Tensor, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The highest price (B,) at which `at_price` leaves at most `error` (B,), MIN_PRICE where none does."""
-    low = torch.full_like(error, MIN_PRICE)  # bisection of the logarithm: low keeps too much, high too little
-    high = _weighted(curve[:, :1], weight).amax((1, 2, 3)).clamp_min(MIN_HIGHEST_PRICE).to(error.dtype)
+    """The highest price (B,) at which `at_price` leaves at most `allowed` (B,), MIN_PRICE where none does."""
+    low = torch.full_like(
+        allowed, MIN_PRICE
+    )  # bisection of the logarithm: low keeps too much, high too little
+    high = _weighted(curve[:, :1], weight).amax((1, 2, 3)).clamp_min(MIN_HIGHEST_PRICE).to(allowed.dtype)
     for _ in range(PRICE_BISECTIONS):
         price = (low * high).sqrt()
-        fits = error_of(curve, at_price(curve, length, price, weight)) <= error
+        fits = error_of(curve, at_price(curve, length, price, weight)) <= allowed
         low = torch.where(fits, price, low)
         high = torch.where(fits, high, price)
     return low
@@ -62,7 +64,7 @@ def error_of(curve: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
 def filled_in(
     curve: torch.Tensor,
     length: torch.Tensor,
-    error: torch.Tensor,
+    allowed: torch.Tensor,
     filled: Filled,
     *,
     coded: torch.Tensor | None = None,
@@ -71,10 +73,11 @@ def filled_in(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Curves of a block whose cells, without a token, are filled in from the cells that keep one.
 
-    What a cell without a token errs by depends on which others keep one. So each cell decides once a round, while its
-    neighbours stand still: the grid takes four turns, one for each place in 2 x 2 cells. The first round starts from
-    `coded` (B, h, w) bool, the cells that keep a token, or from all cells. Returns the curves (B, G + 1, h, w), with
-    the error of a cell without a token as its neighbours are at the end, and the cells that keep one.
+    What a cell without a token errs by depends on which others keep one. So cells decide in four passes a round, one
+    for each place in 2 x 2 cells: no two neighbours change in the same pass. The first round starts from `coded`
+    (B, h, w) bool, the cells that keep a token, or from all cells. `allowed` is as in `to_target`. Returns the curves
+    (B, G + 1, h, w), with the error of a cell without a token as its neighbours are at the end, and the cells that keep
+    one.
     """
     rows, cols = curve.shape[-2:]
     turn = torch.arange(rows, device=curve.device).view(-1, 1) % 2 * 2
@@ -87,7 +90,7 @@ def filled_in(
         for n in range(4):
             without = torch.where(turn == n, filled(coded & (turn != n)), without)
     for _ in range(rounds):
-        price = price_of(torch.cat([without.unsqueeze(1), curve[:, 1:]], 1), length, error, weight)
+        price = price_of(torch.cat([without.unsqueeze(1), curve[:, 1:]], 1), length, allowed, weight)
         cost = (with_tokens + price.view(-1, 1, 1, 1) * number).amin(1)  # (B, h, w), of the best length but 0
         for n in (0, 3, 1, 2):
             without = torch.where(turn == n, filled(coded & (turn != n)), without)

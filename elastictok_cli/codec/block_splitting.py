@@ -32,7 +32,7 @@ class SourceBlock:
         return replace(self, frames=self.frames[:count], ahead=(*self.frames[count:], *self.ahead))
 
     def after(self, count: int) -> SourceBlock:
-        """The frames behind the first `count`, as an inter block."""
+        """The frames after the first `count`, as an inter block."""
         return SourceBlock(self.frames[count:], keyframe=False, scene_cut=False, ahead=self.ahead)
 
     def as_keyframe(self) -> SourceBlock:

@@ -115,7 +115,7 @@ def _interval_ticks(options: EncodeOptions, info: VideoInfo) -> Fraction | None:
 def _write(
     segment: list[Block], writer: EtkWriter, totals: Totals, take_aux: Callable[[], bytes]
 ) -> events.SegmentWritten:
-    """Write a segment, and behind it the bytes of copied streams that have come meanwhile."""
+    """Write a segment, and after it the bytes of copied streams that have come meanwhile."""
     size = writer.write_segment(segment)
     if data := take_aux():
         writer.write_aux(data)

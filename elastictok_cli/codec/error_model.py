@@ -10,7 +10,7 @@ from elastictok_cli.models.interface import Encoding
 ERROR_FLOOR = (
     1e-3  # squared error added to both sides of a ratio, so that cells with almost no error do not decide it
 )
-MIN_RATIO, MAX_RATIO = 0.1, 100.0  # of measured over promised error of a cell; what is beyond counts as these
+MIN_RATIO, MAX_RATIO = 0.1, 100.0  # of measured / predicted error of a cell; what is beyond counts as these
 TOLERANCE_OF_REACH = 1.02  # times the allowed error: sums are rounded, and probes correct more than that
 
 
@@ -25,7 +25,7 @@ class ErrorModel:
     ) -> None:
         """share: (1, h, w) of each cell's area inside the picture, as errors of padding do not count.
 
-        weight: (1, h, w), how much the error of each cell matters. bias: measured over promised error to expect.
+        weight: (1, h, w), how much the error of each cell matters. bias: measured / predicted error to expect.
         """
         self._curve = encoding.curve * share
         self._length = encoding.length
@@ -36,12 +36,12 @@ class ErrorModel:
         self._coded: torch.Tensor | None = None
         self._ratio = torch.full_like(
             self._curve[:, 0], bias
-        )  # measured over promised error of cells with tokens
-        self._extra = torch.zeros_like(self._ratio)  # measured minus promised error of filled-in cells
+        )  # measured / predicted error of cells with tokens
+        self._extra = torch.zeros_like(self._ratio)  # measured - predicted error of filled-in cells
         self._used = self._curve  # the curves that the last keep map was allocated from
 
     def expect(self, bias: float) -> None:
-        """Expect this ratio of measured over promised error of all cells."""
+        """Expect this measured / predicted error of all cells."""
         self._ratio = torch.full_like(self._ratio, bias)
 
     def allocate(self, allowed: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -81,23 +81,23 @@ class ErrorModel:
     def learn(self, keep: torch.Tensor, measured: torch.Tensor) -> float:
         """Correct the model by the errors (1, h, w) that the last keep map was measured to leave.
 
-        Returns measured over promised error, of the cells with tokens where the others are filled in.
+        Returns measured / predicted error; where cells without tokens are filled in, that of the other cells.
         """
         expected = self._used.gather(1, keep.unsqueeze(1)).squeeze(1)
-        promised = expected / self._ratio
-        ratio = ((measured + ERROR_FLOOR) / (promised + ERROR_FLOOR)).clamp(MIN_RATIO, MAX_RATIO)
+        predicted = expected / self._ratio
+        ratio = ((measured + ERROR_FLOOR) / (predicted + ERROR_FLOOR)).clamp(MIN_RATIO, MAX_RATIO)
         if self._encoding.filled is None:
             self._ratio = ratio
-            return _ratio_of_sums(measured, promised)
+            return _ratio_of_sums(measured, predicted)
         kept = keep > 0
         filled = ~kept
         if bool(filled.any()):
-            # what the networks add to or remove from a filled-in cell does not grow with the error promised for it
+            # what the networks add to or remove from a filled-in cell does not grow with the error predicted for it
             extra = measured - expected + self._extra
             self._extra = torch.where(kept, extra[filled].mean(), extra)
         if not bool(kept.any()):
             return 1.0
-        mean_ratio = _ratio_of_sums(measured[kept], promised[kept])
+        mean_ratio = _ratio_of_sums(measured[kept], predicted[kept])
         self._ratio = torch.where(kept, ratio, mean_ratio)
         return mean_ratio
 
@@ -107,5 +107,5 @@ class ErrorModel:
         return (self._encoding.filled(coded) * self._share + self._extra).clamp_min(0)
 
 
-def _ratio_of_sums(measured: torch.Tensor, promised: torch.Tensor) -> float:
-    return float((measured.sum() + ERROR_FLOOR) / (promised.sum() + ERROR_FLOOR))
+def _ratio_of_sums(measured: torch.Tensor, predicted: torch.Tensor) -> float:
+    return float((measured.sum() + ERROR_FLOOR) / (predicted.sum() + ERROR_FLOOR))

@@ -53,13 +53,13 @@ class LengthSearch:
         tokenizer: LengthTokenizer,
         *,
         method: Method = "binary",
-        mode: Literal["cell", "block"] = "cell",
+        allocation: Literal["cell", "block"] = "cell",
         guess: Guess | None = None,
     ) -> None:
-        """`mode`: a length for each cell, or one for all. `guess`: needed by the method "predict"."""
+        """`allocation`: a length for each cell, or one for all. `guess`: needed by the method "predict"."""
         if method == "predict" and guess is None:
             raise ValueError("the method predict needs a guess")
-        self.tokenizer, self.method, self.mode, self.guess = tokenizer, method, mode, guess
+        self.tokenizer, self.method, self.allocation, self.guess = tokenizer, method, allocation, guess
         self.probes = 0  # trials of single cells so far
         self._lengths: list[int] | None = None  # of the last block's groups
 
@@ -68,7 +68,7 @@ class LengthSearch:
     ) -> Coded:
         """Code a block with as few tokens as meet `target` (MSE), or with `tokens` in every cell."""
         cells = len(self._places(job))
-        groups = [[n] for n in range(cells)] if self.mode == "cell" else [list(range(cells))]
+        groups = [[n] for n in range(cells)] if self.allocation == "cell" else [list(range(cells))]
         remembered = self._lengths if self._lengths and len(self._lengths) == len(groups) else None
         running = []
         for number, members in enumerate(groups):

@@ -1,10 +1,13 @@
-"""How much the error of each cell matters, by how long the frames ahead go on showing it.
+"""Macroblock tree: weights the error of each cell by how long later frames are predicted from it.
 
 A block predicts its cells from the last decoded frame. So a cell that stays in view passes its error on to the blocks
 after it, and they need fewer tokens if that error is small. The error of a cell that changes at once matters to its own
 block alone. The encoder therefore weights errors as the macroblock tree of x264 does (Garrett-Glaser, "A novel
 macroblock-tree algorithm for high-performance optimization of dependent video coding in H.264/AVC", 2009): by how
-well each cell predicts the frames ahead, in place or along its motion vector. The target is still on the plain error.
+well each cell predicts the frames ahead, in place or along its motion vector.
+
+The weights steer allocation only: the target is checked on unweighted errors. Where keyframes go is decided elsewhere
+(`scenes.py`, `mode_decision.py`).
 """
 
 from __future__ import annotations

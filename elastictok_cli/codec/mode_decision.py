@@ -3,14 +3,16 @@
 | candidate | frames | kind | tried |
 | --- | --- | --- | --- |
 | whole | all proposed, up to T | as proposed | always, unless single frames win again |
-| pair | the first two | as proposed | where whole is costly and a single frame is not far cheaper |
-| single | the first | as proposed | where whole is costly |
-| keyframe | the first | keyframe | where the best so far is inter and not clearly cheaper than the last keyframe |
+| pair | the first two | as proposed | where whole is costly or misses the target, and single is not far cheaper |
+| single | the first | as proposed | where whole is costly or misses the target |
+| keyframe | the first | keyframe | where the best so far misses the target or costs nearly as much as one |
+| split | the first, then the rest | as proposed | where the chosen block costs over twice the last inter one a frame |
 
 One motion vector per cell cannot follow every motion over four frames; it often can over two, or one. Where even that
 fails (a flash, a dissolve), a keyframe is cheaper than any prediction. Each candidate is judged by its draft: the
-tokens that the error curves promise, without a decode. Costly means more tokens than the effort allows a block before
-others are tried.
+tokens that its error curves predict to meet the target, without a decode. A draft misses the target where the curves
+say that no tokens meet it. Costly means more tokens than the effort allows a block before others are tried. Only the
+split is judged by a decode, that of the first frame.
 
 Everything here decides and changes nothing else: the scene's state is read only, and only the caller commits a block.
 """
@@ -24,18 +26,18 @@ from elastictok_cli.codec.rate_control import Coded, Draft
 from elastictok_cli.codec.scene_state import Decision, Reason, SceneState
 
 # All ratios are of tokens per frame, unless a comment says otherwise.
-MAX_RATIO_OF_SHORTER = 0.92  # a shorter block wins only below this, beside the best longer one
+MAX_RATIO_OF_CHALLENGER = 0.92  # relative to the best so far: a challenger wins only below this
 MAX_RATIO_OF_FAR_CHEAPER_SINGLE = (
-    0.6  # beside whole: then a pair is not tried, and the next frames are tried singly
+    0.6  # relative to whole: below it no pair is tried, and the next frames are tried singly
 )
 MAX_RATIO_OF_NEXT_SINGLE = (
-    1.3  # of tokens, beside the single that began the row: above it whole is tried again
+    1.3  # of tokens, relative to the single that started the run: above it whole is tried again
 )
-MAX_RATIO_TO_SPARE_KEYFRAME = 0.75  # beside the last keyframe: below it no keyframe is tried
+MAX_RATIO_TO_SKIP_KEYFRAME = 0.75  # relative to the last keyframe: below it no keyframe is tried
 MIN_RATIO_OF_SUDDEN_COST = (
-    2.0  # beside the last inter block: above it the first frame may be coded before the rest
+    2.0  # relative to the last inter block: above it the first frame may be coded before the rest
 )
-MAX_RATIO_OF_SPLIT = 0.9  # of tokens, of the first frame and the rest, beside the whole block
+MAX_RATIO_OF_SPLIT = 0.9  # of tokens, of the first frame and the rest together, relative to the chosen block
 
 
 class Candidates:
@@ -49,7 +51,7 @@ class Candidates:
         self._drafts: list[tuple[SourceBlock, Draft]] = []
 
     def draft(self, block: SourceBlock) -> Draft:
-        """What the curves of one of the candidates promise."""
+        """The draft of one of the candidates."""
         for known, draft in self._drafts:
             if len(known.frames) == len(block.frames) and known.keyframe == block.keyframe:
                 return draft
@@ -61,12 +63,12 @@ class Candidates:
         """The decision for one of the candidates."""
         return Decision(block, self.draft(block), reason, tuple(self._drafts))
 
-    def cheaper(self, best: SourceBlock, shorter: SourceBlock) -> SourceBlock:
-        """The shorter block where it alone reaches the target, or where it is clearly cheaper; else `best`."""
-        old, new = self.draft(best), self.draft(shorter)
+    def better_of(self, best: SourceBlock, challenger: SourceBlock) -> SourceBlock:
+        """The challenger if it alone reaches the target, or costs below 0.92 of the best per frame; else `best`."""
+        old, new = self.draft(best), self.draft(challenger)
         if old.reaches != new.reaches:
-            return shorter if new.reaches else best
-        return shorter if new.per_frame < MAX_RATIO_OF_SHORTER * old.per_frame else best
+            return challenger if new.reaches else best
+        return challenger if new.per_frame < MAX_RATIO_OF_CHALLENGER * old.per_frame else best
 
 
 def choose(candidates: Candidates, state: SceneState, costly_tokens: float) -> Decision:
@@ -90,12 +92,12 @@ def choose(candidates: Candidates, state: SceneState, costly_tokens: float) -> D
     far_cheaper = single.reaches and single.per_frame < MAX_RATIO_OF_FAR_CHEAPER_SINGLE * whole.per_frame
     best = c.whole
     if len(c.whole.frames) > 2 and not far_cheaper:
-        best = c.cheaper(best, c.pair)
-    best = c.cheaper(best, c.single)
+        best = c.better_of(best, c.pair)
+    best = c.better_of(best, c.single)
     if inter:
         draft = c.draft(best)
-        if not draft.reaches or draft.per_frame >= MAX_RATIO_TO_SPARE_KEYFRAME * state.keyframe_tokens:
-            best = c.cheaper(best, c.keyframe)
+        if not draft.reaches or draft.per_frame >= MAX_RATIO_TO_SKIP_KEYFRAME * state.keyframe_tokens:
+            best = c.better_of(best, c.keyframe)
 
     if best is c.whole:
         return c.decide(best, "whole")

@@ -60,7 +60,7 @@ MAX_GROWTH_OF_FIRST_PROBE = (
 # the third starts closer still.
 AIMS = (0.99, 0.994, 0.996)
 # Range of a draft's lambda, as shares of the squared error that the target leaves a cell of a whole block.
-MIN_PRICE, MAX_PRICE = 0.1, 3.0
+MIN_PRICE_SHARE, MAX_PRICE_SHARE = 0.1, 3.0
 # What a miss multiplies the aim of later probes by.
 AIM_AFTER_NEAR_MISS, AIM_AFTER_MISS, AIM_AFTER_LATE_MISS = 0.995, 0.985, 0.9
 NEAR_MISS = 1.01  # times the target
@@ -78,7 +78,7 @@ class Coded:
     frame_mse: of each real frame, on the [-1, 1] scale. mse: their mean.
     missed: whether the block does not meet the target.
     context: what the model needs of it for the next block.
-    bias: measured error over the error that the curves promised.
+    bias: measured / predicted error, the prediction being that of the curves.
     """
 
     tokens: torch.Tensor
@@ -93,7 +93,7 @@ class Coded:
 
 @dataclass(frozen=True)
 class Draft:
-    """One block before any decode: what its error curves promise.
+    """One block before any decode: what its error curves predict.
 
     job, context, encoding: the block, what the model knows of the one before, and all tokens of the block.
     model: the error model at its start. Rate control works on copies of it.
@@ -125,16 +125,16 @@ def draft(
     context: Any,
     target: float,
     *,
-    mode: Allocation = "cell",
+    allocation: Allocation = "cell",
     price: float | None = None,
     weight: torch.Tensor | None = None,
 ) -> Draft:
-    """Encode one block for `target` (MSE) and see what its curves promise.
+    """Encode one block for `target` (MSE) and see what its curves predict.
 
     price: lambda expected of the block, None if unknown. weight: (1, h, w), how much the error of each cell matters.
-    With the mode "block" both are of no effect: one length for all cells leaves nothing to weigh.
+    With the allocation "block" both are of no effect: one length for all cells leaves nothing to weigh.
     """
-    if mode == "block":
+    if allocation == "block":
         encoding = _complete(tokenizer, job, context, target)
         model = _error_model(tokenizer, job, encoding, None)
         allowed = _allowed_error(job, target, encoding.curve.device)
@@ -155,17 +155,17 @@ def meet_target(
     drafted: Draft,
     target: float,
     *,
-    mode: Allocation = "cell",
+    allocation: Allocation = "cell",
     effort: Effort = EFFORTS[DEFAULT_EFFORT],
     bias: float = 1.0,
 ) -> Coded:
     """Code a drafted block with as few tokens as meet `target` (MSE); with all its tokens where none do.
 
-    mode: that of the draft. bias: measured error over promised error that the first probe expects. The draft stays as
+    allocation: that of the draft. bias: measured / predicted error that the first probe expects. The draft stays as
     it is.
     """
     job, context = drafted.job, drafted.context
-    if mode == "block":
+    if allocation == "block":
         return _probe_lengths(tokenizer, job, drafted.encoding, context, target)
     coded = _probe_cells(tokenizer, drafted, target, effort, bias)
     if not coded.missed:
@@ -184,7 +184,7 @@ def price_range(tokenizer: NestedTokenizer, target: float) -> tuple[float, float
     """The lowest and the highest lambda that a draft for `target` (MSE) has: squared error per token."""
     spec = tokenizer.spec
     error_of_cell = target * spec.frames * 3 * spec.cell[0] * spec.cell[1]
-    return MIN_PRICE * error_of_cell, MAX_PRICE * error_of_cell
+    return MIN_PRICE_SHARE * error_of_cell, MAX_PRICE_SHARE * error_of_cell
 
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
@@ -202,39 +202,39 @@ def _probe_cells(
     allowed = _allowed_error(job, target, device)
     model = copy.copy(drafted.model)  # it replaces its tensors, so the draft's own stay as they are
     model.expect(bias)
-    slack = 1.0
+    aim_scale = 1.0  # below 1 after a miss: later probes then aim at less error
     best: Coded | None = None
     tried: set[bytes] = set()
     for attempt in range(effort.probes + EXTRA_PROBES):
         aim = AIMS[min(attempt, len(AIMS) - 1)]
-        keep, _ = model.allocate(allowed * aim * slack)
+        keep, _ = model.allocate(allowed * aim * aim_scale)
         if attempt == 0 and int(keep.sum()) > MAX_GROWTH_OF_FIRST_PROBE * int(drafted.keep.sum()):
             keep = drafted.keep  # where cells are alike, a tiny bias decides for all of them at once
         fingerprint = keep.cpu().numpy().tobytes()
         if fingerprint in tried:
             if best is not None:
                 break
-            slack *= AIM_AFTER_REPEAT
+            aim_scale *= AIM_AFTER_REPEAT
             continue
         tried.add(fingerprint)
         coded = _probe(tokenizer, job, encoding, keep, context, target)
         measured = cell_errors(job, coded.pixels, tokenizer.spec.cell).to(device)
         coded = replace(coded, bias=model.learn(keep, measured))
-        settled = False
+        little_to_gain = False
         if not coded.missed:
             tokens = int(keep.sum())
-            settled = best is not None and tokens > (1 - MIN_SAVING) * int(best.keep.sum())
+            little_to_gain = best is not None and tokens > (1 - MIN_SAVING) * int(best.keep.sum())
             if best is None or tokens < int(best.keep.sum()):
                 best = coded
         if best is not None:
-            enough = effort.probes if best.mse >= LOW_ERROR_OF_PASS * target else effort.probes + 1
-            done = settled or attempt + 1 >= enough or int(best.keep.sum()) == 0
+            probe_limit = effort.probes if best.mse >= LOW_ERROR_OF_PASS * target else effort.probes + 1
+            done = little_to_gain or attempt + 1 >= probe_limit or int(best.keep.sum()) == 0
             if done or best.mse >= effort.close * target:
                 break
         if coded.missed and attempt >= 1:
             near = coded.mse < NEAR_MISS * target
-            early = AIM_AFTER_NEAR_MISS if near else AIM_AFTER_MISS
-            slack *= early if attempt < effort.probes else AIM_AFTER_LATE_MISS
+            scale_after_miss = AIM_AFTER_NEAR_MISS if near else AIM_AFTER_MISS
+            aim_scale *= scale_after_miss if attempt < effort.probes else AIM_AFTER_LATE_MISS
     if best is not None:
         return best
     return _probe(tokenizer, job, encoding, encoding.length, context, target)

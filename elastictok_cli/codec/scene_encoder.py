@@ -1,4 +1,8 @@
-"""Encoding one scene: from its frames alone to coded blocks, whatever other scenes the video has."""
+"""Encoding one scene: the loop over its blocks, from its frames alone, whatever other scenes the video has.
+
+Each turn proposes a block (`block_splitting`), drafts its candidates, chooses one (`mode_decision`), finds its tokens
+(`rate_control`), tries a shorter block where that misses the target, and commits the result (`scene_state`).
+"""
 
 from __future__ import annotations
 
@@ -104,7 +108,7 @@ def _coder(
 
 
 def _has_lookahead(spec: TokenizerSpec, options: EncodeOptions) -> bool:
-    """Whether cells choose how much they err, so that the frames ahead can say which of them should err less."""
+    """Whether lookahead weights have any effect: only with a target and a length for each cell."""
     return spec.nested and options.mse is not None and options.allocation == "cell"
 
 
@@ -131,7 +135,7 @@ class LengthCoder:
         """One that remembers no lengths."""
         options = self.options
         return LengthSearch(
-            self.tokenizer, method=options.search, mode=options.allocation, guess=options.guess
+            self.tokenizer, method=options.search, allocation=options.allocation, guess=options.guess
         )
 
 
@@ -187,7 +191,7 @@ class NestedCoder:
             if split is not None:
                 return split
         coded = code(decision.block, decision.draft)
-        if coded.missed:  # the curves promised too much, or no tokens suffice
+        if coded.missed:  # the curves predicted too little error, or no tokens suffice
             for shorter in (candidates.single, candidates.keyframe):
                 if shorter in (block, decision.block):
                     continue
@@ -197,7 +201,7 @@ class NestedCoder:
         return decision, coded
 
     def _draft(self, block: SourceBlock, context: Any, target: float, state: SceneState) -> Draft:
-        """What the curves of a block promise. It reads the state and changes nothing."""
+        """What the curves of a block predict. It reads the state and changes nothing."""
         job = job_of(block.frames, self.tokenizer, self.device)
         if block.keyframe:
             context = self.tokenizer.start(*self.size)
@@ -209,7 +213,7 @@ class NestedCoder:
                 job,
                 context,
                 target,
-                mode=self.options.allocation,
+                allocation=self.options.allocation,
                 price=price,
                 weight=weight,
             )
@@ -228,7 +232,7 @@ class NestedCoder:
             self.tokenizer,
             draft,
             target,
-            mode=self.options.allocation,
+            allocation=self.options.allocation,
             effort=self.effort,
             bias=state.bias_of(block.keyframe, len(block.frames)),
         )

@@ -12,7 +12,7 @@ from elastictok_cli.codec.rate_control import Coded, Draft
 # A single frame that was far cheaper than a whole block is followed by at most this many more single frames before
 # longer blocks are tried again.
 MAX_SINGLES_IN_A_ROW = 2
-MIN_CURVE_BIAS, MAX_CURVE_BIAS = 0.8, 1.25  # measured error over the error that the curves promised
+MIN_CURVE_BIAS, MAX_CURVE_BIAS = 0.8, 1.25  # measured / predicted error
 
 
 Reason = Literal[
@@ -28,7 +28,7 @@ Reason = Literal[
 
 @dataclass(frozen=True)
 class Decision:
-    """The block to code, why, and all drafts that were compared (each a block and what its curves promise)."""
+    """The block to code, why, and all drafts that were compared (each a block and its draft)."""
 
     block: SourceBlock
     draft: Draft
@@ -40,16 +40,17 @@ class Decision:
 class SceneState:
     """What earlier blocks of a scene say about the next one.
 
-    It starts fresh at each keyframe block, so at each scene, and it never changes: `after` gives the state that follows
-    when a block is committed. Drafts read it and nothing else.
+    It is reset at every keyframe block: the first of a scene, or a later one. It never changes: `after` gives the state
+    that follows when a block is committed. Drafts read it and nothing else.
 
-    curve_bias: measured error over the error that the curves promised, of the last block of the same kind (keyframe or
-        not) and number of frames.
+    curve_bias: measured / predicted error of the last block of the same kind (keyframe or not) and number of frames.
     price: lambda of the last draft of an inter block by its number of frames: the squared error its last token saves.
     singles_left: how many more single frames are expected to be cheaper than longer blocks.
     single_tokens: tokens of the single frame that began them.
     inter_tokens_per_frame: of the last inter block; 0 before the first.
-    keyframe_tokens: of the last keyframe block drafted for this scene, chosen or not; 0 before the first.
+    keyframe_tokens: of the last keyframe block drafted for this scene, chosen or not; 0 before the first. These are
+        tokens of the block, not per frame, and mode decision takes them for those of one frame: several frames become
+        a keyframe block only where they are still, and such a block costs about as much as its first frame alone.
     """
 
     curve_bias: Mapping[tuple[bool, int], float] = field(default_factory=dict)

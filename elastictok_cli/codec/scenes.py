@@ -1,7 +1,9 @@
 """Scenes: where they start is decided by pixels and times alone, before anything is coded.
 
-A scene starts with a keyframe block, and no block of it depends on another scene. So scenes can be encoded in any
-order. Its first frame is the first of the video, the first after a cut, or the first that the keyframe interval allows.
+A scene is a run of frames whose blocks depend on no frame outside it, so scenes can be encoded in any order. Its first
+frame is the first of the video, the first after a cut, or the first that the keyframe interval allows. Its first block
+is a keyframe block. Further ones may follow in it: where mode decision finds a keyframe cheaper, where an inter block
+misses the target, and where a segment of the file is full.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ MATCHED_REACH = 12  # pixels of the small pictures in each direction: 48 of the 
 
 @dataclass(frozen=True)
 class Scene:
-    """Frames whose first block is a keyframe block and whose blocks depend on no other scene.
+    """A run of frames that starts at a cut or at the keyframe interval. Its blocks depend on no other scene.
 
     frames: all frames of the scene in order. `split_scenes` reads them as they are asked for.
     starts_at_cut: whether a cut starts the scene; else the video or the keyframe interval does.
@@ -48,9 +50,9 @@ class Scene:
 def split_scenes(frames: Iterable[Frame], interval: Fraction | None) -> Iterator[Scene]:
     """The scenes of a video, in order.
 
-    interval: a scene ends before the first frame that is so many ticks (of `Frame.pts`) or more after its first one;
-    None: only cuts end scenes. A scene's frames have to be read before the next scene is asked for, which skips the
-    rest of them.
+    interval: ticks (of `Frame.pts`). A frame that is so far or farther from the first frame of its scene starts a new
+    one. None: only cuts do. A scene's frames have to be read before the next scene is asked for, which skips the rest
+    of them.
     """
     for (_, starts_at_cut), members in groupby(_numbered(frames, interval), key=itemgetter(0)):
         yield Scene((frame for _, frame in members), starts_at_cut)

@@ -70,11 +70,11 @@ def _from_file(
 
 def _from_source(original: "Original", sides: Sequence["Side"], duration: float | None) -> dict[str, Any]:
     """Arguments of VideoWriter for the streams of the source itself."""
-    from elastictok_cli.video.carry import SideStreams
+    from elastictok_cli.video.source_streams import SourceSideStreams
 
     lengths = [duration, *(side.reader.header.options.get("duration") for side in sides)]
     known = [Fraction(str(length)) for length in lengths if isinstance(length, int | float)]
-    streams = SideStreams(
+    streams = SourceSideStreams(
         original.path,
         start=original.first if original.windowed else None,
         end=original.first + min(known) if known else None,

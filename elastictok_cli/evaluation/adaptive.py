@@ -124,17 +124,17 @@ def code_adaptive(
     target: float,
     device: torch.device,
     *,
-    mode: Literal["cell", "block"] = "cell",
+    allocation: Literal["cell", "block"] = "cell",
 ) -> list[Spent]:
     """The blocks of a clip with the fewest tokens that meet `target` (MSE), each after those before it as coded.
 
-    `mode`: a length for each cell, or one for all cells of a block. Blocks are not cut shorter where that is cheaper,
-    as the encoder would.
+    `allocation`: a length for each cell, or one for all cells of a block. Blocks are not cut shorter where that is
+    cheaper, as the encoder would.
     """
 
     def least(job: Job, context: Any) -> search.Coded:
-        drafted = search.draft(tokenizer, job, context, target, mode=mode)
-        return search.meet_target(tokenizer, drafted, target, mode=mode)
+        drafted = search.draft(tokenizer, job, context, target, allocation=allocation)
+        return search.meet_target(tokenizer, drafted, target, allocation=allocation)
 
     return _code(tokenizer, clip, device, least)
 

@@ -42,7 +42,7 @@ class TokenizerSpec:
     levels: tuple[int, ...]  # FSQ levels of one token's digits; none where tokens are vectors
     vocabulary: int  # token values are 0 .. vocabulary - 1; 0 where tokens are vectors
     nested: bool  # the first k tokens are the same whatever length is kept
-    vector: int = 0  # numbers of a token that is a float16 vector; 0: tokens are integers
+    vector: int = 0  # size of a token that is a float16 latent (no motion vector); 0: tokens are integers
     shortest: int = 0  # length that a search begins at
     control_tokens: tuple[ControlRange, ...] = ()  # ascending; all other values are FSQ codes
 

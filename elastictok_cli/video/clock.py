@@ -1,8 +1,9 @@
 """The clock of a program: one time line for all streams of a source, also where the source breaks its own.
 
 In joined recordings, and in transport streams that lost their signal, the times of every stream jump back or far ahead
-though the film goes on. Audio and pictures share one clock (ISO/IEC 13818-1, 2.4.2.1: the program clock), so what mends
-a jump is one offset for all streams. An offset for each stream would move sound and pictures apart.
+though the film goes on. Such a jump is what FFmpeg calls a timestamp discontinuity. Audio and pictures share one clock
+(ISO/IEC 13818-1, 2.4.2.1: the program clock), so what mends a jump is one offset for all streams. An offset for each
+stream would move sound and pictures apart.
 """
 
 from collections.abc import Iterable, Iterator
@@ -39,8 +40,8 @@ class _Track:
 class ProgramClock:
     """Mends the times of packets, in the order of the source.
 
-    Times that never jump pass untouched, equal ones too. After a jump all streams move by one offset: the least with
-    which none of them overlaps what it had before. An audio packet without a time gets the end of the one before it.
+    Times that never jump pass untouched, equal ones too. After a jump all streams move by one offset: the smallest that
+    lets no stream start before its own previous end. An audio packet without a time gets the end of the one before it.
 
     `jumps` counts the jumps; `first_jump` is the time of the first one, in seconds on the mended clock.
     """
@@ -104,6 +105,7 @@ class ProgramClock:
             if (start := self._find_start(held, mine)) is not None:
                 starts[index] = start
         others = {p.stream.index for p in held if p.stream.type in ("audio", "video")} - set(starts)
+        # some streams jump, others do not, and by little: streams that were late and catch up, no discontinuity
         if starts and others and self._step(held, starts) < MIN_JUMP_ALONE_SECONDS:
             starts = {}
         offset = self._needed_offset(held, starts) if starts else self._offset
@@ -150,7 +152,7 @@ class ProgramClock:
         return max(steps)
 
     def _needed_offset(self, held: list[Any], starts: dict[int, int]) -> _Seconds:
-        """The least offset with which no stream begins before its own end."""
+        """The smallest offset that lets no stream start before its own previous end."""
         needed = []
         for index, start in starts.items():
             track = self._tracks[index]

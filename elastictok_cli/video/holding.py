@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import av
 
 from elastictok_cli.video.encoder import CONTAINERS
-from elastictok_cli.video.muxing import can_take
+from elastictok_cli.video.muxing import can_mux_or_convert
 from elastictok_cli.video.records import AuxStream
 from elastictok_cli.video.sidestreams import ChunkReader, describe_stream
 
@@ -19,6 +19,10 @@ def streams_not_held(chunks: Iterable[bytes], container: str, suffix: str) -> li
     try:
         with av.open(ChunkReader(chunks), format=container) as source:
             output = CONTAINERS.get(suffix.lower())
-            return [describe_stream(s) for s in source.streams if output is None or not can_take(output, s)]
+            return [
+                describe_stream(s)
+                for s in source.streams
+                if output is None or not can_mux_or_convert(output, s)
+            ]
     except (av.FFmpegError, ValueError):
         return []

@@ -42,7 +42,7 @@ def movie_timescale(time_bases: Iterable[Fraction]) -> dict[str, str]:
     return {"movie_timescale": str(scale)} if 1000 <= scale < 1 << 31 else {}
 
 
-def can_hold(container: str, stream: Any, options: dict[str, str] | None = None) -> bool:
+def can_mux_as_is(container: str, stream: Any, options: dict[str, str] | None = None) -> bool:
     """Whether the container format takes the packets of this stream as they are. Tries it on a small file in memory."""
     file = io.BytesIO()
     try:
@@ -82,9 +82,9 @@ def _reads_back(file: io.BytesIO, stream: Any) -> bool:
         return bool(found.type == stream.type)
 
 
-def can_take(container: str, stream: Any) -> bool:
+def can_mux_or_convert(container: str, stream: Any) -> bool:
     """Whether the container format takes this stream, as it is or as text subtitles of its own form."""
-    return text_encoder(container, codec_name(stream)) is not None or can_hold(container, stream)
+    return text_encoder(container, codec_name(stream)) is not None or can_mux_as_is(container, stream)
 
 
 class StreamCopy:
@@ -107,7 +107,7 @@ class StreamCopy:
         self._converter: SubtitleConverter | None = None
         self._held: Any = None  # a converted subtitle, until it is known when the next one begins
         encoder = text_encoder(container, codec_name(source))
-        if encoder is not None and not can_hold(container, source):
+        if encoder is not None and not can_mux_as_is(container, source):
             self._converter = SubtitleConverter(source, output, encoder)
             self._target = self._converter.target
         else:
@@ -163,7 +163,7 @@ class StreamCopy:
         if packet is None:
             return
         try:
-            self._order(packet)
+            self._make_dts_increase(packet)
             packet.stream = self._target
             self._output.mux(packet)
         except _REFUSALS as error:
@@ -175,8 +175,8 @@ class StreamCopy:
         self._refused += 1
         self._reason = getattr(error, "strerror", None) or str(error)
 
-    def _order(self, packet: Any) -> None:
-        """Move a packet on, where the muxer does not take the time of the one before again."""
+    def _make_dts_increase(self, packet: Any) -> None:
+        """Move a packet's decode time forward, where this muxer needs strictly increasing ones."""
         if packet.dts is None:
             packet.dts = packet.pts
         dts = Fraction(packet.dts * packet.time_base)

@@ -1,4 +1,4 @@
-"""Reading a video file one frame at a time, with the audio and subtitle packets that run beside it."""
+"""Reading a video file one frame at a time, with its side streams: the audio and subtitle packets."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -245,7 +245,7 @@ class VideoReader:
         if self._duration is not None:
             self._end = wanted + self._duration
         if (self._start or 0) > MIN_SKIP_SECONDS and not self._source.reads_once and decoded.pts is not None:
-            decoded, pts = self._jump(wanted)
+            decoded, pts = self._seek(wanted)
         while decoded is not None and pts * self._time_base + _TIME_ROUNDING_SECONDS < wanted:
             if self._side is not None:
                 self._side.forget(before=pts * self._time_base)
@@ -257,7 +257,7 @@ class VideoReader:
             self._side.begin(offset if self._start is not None else None, self._end, offset)
         return decoded, pts
 
-    def _jump(self, wanted: Fraction) -> tuple[Any, int]:
+    def _seek(self, wanted: Fraction) -> tuple[Any, int]:
         """A decoded frame at or before `wanted` (seconds), the first one where the file cannot seek."""
         if self._container.format.name in JUMPING_FORMATS:
             if self._side is not None:

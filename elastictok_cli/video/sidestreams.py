@@ -1,8 +1,9 @@
-"""Audio and subtitle packets, copied from a source into a small container and from there into the result.
+"""Side streams: audio and subtitle packets, copied from a source into a small container and from there into the result.
 
-The container is what carries them through an .etk file. Which one depends on the source, so that times
-stay exact: fragmented MP4 or MOV keep the ticks of MP4-like sources, Matroska those of Matroska and WebM
-(1 ms), and NUT takes what neither can describe, such as AAC straight from a transport stream.
+That container is what carries them through an .etk file, in its AUX units; arguments named `aux` are its bytes. Which
+container depends on the source, so that times stay exact: fragmented MP4 or MOV keep the ticks of MP4-like sources,
+Matroska those of Matroska and WebM (1 ms), and NUT takes what neither can describe, such as AAC straight from a
+transport stream.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,13 @@ from typing import Any, Literal
 
 import av
 
-from elastictok_cli.video.muxing import StreamCopy, can_hold, can_take, codec_name, movie_timescale
+from elastictok_cli.video.muxing import (
+    StreamCopy,
+    can_mux_as_is,
+    can_mux_or_convert,
+    codec_name,
+    movie_timescale,
+)
 from elastictok_cli.video.records import AuxStream
 
 # `disabled`: times below zero (the priming samples of AAC and Opus) stay where they are.
@@ -67,7 +74,7 @@ def _can_carry(container: str, stream: Any) -> bool:
         return False  # ADTS headers in the packets: the other containers would have to strip them
     if codec.startswith("pcm_") and container == "mp4":
         return False  # FFmpeg cannot read back all of the PCM it writes to fragmented MP4; MOV is fine
-    return can_hold(container, stream, _OPTIONS[container])
+    return can_mux_as_is(container, stream, _OPTIONS[container])
 
 
 def _choose_container(source_format: str, streams: Sequence[Any]) -> tuple[str, list[Any]]:
@@ -245,7 +252,7 @@ class PacketCopier:
         """Give `output` (nothing muxed yet) a stream for each one carried that it can hold."""
         name = output.format.name
         for stream in self._source.streams if self._source is not None else ():
-            if can_take(name, stream):
+            if can_mux_or_convert(name, stream):
                 self._copies[stream.index] = StreamCopy(stream, output)
             else:
                 self._warnings.append(

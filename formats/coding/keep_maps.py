@@ -1,7 +1,7 @@
 """Entropy coding of keep maps: how many tokens each cell keeps (SPEC.md, 5.2).
 
 Codings 0 to 15 compress differences along blocks, rows and columns by zstd. Coding 16 predicts each cell from those
-around it with a small network and range-codes what it keeps. A writer takes the smallest.
+around it with a small network and entropy-codes what it keeps by rANS (`rans.py`). A writer takes the smallest.
 """
 
 import math
@@ -164,36 +164,39 @@ def _pack_nibbles(residuals: npt.NDArray[Any]) -> bytes | None:
 def code_keep_maps(
     keeps: UInt16Array, totals: Symbols, frames: Symbols, coder: Coder, known: Tables | None = None
 ) -> Symbols:
-    """Keep maps (blocks, h, w) of blocks with `totals` tokens and `frames` real frames; a reader gives zeros.
+    """Keep maps (blocks, h, w) of blocks with `totals` tokens and `frames` real frames, coded or decoded.
 
-    Returns them as int64. Raises Corrupt where they do not add up.
+    When decoding, pass zeros for `keeps`: the coder ignores them. Returns keep maps as int64. Raises Corrupt where they
+    do not add up.
     """
     known = known or tables()
     grid = Grid(keeps.shape)
     field = grid.padded(_OUTSIDE_FEATURE, 0)
     result = np.zeros(keeps.size, np.int64)
-    given = keeps.ravel().astype(np.int64)
-    left = totals.copy()
+    flat_keeps = keeps.ravel().astype(np.int64)
+    tokens_left = totals.copy()
     cells_left = np.full(len(keeps), keeps[0].size)
-    for cells, blocks, at in grid.steps():
-        open_ = left[blocks] > 0
-        if open_.any():
-            some, of, where = (cells, blocks, at) if open_.all() else (cells[open_], blocks[open_], at[open_])
-            near = np.empty((len(some), len(NEIGHBOURS) + 1), np.int64)
+    for cells, blocks, positions in grid.steps():
+        has_tokens_left = tokens_left[blocks] > 0
+        if has_tokens_left.any():
+            coded_cells, block_of, where = cells, blocks, positions
+            if not has_tokens_left.all():
+                coded_cells, block_of, where = (x[has_tokens_left] for x in (cells, blocks, positions))
+            near = np.empty((len(coded_cells), len(NEIGHBOURS) + 1), np.int64)
             near[:, :-1] = field[where[:, None] + grid.offsets]
-            near[:, -1] = LOG_FEATURE[np.minimum(8192, 32 * left[of] // cells_left[of])]
-            bin_ = coder.code(known.keep(near, of, frames[of]), bin_of(given[some]))
+            near[:, -1] = LOG_FEATURE[np.minimum(8192, 32 * tokens_left[block_of] // cells_left[block_of])]
+            bin_ = coder.code(known.keep(near, block_of, frames[block_of]), bin_of(flat_keeps[coded_cells]))
             kept, sizes = BIN_EDGES[bin_], BIN_SIZES[bin_]
             wide = np.flatnonzero(sizes > 1)
             if len(wide):
-                kept[wide] += coder.code_uniform(sizes[wide], given[some[wide]] - kept[wide])
-            result[some] = kept
+                kept[wide] += coder.code_uniform(sizes[wide], flat_keeps[coded_cells[wide]] - kept[wide])
+            result[coded_cells] = kept
             field[where] = LOG_FEATURE[kept]
-            np.subtract.at(left, of, kept)
-            if left.min() < 0:
+            np.subtract.at(tokens_left, block_of, kept)
+            if tokens_left.min() < 0:
                 raise Corrupt("a block keeps more tokens than it says")
         cells_left -= np.bincount(blocks, minlength=len(cells_left))
-    if left.any():
+    if tokens_left.any():
         raise Corrupt("a block keeps fewer tokens than it says")
     return result.reshape(keeps.shape)
 

@@ -257,7 +257,7 @@ def test_each_cell_gets_its_own_length(seed: int, method: str, batch: int) -> No
 @given(st.integers(0, 10**5))
 def test_one_length_for_all_cells(seed: int) -> None:
     fake = Fake(falling(seed, 4))
-    coded = LengthSearch(fake, mode="block").code(job(2, 2, 32, 32), (), target=0.007)
+    coded = LengthSearch(fake, allocation="block").code(job(2, 2, 32, 32), (), target=0.007)
     lengths = set(coded.keep.flatten().tolist())
     assert len(lengths) == 1
     passing = [k for k in range(1, 41) if np.mean([fake.truth(n, k) for n in range(4)]) <= 0.007]

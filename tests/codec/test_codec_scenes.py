@@ -255,8 +255,8 @@ def test_one_length_for_all_cells_is_drafted_with_the_curves_that_are_coded(
 
     monkeypatch.setattr(tokenizer, "encode", encode_noting)
     job = job_of(frames[:1], tokenizer, CPU)
-    drafted = rate_control.draft(tokenizer, job, None, 0.007, mode="block")
-    coded: Coded = rate_control.meet_target(tokenizer, drafted, 0.007, mode="block")
+    drafted = rate_control.draft(tokenizer, job, None, 0.007, allocation="block")
+    coded: Coded = rate_control.meet_target(tokenizer, drafted, 0.007, allocation="block")
     assert complete == [True]  # and none more
     assert not coded.missed
     assert torch.equal(coded.keep, drafted.encoding.length.clamp_max(int(coded.keep.max())))

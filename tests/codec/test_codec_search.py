@@ -59,9 +59,12 @@ class Fake:
         )
 
 
-def meet(fake: Fake, job: Job, target: float, mode: str = "cell") -> rate_control.Coded:
+def meet(fake: Fake, job: Job, target: float, allocation: str = "cell") -> rate_control.Coded:
     return rate_control.meet_target(
-        fake, rate_control.draft(fake, job, None, target, mode=mode), target, mode=mode
+        fake,
+        rate_control.draft(fake, job, None, target, allocation=allocation),
+        target,
+        allocation=allocation,
     )
 
 
@@ -84,8 +87,8 @@ def test_a_passing_result_is_returned_whenever_all_tokens_pass(
     seed: int, target: float, bias: float, monotone: bool
 ) -> None:
     fake = Fake(amplitudes(seed, monotone), bias)
-    for mode in ("cell", "block"):
-        coded = meet(fake, grey(2, 3), target, mode=mode)
+    for allocation in ("cell", "block"):
+        coded = meet(fake, grey(2, 3), target, allocation=allocation)
         full = rate_control.fixed_length(fake, grey(2, 3), None, LENGTH)
         assert coded.missed == (coded.mse > target)
         if full.mse <= target:
@@ -96,7 +99,7 @@ def test_a_passing_result_is_returned_whenever_all_tokens_pass(
 @settings(max_examples=40, deadline=None)
 def test_one_length_is_the_smallest_that_passes_on_monotone_errors(seed: int, target: float) -> None:
     fake = Fake(amplitudes(seed, True).cummin(0).values, 1)
-    coded = meet(fake, grey(2, 3), target, mode="block")
+    coded = meet(fake, grey(2, 3), target, allocation="block")
     passing = [
         k for k in range(LENGTH + 1) if rate_control.fixed_length(fake, grey(2, 3), None, k).mse <= target
     ]

@@ -105,5 +105,5 @@ def test_both_code_the_same_blocks_of_a_clip() -> None:
     assert [block.tokens for block in few] == [2 / tokenizer.spec.tokens_per_cell] * len(few)
     assert all(block.mse <= TARGET for block in adaptive)
     assert all(a.tokens < b.tokens and a.mse > b.mse for a, b in zip(adaptive, all_, strict=True))
-    one_length = code_adaptive(tokenizer, clip, TARGET, CPU, mode="block")
+    one_length = code_adaptive(tokenizer, clip, TARGET, CPU, allocation="block")
     assert one_length[0].tokens > adaptive[0].tokens

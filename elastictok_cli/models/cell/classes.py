@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 _LEAST_ERROR = 1e-9
-_TOKENS_OF_ALL_CLASSES = 8  # every class is tried up to here; behind it only the best of a shortlist
+_TOKENS_OF_ALL_CLASSES = 8  # every class is tried up to here; after it only the best of a shortlist
 _TOKENS_PER_MISSED_FACTOR = 10.0  # for each factor e that the error stays above the goal after the last token
 
 

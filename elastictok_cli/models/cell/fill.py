@@ -58,14 +58,14 @@ def _spread(value: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 def filled_errors(frames: torch.Tensor, count: int, cell: int) -> Filled:
     """A function from the cells of a keyframe block that are coded, (B, h, w) bool, to the squared error (B, h, w) that
-    each of the others has when it is filled in from them, taken as they are in the source.
+    each of the others has when it is filled in from them. Assumes that the coded cells equal the source.
 
     frames: (B, T, 3, H, W), of which the first `count` are real; the others are taken to err as much as those.
     """
     real = frames[:, :count].flatten(1, 2)
     known = means(real)
     small = F.avg_pool2d(real, _COARSE_PIXELS)
-    # a small picture stands for so many values of a cell's energy: its pixels, and frames that repeat
+    # source values that one value of `small` counts for: the pixels it averages, and frames that repeat
     scale = _COARSE_PIXELS**2 * (frames.shape[1] / count)
     coarse_cell = cell // _COARSE_PIXELS
     # what no smooth picture has; what it does have shows at a quarter of the size

@@ -24,13 +24,13 @@ class Prediction(NamedTuple):
     frames: torch.Tensor  # (B, 4, 3, H, W)
     features: torch.Tensor | None  # (B, width, H/8, W/8) of the prediction network; None in a keyframe block
     still: torch.Tensor | None  # (B, h, w) bool: cells that do not move; None in a keyframe block
-    lasting: torch.Tensor  # (B, 2, h, w) motion vectors with which the next block begins
+    lasting: torch.Tensor  # (B, 2, h, w) motion vectors that the next block inherits
 
 
 class _Known(NamedTuple):
     vectors: torch.Tensor  # (B, 2, h, w)
     shake: torch.Tensor | None  # (B, count, 2)
-    answer: tuple[torch.Tensor, torch.Tensor]  # predicted frames and features
+    output: tuple[torch.Tensor, torch.Tensor]  # predicted frames and features
 
 
 class Reuse:
@@ -49,15 +49,15 @@ class Reuse:
         """The predicted frames and features for these motion vectors and this shake, if they are known."""
         for known in self._known:
             if torch.equal(known.vectors, vectors) and _equal(known.shake, shake):
-                return known.answer
+                return known.output
         return None
 
     def add(
-        self, vectors: torch.Tensor, shake: torch.Tensor | None, answer: tuple[torch.Tensor, torch.Tensor]
+        self, vectors: torch.Tensor, shake: torch.Tensor | None, output: tuple[torch.Tensor, torch.Tensor]
     ) -> None:
-        """Keep an answer, the newest first; old ones go where pictures are large."""
-        del self._known[max(1, _REUSE_VALUES // answer[0].numel()) - 1 :]
-        self._known.insert(0, _Known(vectors, shake, answer))
+        """Keep what the network gave, the newest first; old ones go where pictures are large."""
+        del self._known[max(1, _REUSE_VALUES // output[0].numel()) - 1 :]
+        self._known.insert(0, _Known(vectors, shake, output))
 
 
 def predict_keyframe(
@@ -89,16 +89,16 @@ def predict_inter(
     c = model.config
     if reuse is not None and (reuse.context is not context or reuse.count != count):
         raise ValueError("what is to be reused belongs to another block")
-    answer = None if reuse is None else reuse.find(vectors, shake)
-    if answer is None:
+    output = None if reuse is None else reuse.find(vectors, shake)
+    if output is None:
         if moved is None:
             moved = compensate(
                 context.frame, vectors, count, frames=c.frames, mode=c.interpolation, shake=shake
             )
-        answer = model.predict(moved, context, vectors, count, shake)
+        output = model.predict(moved, context, vectors, count, shake)
         if reuse is not None:
-            reuse.add(vectors, shake, answer)
-    frames, features = answer
+            reuse.add(vectors, shake, output)
+    frames, features = output
     return Prediction(INTER, frames, features, stands_still(vectors, shake), lasting)
 
 

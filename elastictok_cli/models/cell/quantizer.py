@@ -162,7 +162,7 @@ class NestedQuantizer(nn.Module):
     @torch.no_grad()
     def classify(
         self,
-        target: torch.Tensor,  # (B, K, h, w) coefficients
+        coefficients: torch.Tensor,  # (B, K, h, w)
         energy: torch.Tensor,  # (B, h, w) squared error with no token at all
         allowed: torch.Tensor,  # (B, h, w) squared error a cell may keep
         kind: int,
@@ -172,7 +172,7 @@ class NestedQuantizer(nn.Module):
         Counts at half, once and twice `allowed` are averaged, as allocation moves errors between cells.
         """
         shape = energy.shape
-        cells = target.permute(0, 2, 3, 1).flatten(0, 2).float()  # (N, K)
+        cells = coefficients.permute(0, 2, 3, 1).flatten(0, 2).float()  # (N, K)
         energy, allowed = energy.flatten(), allowed.flatten()
         out = torch.zeros_like(energy, dtype=torch.int64)
         with_error = (energy > 0.5 * allowed).nonzero().squeeze(1)  # the others get no token, or just one

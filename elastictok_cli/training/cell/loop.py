@@ -129,7 +129,7 @@ def _train(options: TrainOptions, device: torch.device, stop: Stop) -> Iterator[
 
 
 def _loss(step: Step) -> torch.Tensor:
-    """Log error of one block. A share for the error before the last network keeps the tokens an honest codec of
+    """Log error of one block. A share for the error before the synthesis network keeps the tokens an honest codec of
     their own: allocation predicts from them, and pictures unlike the training data rest on them.
     """
     final = torch.log(step.mse.float() + _MSE_FLOOR).mean()

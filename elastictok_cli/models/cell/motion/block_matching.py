@@ -20,50 +20,52 @@ NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or d
 
 
 def search(
-    last: torch.Tensor,
+    reference: torch.Tensor,
     frames: torch.Tensor,
     inherited: torch.Tensor,
     cell: int,
-    wanted: torch.Tensor | None = None,
+    search_cells: torch.Tensor | None = None,
     bit_price: torch.Tensor | float = 0.0,
     shake: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The motion vector of the table, for each cell, that best predicts `frames` from the reference.
 
-    last: (B, 3, H, W); frames: (B, T, 3, H, W), real ones only, so T may be fewer than a block's; inherited:
-    (B, 2, h, w) motion vectors of the block before; wanted: (B, h, w) bool, cells to search (others keep the table's
-    nearest to what they inherited); bit_price: MSE (a float or (B, 1, 1)) that one bit of a vector must save; shake:
+    reference: (B, 3, H, W); frames: (B, T, 3, H, W), real ones only, so T may be fewer than a block's; inherited:
+    (B, 2, h, w) motion vectors of the block before; search_cells: (B, h, w) bool (other cells keep the table's nearest
+    to what they inherited); bit_price: MSE (a float or (B, 1, 1)) that one bit of a vector must save; shake:
     (B, T, 2) pixels by which everything is displaced besides. Returns (B, 2, h, w) float32.
 
     Coarse to fine, on luma: a full search of +-24 pixels per frame against the second (or only) frame; then
     candidates (zero, inherited, the coarse winner and its neighbours') and three rounds of refinement, at half
-    resolution against every frame. At last a cell takes over a neighbour's vector where that costs less than the
-    bits that it saves by being like its neighbours.
+    resolution against every frame. Finally each cell may switch to a neighbour's vector, where the
+    bits saved, at `bit_price`, outweigh the added error. Cells switch in checkerboard order.
     """
     height, width = frames.shape[-2:]
     grid = (height // cell, width // cell)
     table = speeds(frames.device)
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
-    last_half = F.avg_pool2d(luma(last), 2)  # (B, 1, H/2, W/2)
+    reference_half = F.avg_pool2d(luma(reference), 2)  # (B, 1, H/2, W/2)
     frames_half = F.avg_pool2d(luma(frames.flatten(0, 1)), 2)
     frames_half = frames_half.view(*frames.shape[:2], *frames_half.shape[1:])  # (B, T, 1, H/2, W/2)
     inherited = in_table(inherited)
     if frames.shape[1] > 1:
-        coarse = full_search(F.avg_pool2d(last_half, 2), F.avg_pool2d(frames_half[:, 1], 2), grid)
+        coarse = full_search(F.avg_pool2d(reference_half, 2), F.avg_pool2d(frames_half[:, 1], 2), grid)
     else:
-        coarse = full_search(last_half, frames_half[:, 0], grid)
+        coarse = full_search(reference_half, frames_half[:, 0], grid)
     half_shake = None
     if shake is not None:
         half_shake, seen = shake / 2, min(2, frames.shape[1])
         coarse = coarse - shake[:, seen - 1, :, None, None] / seen
 
     def cost(candidates: torch.Tensor, cells: Selection) -> torch.Tensor:  # (B, M, N, 2) -> (B, M, N)
-        moved = warp_cells(last_half, candidates / 2, cells, cell // 2, times, shake=half_shake)
+        moved = warp_cells(reference_half, candidates / 2, cells, cell // 2, times, shake=half_shake)
         error = (moved - cells.take_pixels(frames_half, cell // 2)[:, :, None]).flatten(3).square().mean(3)
         return error + _SLOWNESS * candidates.abs().sum(3)
 
     found = inherited.clone()
-    cells = Selection(torch.ones_like(found[:, 0], dtype=torch.bool) if wanted is None else wanted)
+    cells = Selection(
+        torch.ones_like(found[:, 0], dtype=torch.bool) if search_cells is None else search_cells
+    )
     padded = F.pad(table[nearest_entry(coarse, table)], (1, 1, 1, 1), mode="replicate")
     around = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS]
     candidates = torch.stack([cells.take_each(c) for c in (torch.zeros_like(coarse), inherited, *around)], 2)
@@ -84,15 +86,16 @@ def search(
     chessboard = torch.arange(grid[0]).view(-1, 1) + torch.arange(grid[1])
     for parity in (0, 1):  # a cell decides while its neighbours keep theirs
         here = (chessboard % 2 == parity).to(frames.device).expand_as(found[:, 0])
-        some = Selection(here if wanted is None else here & wanted)
+        some = Selection(here if search_cells is None else here & search_cells)
         if not some.count:
             continue
         padded = F.pad(found, (1, 1, 1, 1), mode="replicate")
         near = [padded[..., 1 + dy : 1 + dy + grid[0], 1 + dx : 1 + dx + grid[1]] for dy, dx in _CROSS[1:]]
         candidates = torch.stack([some.take_each(n) for n in (found, *near)], 2)  # (B, M, 5, 2)
-        expected = candidates[:, :, 1:].sort(2).values[:, :, 1:2]  # the lower median, part by part
+        # the predicted motion vector: the component-wise (lower) median of the four neighbours
+        expected = candidates[:, :, 1:].sort(2).values[:, :, 1:2]
         away = (nearest_entry(candidates, table) - nearest_entry(expected, table)).abs()
-        bits = 2 * torch.log2(1 + away.float()).sum(3)  # roughly what the file's entropy coder needs
+        bits = 2 * torch.log2(1 + away.float()).sum(3)  # roughly what the file needs for the difference
         costs = torch.cat([some.take_each(errors), cost(candidates[:, :, 1:], some)], 2)
         per_bit = bit_price.view(-1, 1, 1) if isinstance(bit_price, torch.Tensor) else bit_price
         some.write_each(found, _cheapest(candidates, costs + per_bit * bits)[0])
@@ -100,24 +103,24 @@ def search(
 
 
 def luma_errors(
-    last: torch.Tensor, frames: torch.Tensor, cell: int, mode: str, shake: torch.Tensor | None = None
+    reference: torch.Tensor, frames: torch.Tensor, cell: int, mode: str, shake: torch.Tensor | None = None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function from motion vectors (N, 2, h, w) to the MSE of luma in each cell (N, h, w) when moved along them.
 
-    last: (1, 3, H, W); frames: (1, T, 3, H, W) that follow; mode and shake as in `compensation.warp`. One pixel in
-    four is looked at.
+    reference: (1, 3, H, W); frames: (1, T, 3, H, W) that follow; mode and shake as in `compensation.warp`. One pixel
+    in four is looked at.
     """
-    before = luma(last)
+    before = luma(reference)
     after = luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
     times = torch.arange(1, frames.shape[1] + 1, device=frames.device)
     grid = (frames.shape[3] // cell, frames.shape[4] // cell)
     cells = Selection.everywhere(1, grid, frames.device)
-    wanted = cells.take_pixels(after, cell)[:, :, None, ..., ::_PIXEL_STEP, ::_PIXEL_STEP]
+    source_pixels = cells.take_pixels(after, cell)[:, :, None, ..., ::_PIXEL_STEP, ::_PIXEL_STEP]
 
     def errors(vectors: torch.Tensor) -> torch.Tensor:
         tries = vectors.flatten(2).permute(2, 0, 1)[None]  # (1, M, N, 2)
         moved = warp_cells(before, tries, cells, cell, times, mode, shake, _PIXEL_STEP)
-        return (moved - wanted).flatten(3).square().mean(3)[0].t().reshape(-1, *grid)
+        return (moved - source_pixels).flatten(3).square().mean(3)[0].t().reshape(-1, *grid)
 
     return errors
 

@@ -1,12 +1,13 @@
-"""Camera pans: a cell that sends its motion vector may change those of other cells alike.
+"""Camera pans: the change of one cell's motion vector is also applied to cells that send no vector.
 
-Where a camera pans or turns, motion vectors change alike in many cells, and a token for each of them is dear. A cell
-that sends a pan behind its motion vector changes the motion vectors of cells that send none by as much as its own
-differs from the one it inherited from the block before. Where several cells send a pan, near ones count more, as in
-inverse distance weighting (Shepard, 1968), so that a few describe a zoom or a turn. A pan's scope is every cell, or
-those that move already (a caption stays in its place).
+A cell's change is the motion vector that it sends, minus the one that it inherited from the block before. A cell that
+sends a pan after its motion vector adds its change to the inherited vectors of other cells, which saves them a token
+each where a camera pans or turns. Where several cells send a pan, near ones count more (inverse distance weighting,
+Shepard, 1968), so that a few describe a zoom or a turn. A pan's scope is every cell, or those that move already (a
+caption stays in its place).
 
-Small changes are taken for sway, which comes back: they hold for one block. Larger ones last.
+Changes of up to 1 pixel per frame are treated as sway, which comes back: they apply to this block only. Larger ones are
+also inherited by the next block.
 
 Decoders on all devices have to agree, so all of this is in whole sixteenths of a pixel.
 """
@@ -42,7 +43,7 @@ class Panned(NamedTuple):
     """What pans make of inherited motion vectors, in pixels per frame."""
 
     vectors: torch.Tensor  # (B, 2, h, w) in force where a cell sends none
-    lasting: torch.Tensor  # (B, 2, h, w) with which these cells go on in the next block
+    lasting: torch.Tensor  # (B, 2, h, w) that these cells inherit in the next block
 
 
 def follow(inherited: torch.Tensor, sent: torch.Tensor, pan: torch.Tensor) -> Panned:

@@ -32,8 +32,8 @@ def to_codes(shake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     table = _step_table(shake.device)
     here = torch.zeros_like(shake[:, 0])
     codes, rounded = [], []
-    for wanted in shake.unbind(1):
-        number = ((wanted - here).unsqueeze(-1) - table).abs().argmin(-1)  # (B, 2)
+    for displacement in shake.unbind(1):
+        number = ((displacement - here).unsqueeze(-1) - table).abs().argmin(-1)  # (B, 2)
         here = here + table[number]
         codes.append(number[:, 0] * _SIDE + number[:, 1])
         rounded.append(here)
@@ -54,13 +54,13 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    last: torch.Tensor,
+    reference: torch.Tensor,
     frames: torch.Tensor,
     inherited: torch.Tensor,
     cell: int,
     floor: torch.Tensor | float,
 ) -> Estimate:
-    """The shake with which `frames` (B, T, 3, H, W), all of them real, follow the reference `last` (B, 3, H, W) best.
+    """The shake with which `frames` (B, T, 3, H, W), all of them real, follow `reference` (B, 3, H, W) best.
 
     inherited: (B, 2, h, w) motion vectors that move cells besides. Best is the least sum of the logarithms of cells'
     errors, as the number of tokens grows with those; errors below `floor` (MSE, a float or (B, 1, 1)) hardly count.
@@ -69,36 +69,38 @@ def estimate(
     """
     batch, count = frames.shape[:2]
     grid = (inherited.shape[2], inherited.shape[3])
-    before = F.avg_pool2d(luma(last), 2)
+    before = F.avg_pool2d(luma(reference), 2)
     after = [F.avg_pool2d(luma(frame), 2) for frame in frames.unbind(1)]
     small = [F.avg_pool2d(picture, 2) for picture in (before, *after)]
-    cells = Selection.everywhere(batch, grid, last.device)
+    cells = Selection.everywhere(batch, grid, reference.device)
     vectors = cells.take_each(inherited).unsqueeze(2)  # (B, M, 1, 2)
-    one_frame = torch.ones(1, device=last.device)
+    one_frame = torch.ones(1, device=reference.device)
     least_error = floor.view(-1, 1, 1) if isinstance(floor, torch.Tensor) else floor
-    ring = torch.tensor(NEIGHBOURS, device=last.device, dtype=torch.float32)
-    nowhere = torch.zeros(batch, 1, 2, device=last.device)
+    ring = torch.tensor(NEIGHBOURS, device=reference.device, dtype=torch.float32)
+    nowhere = torch.zeros(batch, 1, 2, device=reference.device)
     here = step = nowhere
-    shake, gain = [], torch.zeros(batch, device=last.device)
+    shake, gain = [], torch.zeros(batch, device=reference.device)
     for number in range(count):
-        wanted = cells.take_pixels(after[number].unsqueeze(1), cell // 2).unsqueeze(2)
+        source_pixels = cells.take_pixels(after[number].unsqueeze(1), cell // 2).unsqueeze(2)
         by_vectors = (number + 1) * vectors
 
-        def log_error(tries: torch.Tensor, by_vectors: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        def log_error(
+            tries: torch.Tensor, by_vectors: torch.Tensor, source_pixels: torch.Tensor
+        ) -> torch.Tensor:
             """Displacements (B, N, 2) to the mean log2 error of cells (B, N)."""
             moved = warp_cells(before, (by_vectors + tries[:, None]) / 2, cells, cell // 2, one_frame)
-            error = (moved - wanted).flatten(3).square().mean(3)  # (B, M, N)
+            error = (moved - source_pixels).flatten(3).square().mean(3)  # (B, M, N)
             return torch.log2(error + least_error).mean(1)
 
         # a full search between two frames at a quarter of the size: 2 pixels per frame stand for 4
         jumps = 2 * full_search(small[number], small[number + 1], grid) - inherited
         tries = torch.cat([nowhere, here, here + step, here + _commonest(jumps)], 1)
-        costs = log_error(tries, by_vectors, wanted)
+        costs = log_error(tries, by_vectors, source_pixels)
         without = costs[:, 0]
         best, least = _cheapest(tries, costs)
         for distance in _REFINEMENT_PIXELS:
             tries = best + distance * ring
-            other, other_cost = _cheapest(tries, log_error(tries, by_vectors, wanted))
+            other, other_cost = _cheapest(tries, log_error(tries, by_vectors, source_pixels))
             better = other_cost < least
             best = torch.where(better.view(-1, 1, 1), other, best)
             least = torch.where(better, other_cost, least)

@@ -13,7 +13,7 @@ _MOSTLY_CHANGED = (
 
 
 def compensate(
-    last: torch.Tensor,
+    reference: torch.Tensor,
     vectors: torch.Tensor,
     count: int,
     *,
@@ -22,7 +22,7 @@ def compensate(
     shake: torch.Tensor | None = None,
     known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The reference `last` (B, 3, H, W) moved along motion vectors (B, 2, h, w), as a block (B, frames, 3, H, W).
+    """`reference` (B, 3, H, W) moved along motion vectors (B, 2, h, w), as a block (B, frames, 3, H, W).
 
     Of a short block only `count` frames are real; motion stops there, as its padding repeats the last one. shake:
     (B, count, 2) pixels by which the whole picture is displaced besides. mode: bilinear or bicubic. known: a block
@@ -30,20 +30,20 @@ def compensate(
     are copied from it.
     """
     if known is None:
-        still = last[:, None].expand(-1, frames, -1, -1, -1)
+        still = reference[:, None].expand(-1, frames, -1, -1, -1)
         # a vector of zeros changes nothing; under a shake no cell stays where it was
         known = still, torch.zeros_like(vectors) if shake is None else torch.full_like(vectors, torch.nan)
     moved, before = known
     times = torch.arange(1, count + 1, device=vectors.device)
     changed = Selection((vectors != before).any(1))
     if changed.most > _MOSTLY_CHANGED * vectors[0, 0].numel():
-        out = warp(last, vectors, times, mode, shake)
+        out = warp(reference, vectors, times, mode, shake)
     else:
         out = moved[:, :count].clone(memory_format=torch.contiguous_format)
         if changed.count:
-            wanted = changed.take_each(vectors).unsqueeze(2)
-            cell = last.shape[-1] // vectors.shape[-1]
-            pixels = warp_cells(last, wanted, changed, cell, times, mode, shake)
+            own_vectors = changed.take_each(vectors).unsqueeze(2)
+            cell = reference.shape[-1] // vectors.shape[-1]
+            pixels = warp_cells(reference, own_vectors, changed, cell, times, mode, shake)
             changed.write_pixels(out, pixels[:, :, 0])
     return torch.cat([out, out[:, -1:].expand(-1, frames - count, -1, -1, -1)], 1)
 

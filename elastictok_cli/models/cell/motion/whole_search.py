@@ -100,10 +100,10 @@ def _errors(
     times: torch.Tensor,
 ) -> torch.Tensor:
     """MSE (n, m) of luma with each of the whole vectors (n, m, 2). after: (B, T, 1, H, W) at `times` (T,)."""
-    wanted = cells.take_patches(after, cell)  # (n, T, 1, cell, cell)
+    source_pixels = cells.take_patches(after, cell)  # (n, T, 1, cell, cell)
     found = []
     for number in range(tries.shape[1]):
         moved = copy_whole(before, tries[:, number], cells, cell, times)
         slow = _SLOWNESS * tries[:, number].square().sum(1)
-        found.append((moved - wanted).square().mean((1, 2, 3, 4)) + slow)
+        found.append((moved - source_pixels).square().mean((1, 2, 3, 4)) + slow)
     return torch.stack(found, 1)

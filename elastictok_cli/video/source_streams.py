@@ -1,4 +1,4 @@
-"""The audio and subtitles of a source on their own, for a result that the pictures reach by another way."""
+"""The side streams (audio and subtitles) of a source, for a result whose pictures come from elsewhere."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,13 +13,12 @@ from elastictok_cli.video.selection import side_streams
 from elastictok_cli.video.sidestreams import PacketCollector
 
 
-class SideStreams:
+class SourceSideStreams:
     """Copies the audio and subtitle packets of a file, as VideoReader does beside its frames.
 
     `start` and `end` (seconds on the source's clock, None: no bound) keep the packets that overlap; `clock_offset`
     (seconds) is subtracted from their times. `container` names the format of `chunks`; it is None if there is
-    nothing to copy.
-    What is not carried is named in `warnings`. Raises UnreadableVideo.
+    nothing to copy. What is not carried is named in `warnings`. Raises UnreadableVideo.
     """
 
     container: str | None
