@@ -15,6 +15,9 @@ One block of 4 frames is coded in four steps. Untrained, each of them is what te
 4. Synthesis (`networks.py`): the inverse transform, then the synthesis network, a learned in-loop filter. It sees
    neighbours, kept lengths and the prediction, and removes what quantization and dropped tails did. It starts at zero.
 
+Cells of text, graphics and dense detail may have a screen mode in place of 2 to 4 (`screen/`): a complete DCT or a
+palette, on the plain moved frame. No network touches them in this block, nor in later ones until they keep an FSQ code.
+
 In keyframe blocks, cells that keep no token are filled in from the others between 3 and 4 (`fill.py`). In other
 blocks, cells that keep none and do not move are copied from the last frame.
 
