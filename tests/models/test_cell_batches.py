@@ -185,7 +185,7 @@ def test_few_cells_do_not_send_a_shake_because_others_do(tokenizer: DefaultToken
     frames = clips[:, 1:5]
     found = choose_motion(model.config, frames, context, 0.0035, 4)
     assert found.sends_shake.flatten(1).sum(1).tolist() == [0, 1]
-    alone = choose_motion(model.config, frames[:1], Context(*(x[:1] for x in context)), 0.0035, 4)
+    alone = choose_motion(model.config, frames[:1], of_one(context, 0), 0.0035, 4)
     assert not alone.sends_shake.any()
     assert torch.equal(alone.vectors, found.vectors[:1])
     assert torch.equal(alone.sent, found.sent[:1])

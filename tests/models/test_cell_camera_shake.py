@@ -140,7 +140,7 @@ def test_a_batch_takes_of_each_what_is_cheaper() -> None:
     model = tokenizer(True).model
     context, frames = shaken()
     own = torch.cat([warp(context.frame, context.vectors, torch.arange(1, 5), "bicubic"), frames])
-    both = Context(*(x.expand(2, *x.shape[1:]) for x in context))
+    both = Context(*(None if x is None else x.expand(2, *x.shape[1:]) for x in context))
     found = choose_motion(model.config, own.clamp(-1, 1), both, torch.full((2, 1, 1), 0.0035), 4)
     assert found.sends_shake.flatten(1).sum(1).tolist() == [0, 1]
     assert found.shake is not None
