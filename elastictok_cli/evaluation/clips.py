@@ -1,4 +1,4 @@
-"""The frames everything is measured on: centre crops of the first frames of each clip."""
+"""The frames everything is measured on: the first frames of each clip, most often cropped at the centre."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def find(folders: list[Path]) -> list[Path]:
     return sorted(p for folder in folders for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
 
 
-def load(path: Path, *, side: int = 256, frames: int = 48) -> Clip:
-    """The first `frames` frames, cropped to at most `side` x `side` pixels at the centre."""
+def load(path: Path, *, side: int | None = 256, frames: int | None = 48) -> Clip:
+    """The first `frames` frames, cropped to at most `side` x `side` pixels at the centre; None is all of them."""
     with VideoReader(path, aux=False) as reader:
         taken = [replace(frame, rgb=_crop(frame.rgb, side)) for frame in islice(reader, frames)]
         height, width = taken[0].rgb.shape[:2]
@@ -36,6 +36,8 @@ def load(path: Path, *, side: int = 256, frames: int = 48) -> Clip:
     return Clip(path.stem, info, taken)
 
 
-def _crop(rgb: np.ndarray, side: int) -> np.ndarray:
+def _crop(rgb: np.ndarray, side: int | None) -> np.ndarray:
+    if side is None:
+        return rgb
     top, left = max(0, (rgb.shape[0] - side) // 2), max(0, (rgb.shape[1] - side) // 2)
     return np.ascontiguousarray(rgb[top : top + side, left : left + side])

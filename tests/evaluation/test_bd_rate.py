@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from elastictok_cli.evaluation.bd_rate import bd_rate, integral
+from elastictok_cli.evaluation.bd_rate import NoCommonRange, OutsideRange, bd_rate, integral, rate_at
 
 PSNRS = [24.26, 27.57, 31.25, 36.02]
 OURS = [2388.0, 3614.0, 6524.0, 17245.0]
@@ -46,6 +46,38 @@ def test_only_the_common_range_counts() -> None:
     assert bd_rate([200.0, 400.0], [30.0, 30.5], anchor, [20.0, 40.0]) == pytest.approx(
         100 * (np.sqrt(200 * 400) / np.sqrt(10 ** (2 + 10 / 20) * 10 ** (2 + 10.5 / 20)) - 1)
     )
+
+
+def test_what_lies_outside_the_common_range_changes_nothing() -> None:
+    # a third point beyond theirs would count if either curve were continued; lines, so that no tangent changes either
+    line, longer = [30.0, 34.0], [30.0, 34.0, 38.0]
+    ours = bd_rate([100.0, 400.0, 1600.0], longer, [50.0, 800.0], line)
+    assert ours == pytest.approx(bd_rate([100.0, 400.0], line, [50.0, 800.0], line), abs=1e-9)
+    assert ours == pytest.approx(0, abs=1e-9)  # 2 at 30 dB, 1/2 at 34
+
+
+def test_too_small_a_common_range_is_refused() -> None:
+    anchor = [100.0, 1000.0], [30.0, 36.0]
+    ours = [200.0, 400.0]
+    with pytest.raises(NoCommonRange, match=r"0\.90 dB"):
+        bd_rate(ours, [26.0, 30.9], *anchor, least_range=1)
+    assert bd_rate(ours, [26.0, 31.0], *anchor, least_range=1) > 0
+    with pytest.raises(NoCommonRange, match="no range"):
+        bd_rate(ours, [26.0, 30.0], *anchor, least_range=0)
+
+
+def test_a_rate_between_points_is_on_the_curve() -> None:
+    # by scipy 1.17.1's PchipInterpolator(psnr, log(rate))
+    found = [rate_at(x, OURS, PSNRS) for x in (25.0, 30.0, 34.0)]
+    assert found == pytest.approx([2595.245524199827, 5255.668292906283, 11101.686327384503], rel=1e-9)
+    assert [rate_at(x, OURS[::-1], PSNRS[::-1]) for x in PSNRS] == pytest.approx(OURS, rel=1e-12)
+    assert rate_at(31.0, [100.0, 400.0], [30.0, 32.0]) == pytest.approx(200)
+
+
+@pytest.mark.parametrize("psnr", [24.25, 36.03, float("inf"), float("nan")])
+def test_a_rate_beyond_the_points_is_refused(psnr: float) -> None:
+    with pytest.raises(OutsideRange):
+        rate_at(psnr, OURS, PSNRS)
 
 
 def test_the_curve_stays_within_its_points() -> None:
