@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from cli_samples import make_clip, run
 
+from elastictok_cli.codec import rate_control
+
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -18,3 +20,9 @@ def etk(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run("encode", clip, path, "--tokens", 12, "--keyframe-interval", 0.2)
     assert "3 segments" in result.stderr
     return path
+
+
+@pytest.fixture
+def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments so small that no block reaches a target of next to nothing; with as many as there are, any can."""
+    monkeypatch.setattr(rate_control, "max_segment_tokens", lambda vector: 300)

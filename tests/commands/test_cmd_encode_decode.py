@@ -269,6 +269,7 @@ def test_nothing_decodable_is_4_and_leaves_nothing(etk: Path, tmp_path: Path) ->
         assert [p.name for p in tmp_path.iterdir()] == ["cut.etk"]
 
 
+@pytest.mark.usefixtures("few_tokens")
 def test_a_missed_target_is_named_and_5_when_strict(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.etk"
     arguments = ("encode", clip, target, "-y", "--mse", 1e-9, "--duration", 0.1)
@@ -280,6 +281,7 @@ def test_a_missed_target_is_named_and_5_when_strict(clip: Path, tmp_path: Path) 
     assert frame_count(target) == 3
 
 
+@pytest.mark.usefixtures("few_tokens")
 def test_a_missed_target_is_said_under_quiet_too(clip: Path, tmp_path: Path) -> None:
     result = run("encode", clip, tmp_path / "out.etk", "--mse", 1e-6, "--duration", 0.1, "-q")
     assert result.exit_code == 0

@@ -8,6 +8,7 @@ from cli_samples import COUNT, json_lines, run
 from elastictok_cli.codec import events
 
 
+@pytest.mark.usefixtures("few_tokens")
 def test_a_summary_counts_all_missed_blocks_and_names_the_first(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -24,6 +25,7 @@ def test_a_summary_counts_all_missed_blocks_and_names_the_first(
     assert f"and {COUNT - 2} more; elastictok stats lists them all" in result.stderr
 
 
+@pytest.mark.usefixtures("few_tokens")
 def test_the_text_counts_what_it_does_not_name(clip: Path, tmp_path: Path) -> None:
     result = run("encode", clip, tmp_path / "out.etk", "--mse", 1e-9, "--keyframe-interval", 0.01)
     assert f"{COUNT} blocks did not reach" in result.stderr

@@ -95,7 +95,7 @@ def coded(known: bool, count: int = 4) -> tuple[DefaultTokenizer, Context, searc
 
 
 def sends_shake(shown: DefaultTokenizer, coded: search.Coded) -> torch.Tensor:
-    return (coded.tokens[:, 1] == shown.spec.vocabulary - 1) & (coded.keep > 1)
+    return (coded.tokens[:, 1] == shown.layout.shake_mark) & (coded.keep > 1)
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -107,7 +107,7 @@ def test_a_shake_costs_a_few_tokens(count: int) -> None:
     )  # and even all tokens may not do, where none says it
     assert int(sends_shake(shown, one).sum()) == 1
     assert int(one.keep[sends_shake(shown, one)]) >= 2 + count
-    assert plain.spec.vocabulary == shown.spec.vocabulary - 1
+    assert plain.spec.vocabulary == shown.layout.shake_mark
     assert int(one.tokens.max()) < shown.spec.vocabulary <= 65536
     assert one.tokens.shape[1] <= shown.spec.tokens_per_cell
 
@@ -157,7 +157,7 @@ def test_lengths_that_are_all_alike_and_older_models_know_none() -> None:
     assert not bool((encoding.tokens >= shown.layout.first_pan).any())
     older = tokenizer(False)
     encoding = older.encode(frames, context, count=4)
-    assert int(encoding.tokens.max()) < older.spec.vocabulary == shown.spec.vocabulary - 1
+    assert int(encoding.tokens.max()) < older.spec.vocabulary == shown.layout.shake_mark
 
 
 def test_settings_that_do_not_fit() -> None:

@@ -384,9 +384,11 @@ def test_training_sees_the_reference_that_a_decoder_will(
     seen: list[torch.Tensor] = []
     choose = encode.choose_motion
 
-    def spy(config: DefaultConfig, block: torch.Tensor, context: Context, *rest: Any, camera: bool) -> Motion:
+    def spy(
+        config: DefaultConfig, block: torch.Tensor, context: Context, *rest: Any, **camera: bool
+    ) -> Motion:
         seen.append(context.frame)
-        return choose(config, block, context, *rest, camera=camera)
+        return choose(config, block, context, *rest, **camera)
 
     monkeypatch.setattr(encode, "choose_motion", spy)
     target = torch.full((4,), 0.007)
