@@ -64,7 +64,7 @@ def follow(inherited: torch.Tensor, sent: torch.Tensor, pan: torch.Tensor) -> Pa
     rows = torch.arange(before.shape[2], device=before.device).view(-1, 1)
     columns = torch.arange(before.shape[3], device=before.device)
     at_once = max(1, _VALUES_AT_ONCE // pan[0].numel())
-    for item, row, column in zip(*(x.split(at_once) for x in places), strict=True):  # n pans in each part
+    for item, row, column in zip(*(torch.split(x, at_once) for x in places), strict=True):  # n pans each
         own = after[item, :, row, column] - before[item, :, row, column]  # (n, 2)
         y, x = row.view(-1, 1, 1), column.view(-1, 1, 1)
         weight = _WEIGHT_AT_DISTANCE_0 // (1 + (rows - y) ** 2 + (columns - x) ** 2)  # (n, h, w)
