@@ -199,8 +199,12 @@ def filled_in(
     without = curve[:, 0].clone()
     if coded is None:
         coded = length > 0
-        for mine in here:
-            without = torch.where(mine, filled(coded & ~mine), without)
+        if len(coded) == 1:  # nothing changes from pass to pass: they are rows of one batch
+            tried = filled(torch.cat([coded & ~mine for mine in here]))
+            without = tried.gather(0, turn[None])
+        else:
+            for mine in here:
+                without = torch.where(mine, filled(coded & ~mine), without)
     for _ in range(rounds):
         hulls = _with_first(without, with_tokens, later, number)
         price = _JUST_BELOW * allocate(without, hulls, allowed, weight).price
