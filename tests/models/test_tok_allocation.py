@@ -54,7 +54,8 @@ def test_tokens_that_save_more_than_a_price_are_the_cheapest_length_at_it(seed: 
 @settings(max_examples=60, deadline=None)
 def test_no_higher_price_would_meet_the_target(seed: int, slots: int, share: float) -> None:
     curve, length, weight = rough_curves(seed, slots)
-    allowed = curve[:, 0].sum().view(1) * share
+    # errors are whole numbers: no sum of them is too near
+    allowed = (curve[:, 0].sum().view(1) * share).floor() + 0.37
     keep, price = allocation.allocate(curve[:, 0], allocation.hull(curve, length), allowed, weight)
     just_below, just_above = float(price) * (1 - 1e-5), float(price) * (1 + 1e-5)
     needless = float(curve[:, 0].sum()) <= float(allowed)
