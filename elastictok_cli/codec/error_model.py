@@ -29,6 +29,9 @@ class ErrorModel:
         """
         self._curve = encoding.curve * share
         self._length = encoding.length
+        # of the curves before `_ratio`; where cells without a token are filled in, from the first token on
+        hull = allocation.hull if encoding.filled is None else allocation.hull_after_first
+        self._hulls = hull(self._curve, encoding.length)
         self._encoding = encoding
         self._share = share
         self._weight = weight
@@ -47,20 +50,23 @@ class ErrorModel:
     def allocate(self, allowed: torch.Tensor) -> tuple[torch.Tensor, float]:
         """The cheapest keep map (1, h, w) that should leave a squared error of at most `allowed` (1,), and its lambda:
         the squared error that the last token saves."""
-        curve = self._curve * self._ratio.unsqueeze(1)
+        curve, hulls = self._curve * self._ratio.unsqueeze(1), self._hulls.scaled(self._ratio)
+        without = curve[:, 0]
         if self._encoding.filled is not None:
-            curve, self._coded = allocation.filled_in(
+            without, hulls, self._coded = allocation.filled_in(
                 curve,
                 self._length,
                 allowed,
                 self._filled,
+                later=hulls,
                 coded=self._coded,
                 weight=self._weight,
                 rounds=2 if self._coded is None else 1,
             )
+            curve[:, 0] = without
         self._used = curve
-        price = allocation.price_of(curve, self._length, allowed, self._weight)
-        return allocation.at_price(curve, self._length, price, self._weight), float(price)
+        keep, price = allocation.allocate(without, hulls, allowed, self._weight)
+        return keep, float(price)
 
     def one_length(self, allowed: torch.Tensor) -> tuple[torch.Tensor, bool]:
         """The keep map (1, h, w) of the smallest length for all cells that should leave at most `allowed` (1,).

@@ -58,11 +58,10 @@ class Lookahead:
         )  # share of a cell that the frames so far still show
         weight = remaining.clone()
         per_frame = (WEIGHT_OF_SPAN_KEYFRAME if block.keyframe else WEIGHT_OF_SPAN_INTER) / SPAN_FRAMES
-        zero = torch.zeros_like(remaining.unsqueeze(1)).expand(-1, 2, -1, -1)
-        candidates = [zero]
+        candidates: list[torch.Tensor | None] = [None]  # in place
         if len(ahead) > 1:
             # vectors from the frame two ahead back to the last one, so they are those of the last frame's cells
-            grid = (int(zero.shape[-2]), int(zero.shape[-1]))
+            grid = (int(remaining.shape[-2]), int(remaining.shape[-1]))
             candidates.append(-self._tokenizer.estimate_motion(ahead[1], last, grid))
         for first in range(0, len(ahead), SPAN_FRAMES):
             span = ahead[first : first + SPAN_FRAMES]
@@ -73,18 +72,23 @@ class Lookahead:
         return weight
 
     def _change(
-        self, last: torch.Tensor, span: Sequence[torch.Tensor], first: int, vectors: torch.Tensor
+        self, last: torch.Tensor, span: Sequence[torch.Tensor], first: int, vectors: torch.Tensor | None
     ) -> torch.Tensor:
         """MSE (1, h, w) between each cell of the last frame and the places it has moved to in the frames of `span`.
 
-        These are numbers `first` + 1 and on after the last frame; vectors: (1, 2, h, w) pixels per frame.
+        These are numbers `first` + 1 and on after the last frame; vectors: (1, 2, h, w) pixels per frame, None where
+        nothing moves.
         """
-        total = torch.zeros_like(vectors[:, 0])
-        for number, later in enumerate(span, first + 1):
-            if bool(vectors.any()):
-                later = self._tokenizer.compensate_motion(later, -vectors / DOWNSCALE, number)
-            total += self._by_cell((later - last).square().mean(1, keepdim=True))
-        return total / len(span)
+        moved = torch.cat(
+            [
+                later
+                if vectors is None
+                else self._tokenizer.compensate_motion(later, -vectors / DOWNSCALE, number)
+                for number, later in enumerate(span, first + 1)
+            ]
+        )
+        each = self._by_cell((moved - last).square().mean(1, keepdim=True))
+        return each.sum(0, keepdim=True) / len(span)
 
     def _by_cell(self, plane: torch.Tensor) -> torch.Tensor:
         """Means over the cells of a downscaled plane (1, 1, H / 4, W / 4), (1, h, w)."""

@@ -16,8 +16,9 @@ def quantize(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     values: (..., D, h, w) float32 in units of one step; levels: (D,) ints. Returns the same shape, float32.
     The gradient is 1 inside the range and 0 where the value is clipped.
     """
-    low = -(levels // 2).to(values.dtype).view(-1, 1, 1)
-    high = ((levels - 1) // 2).to(values.dtype).view(-1, 1, 1)
+    low, high = -(levels // 2).view(-1, 1, 1), ((levels - 1) // 2).view(-1, 1, 1)
+    if not values.requires_grad:
+        return values.float().clamp(low, high).round_()
     clipped = torch.minimum(torch.maximum(values.float(), low), high)
     return clipped + (clipped.round() - clipped).detach()
 

@@ -236,7 +236,7 @@ def quantize(
     prior: torch.Tensor,
     cell_class: torch.Tensor,
     *,
-    gain: float = 1.0,
+    gain: torch.Tensor | float = 1.0,
     most: int | None = None,
     done: int = 0,
     decoded: torch.Tensor | None = None,
@@ -301,16 +301,31 @@ def _code_cells(
     cell_class = model.quantizer.classify(wanted, energy[:, 0], torch.full_like(energy[:, 0], goal), kind)
 
     def code(
-        cells: Selection, gain: float, most: int, done: int = 0, decoded: torch.Tensor | None = None
+        cells: Selection,
+        gains: torch.Tensor | None,
+        most: int,
+        done: int = 0,
+        decoded: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Codes behind the first `done`, the error each leaves, and the coefficients decoded from all of them."""
+        """Codes behind the first `done`, the error each leaves, and the coefficients decoded from all of them.
+
+        gains: (g,) factors on the steps; all cells with the first come before all cells with the second.
+        """
+        given = (wanted, error[:, -1:] if done else energy, prior, cell_class[:, None])
+        some, before, known, classes = map(cells.take, given)
+        gain: torch.Tensor | float = 1.0
+        if gains is not None:
+            some, before, known, classes = (
+                x.repeat(1, 1, 1, len(gains)) for x in (some, before, known, classes)
+            )
+            gain = gains.repeat_interleave(cells.count).view(1, 1, 1, -1)
         coded, left = quantize(
             model,
             kind,
-            cells.take(wanted),
-            cells.take(error[:, -1:] if done else energy),
-            cells.take(prior),
-            cells.take(cell_class[:, None])[:, 0],
+            some,
+            before,
+            known,
+            classes[:, 0],
             gain=gain,
             most=most,
             done=done,
@@ -319,7 +334,7 @@ def _code_cells(
         return fsq.digits_to_index(coded.digits, model.quantizer.levels), left, coded.decoded
 
     everyone = Selection(torch.ones_like(cell_class, dtype=torch.bool))
-    codes, error, decoded = code(everyone, 1.0, total if complete else first_pass)
+    codes, error, decoded = code(everyone, None, total if complete else first_pass)
     length = torch.full_like(energy, codes.shape[1], dtype=torch.int64)
     for end in accumulate(stages):
         if end <= codes.shape[1]:
@@ -330,7 +345,7 @@ def _code_cells(
         unfinished = Selection(error[:, -1] > _NEGLIGIBLE_ERROR * goal)
         if unfinished.count:
             late, late_error, late_decoded = code(
-                unfinished, 1.0, end, codes.shape[1], unfinished.take(decoded)
+                unfinished, None, end, codes.shape[1], unfinished.take(decoded)
             )
             more, more_error = unfinished.put(more, late), unfinished.put(more_error, late_error)
             decoded = unfinished.put(decoded, late_decoded)
@@ -341,8 +356,9 @@ def _code_cells(
     out_of_reach = Selection((error[:, -1] > _GAIN_ERROR * goal) & ~no_gain[:, 0])
     if out_of_reach.count:
         best = tuple(map(out_of_reach.take, (codes, error, gain)))
-        for number, factor in enumerate(GAINS, 1):
-            other, other_error, _ = code(out_of_reach, factor, total)
+        tries = code(out_of_reach, torch.tensor(GAINS, device=energy.device), total)[:2]
+        each = zip(*(x.chunk(len(GAINS), -1) for x in tries), strict=True)
+        for number, (other, other_error) in enumerate(each, 1):
             better = _cost(other_error, allowed) < _GAIN_BENEFIT * _cost(best[1], allowed)
             tried = (other, other_error, torch.full_like(best[2], number))
             best = tuple(torch.where(better.unsqueeze(1), a, b) for a, b in zip(tried, best, strict=True))

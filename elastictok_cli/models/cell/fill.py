@@ -58,7 +58,8 @@ def _spread(value: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 def filled_errors(frames: torch.Tensor, count: int, cell: int) -> Filled:
     """A function from the cells of a keyframe block that are coded, (B, h, w) bool, to the squared error (B, h, w) that
-    each of the others has when it is filled in from them. Assumes that the coded cells equal the source.
+    each of the others has when it is filled in from them. Assumes that the coded cells equal the source. Of one block,
+    several sets of cells can be asked for at once.
 
     frames: (B, T, 3, H, W), of which the first `count` are real; the others are taken to err as much as those.
     """
@@ -72,7 +73,8 @@ def filled_errors(frames: torch.Tensor, count: int, cell: int) -> Filled:
     detail = cell_energy(frames, cell) - scale * cell_energy(small.unsqueeze(1), coarse_cell)
 
     def filled(coded: torch.Tensor) -> torch.Tensor:
-        difference = small - smooth(known, coded, PITCH // _COARSE_PIXELS)
+        lattice = known if len(coded) == len(known) else known.expand(len(coded), -1, -1, -1)
+        difference = small - smooth(lattice, coded, PITCH // _COARSE_PIXELS)
         return detail + scale * cell_energy(difference.unsqueeze(1), coarse_cell)
 
     return filled

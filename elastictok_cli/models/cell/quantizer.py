@@ -177,7 +177,7 @@ class NestedQuantizer(nn.Module):
         out = torch.zeros_like(energy, dtype=torch.int64)
         with_error = (energy > 0.5 * allowed).nonzero().squeeze(1)  # the others get no token, or just one
         around = torch.tensor([0.5, 1.0, 2.0], device=energy.device)
-        for part in torch.split(with_error, 256):
+        for part in torch.split(with_error, CELLS_AT_ONCE):
             goals = allowed[part, None] * around
             cost = classes.costs(self.orders(kind), cells[part], energy[part], goals, shortlist=8)
             out[part] = cost.argmin(1)

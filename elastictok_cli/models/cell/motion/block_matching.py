@@ -158,11 +158,11 @@ def full_search(last: torch.Tensor, later: torch.Tensor, grid: tuple[int, int]) 
     shifted = padded[:, 0].unfold(2, width, 1).transpose(1, 2)  # (B, side, H + 2 reach, W): along x
     pool = height // grid[0]
     away = torch.arange(-reach, reach + 1, device=last.device).square()
-    costs = []
-    for number in range(side):
-        moved = shifted[:, :, number : number + height]
-        # a slight preference for slow motion keeps flat areas still
-        fast = _SLOWNESS * (away + away[number]).view(1, -1, 1, 1)
-        costs.append(F.avg_pool2d((moved - later).square_(), pool) + fast)
-    best = torch.cat(costs, 1).argmin(1)  # (B, h, w)
+    costs = [
+        F.avg_pool2d((shifted[:, :, number : number + height] - later).square_(), pool)
+        for number in range(side)
+    ]
+    # a slight preference for slow motion keeps flat areas still
+    fast = _SLOWNESS * (away.view(-1, 1) + away).view(1, -1, 1, 1)
+    best = torch.cat(costs, 1).add_(fast).argmin(1)  # (B, h, w)
     return torch.stack([reach - best // side, reach - best % side], 1).float() * 2

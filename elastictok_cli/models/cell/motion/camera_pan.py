@@ -30,6 +30,7 @@ _UNITS_PER_PIXEL = 16
 _MAX_SPEED = 24 * _UNITS_PER_PIXEL  # the largest of the table of motion vectors
 _MAX_SWAY = 1 * _UNITS_PER_PIXEL  # changes of at most so much hold for one block
 _WEIGHT_AT_DISTANCE_0 = 1 << 20
+_VALUES_AT_ONCE = 1 << 20  # pans times cells worked on together: bounds memory where every cell sends a pan
 _MAX_PANS = 4  # in a block
 _CHANGES_TRIED = 3  # for each pan
 _BINS_PER_PIXEL = 2  # of the histogram of changes
@@ -52,7 +53,8 @@ def follow(inherited: torch.Tensor, sent: torch.Tensor, pan: torch.Tensor) -> Pa
     inherited: (B, 2, h, w) multiples of 1/16; sent: (B, 2, h, w) motion vectors, read where a cell sends a pan; pan:
     (B, h, w) int64, 0 where a cell sends none, else 1 + its scope.
     """
-    if not bool((pan > 0).any()):
+    places = (pan > 0).nonzero(as_tuple=True)
+    if not len(places[0]):
         return Panned(inherited, inherited)
     before = (inherited * _UNITS_PER_PIXEL).round().to(torch.int64)
     after = (sent * _UNITS_PER_PIXEL).round().to(torch.int64)
@@ -61,16 +63,18 @@ def follow(inherited: torch.Tensor, sent: torch.Tensor, pan: torch.Tensor) -> Pa
     change, lasting = torch.zeros_like(before), torch.zeros_like(before)
     rows = torch.arange(before.shape[2], device=before.device).view(-1, 1)
     columns = torch.arange(before.shape[3], device=before.device)
-    for item, row, column in (pan > 0).nonzero().tolist():
-        own = after[item, :, row, column] - before[item, :, row, column]
-        squared_distance = (rows - row) ** 2 + (columns - column) ** 2
-        weight = (_WEIGHT_AT_DISTANCE_0 // (1 + squared_distance)).clamp_min(1)
-        if int(pan[item, row, column]) - 1 == MOVING:
-            weight = weight * moving[item]
-        weights[item, 0] += weight
-        change[item] += weight * own.view(2, 1, 1)
-        if int(own.abs().max()) > _MAX_SWAY:
-            lasting[item] += weight * own.view(2, 1, 1)
+    at_once = max(1, _VALUES_AT_ONCE // pan[0].numel())
+    for item, row, column in zip(*(torch.split(x, at_once) for x in places), strict=True):  # n pans each
+        own = after[item, :, row, column] - before[item, :, row, column]  # (n, 2)
+        y, x = row.view(-1, 1, 1), column.view(-1, 1, 1)
+        weight = _WEIGHT_AT_DISTANCE_0 // (1 + (rows - y) ** 2 + (columns - x) ** 2)  # (n, h, w)
+        in_scope = moving[item] | (pan[item, row, column] != 1 + MOVING).view(-1, 1, 1)
+        weight = (weight.clamp_min(1) * in_scope).unsqueeze(1)
+        by = weight * own[..., None, None]
+        lasts = (own.abs().amax(1) > _MAX_SWAY).view(-1, 1, 1, 1)
+        weights.index_add_(0, item, weight)
+        change.index_add_(0, item, by)
+        lasting.index_add_(0, item, by * lasts)
     total = weights.clamp_min(1)
     # whole vectors are faster than any of the table
     sent_ones = torch.where((pan > 0).unsqueeze(1), after, 0)
@@ -111,20 +115,17 @@ def choose(
     moving = (inherited != 0).any(0)
     scopes_differ = bool(moving.any()) and not bool(moving.all())
     scopes = SCOPES if scopes_differ else (EVERYTHING,)
+    codes = torch.tensor([1 + scope for scope in scopes], device=found.device).view(1, -1, 1, 1)
     for _ in range(_MAX_PANS):
         sending = sends(error, errors.found, token_price, max_error_left) & (pan == 0)
         gain = (error - errors.found).clamp_max(_MAX_GAIN_TOKENS * token_price)
         places = _candidates(found - vectors, sending, gain)
-        if not places:
+        if not len(places):
             break
-        tries = []
-        for row, column in places:
-            for scope in scopes:
-                more = pan.clone()
-                more[row, column] = 1 + scope
-                tries.append(more)
+        here = F.one_hot(places, height * width).view(-1, 1, height, width)
+        tries = torch.where(here > 0, codes, pan).flatten(0, 1)  # a scope after the other for each place
         before, sent = (x.expand(len(tries), -1, -1, -1) for x in (inherited, found))
-        panned = follow(before, sent, torch.stack(tries)).vectors
+        panned = follow(before, sent, tries).vectors
         after = estimate(panned)
         each = costs(after, errors.found, token_price, max_error_left).sum((1, 2)) + _PAN_TOKENS * token_price
         best = int(each.argmin())
@@ -153,25 +154,22 @@ def costs(
     return torch.where(sends(error, found, token_price, max_error_left), found + token_price, error)
 
 
-def _candidates(change: torch.Tensor, sending: torch.Tensor, gain: torch.Tensor) -> list[tuple[int, int]]:
-    """Cells (row, column) that stand for the commonest changes (2, h, w) among those that send, weighted by gain."""
+def _candidates(change: torch.Tensor, sending: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """Cells (n,) int64, numbered row by row, that stand for the commonest changes (2, h, w) among those that send,
+    weighted by gain."""
     counted = sending & (change != 0).any(0)
-    if int(counted.sum()) < _MIN_CELLS:
-        return []
     side = 2 * _MAX_BIN + 1
     at = (change * _BINS_PER_PIXEL).round().clamp(-_MAX_BIN, _MAX_BIN).to(torch.int64) + _MAX_BIN
     number = at[0] * side + at[1]
-    histogram = torch.zeros(side * side, device=change.device).index_add_(0, number[counted], gain[counted])
-    histogram = F.avg_pool2d(histogram.view(1, 1, side, side), 3, 1, 1)[0, 0]
-    places = []
-    for centre in histogram.flatten().topk(_CHANGES_TRIED).indices.tolist():
-        middle = torch.tensor(divmod(centre, side), device=change.device).view(2, 1, 1)
-        near = counted & ((at - middle).abs() <= 1).all(0)
-        if int(near.sum()) < _MIN_CELLS - 1:
-            continue
-        away = (change * _BINS_PER_PIXEL + _MAX_BIN - middle).abs().sum(0)
-        places.append(divmod(int(torch.where(near, away, torch.inf).argmin()), change.shape[2]))
-    return places
+    histogram = torch.zeros(side * side, device=change.device)
+    histogram.index_add_(0, number.flatten(), torch.where(counted, gain, 0).flatten())
+    histogram = F.avg_pool2d(histogram.view(1, 1, side, side), 3, 1, 1)
+    centres = histogram.flatten().topk(_CHANGES_TRIED).indices
+    middle = torch.stack([centres // side, centres % side], 1)[..., None, None]  # (n, 2, 1, 1)
+    near = counted & ((at - middle).abs() <= 1).all(1)  # (n, h, w)
+    enough = (near.flatten(1).sum(1) >= _MIN_CELLS - 1) & (counted.sum() >= _MIN_CELLS)
+    away = (change * _BINS_PER_PIXEL + _MAX_BIN - middle).abs().sum(1)
+    return torch.where(near, away, torch.inf).flatten(1).argmin(1)[enough]
 
 
 def estimator(

@@ -51,27 +51,21 @@ class Writer:
         skips: tuple[tuple[torch.Tensor | int, int], ...],
     ) -> None:
         """A skip symbol for each longer part of a run, then the symbol of the event, for all events in order."""
-        counts = []
-        for distance, _ in skips:
+        counts, values = [], []
+        for distance, skip in skips:
             counts.append(torch.div(run, distance, rounding_mode="floor"))
+            values.append(torch.full_like(run, skip))
             run = run - counts[-1] * distance
-        needed = torch.stack([*counts, torch.ones_like(run)]).sum(0)
-        before = needed.cumsum(0) - needed  # in the row of all events
-        start = torch.zeros_like(self.length).index_add_(0, cell, needed)  # of each cell: its new symbols
-        first = start.cumsum(0) - start
-        place = self.length[cell] + before - first[cell]
-        for (_, skip), count in zip(skips, counts, strict=True):
-            some = count.nonzero().squeeze(1)
-            if len(some):
-                times = count[some]
-                offset = torch.arange(int(times.sum()), device=cell.device)
-                offset = offset - (times.cumsum(0) - times).repeat_interleave(times)
-                at = place[some].repeat_interleave(times) + offset
-                self._parts.append((cell[some].repeat_interleave(times), at, torch.full_like(at, skip)))
-            place = place + count
-        self._parts.append((cell, place, symbol + run * scale))
-        self._gains.append((cell, place, gain))
-        self.length += start
+        times = torch.stack([*counts, torch.ones_like(run)], 1)  # (m, k): how often each symbol is written
+        symbols = torch.stack([*values, symbol + run * scale], 1).flatten().repeat_interleave(times.flatten())
+        needed = times.sum(1)
+        added = torch.zeros_like(self.length).index_add_(0, cell, needed)  # of each cell: its new symbols
+        # what to add to a symbol's place in the row of all new ones, for its place in the stream of its cell
+        shift = self.length - (added.cumsum(0) - added)
+        own = cell.repeat_interleave(needed, output_size=len(symbols))
+        self._parts.append((own, shift[own] + torch.arange(len(own), device=cell.device), symbols))
+        self._gains.append((cell, shift[cell] + needed.cumsum(0) - 1, gain))
+        self.length += added
 
     def symbols(self) -> torch.Tensor:
         """All streams, (n, 3 * k) int64, filled up with END."""
