@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,18 @@ def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded
         raise CheckpointError(
             f"{path} does not fit its own configuration ({str(error).splitlines()[0]})"
         ) from None
-    return Loaded(tokenizer, path, digest(path), training)
+    sha256 = digest(path)
+    return Loaded(
+        tokenizer, path, sha256, training, partial(_load_again, path.absolute(), sha256, str(device))
+    )
+
+
+def _load_again(path: Path, sha256: bytes, device: str) -> Loaded:
+    """The same model from the same file. Raises CheckpointError where it is another one now."""
+    loaded = load(path, device)
+    if loaded.sha256 != sha256:
+        raise CheckpointError(f"{path} has changed since it was read")
+    return loaded
 
 
 def _default_tokenizer(
