@@ -91,9 +91,11 @@ def write(
 def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded:
     """Read a checkpoint (the shipped one by default) and build its tokenizer. Raises CheckpointError.
 
-    Whoever loads one means to code with it, so TF32 is off from here on: see `precision`.
+    Whoever loads one means to code with it, so TF32 is off from here on, and sums do not depend on threads: see
+    `precision`.
     """
     precision.forbid_tf32()
+    precision.forbid_sums_by_threads()
     path = path or shipped()
     if not path.is_file():
         raise CheckpointError(f"no model file at {path}")
