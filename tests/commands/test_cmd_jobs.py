@@ -1,10 +1,12 @@
 """`encode --jobs`: the same file as with one job; signals, killed workers and pipes."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,32 +105,39 @@ def _wait_for(condition: Callable[[], object], process: "subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def waiting(tmp_path: Path) -> "tuple[subprocess.Popen[bytes], Path]":
-    """An encode with two workers whose source is a pipe that gives no more, and the folder it writes to."""
-    data = make_clip(tmp_path / "clip.mkv", count=90, audio=False).read_bytes()
-    out = tmp_path / "out"
-    out.mkdir()
+def endless(tmp_path: Path) -> "tuple[subprocess.Popen[bytes], Path]":
+    """An encode with two workers of a source that never ends, and the folder it writes to."""
     process = start(
-        *("encode", "-", out / "a.etk", "--jobs", 2, *_SCENES),
+        *("encode", "-", tmp_path / "a.etk", "--jobs", 2, *_SCENES),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    assert process.stdin is not None
-    process.stdin.write(data[: len(data) * 3 // 4])
-    process.stdin.flush()
-    return process, out
+    source = process.stdin
+    assert source is not None
+
+    def feed() -> None:
+        picture = b"FRAME\n" + bytes(range(256)) * 18  # 64 x 48, and half of that for colours
+        try:
+            source.write(b"YUV4MPEG2 W64 H48 F30:1 C420jpeg\n")
+            while True:
+                source.write(picture)
+        except (OSError, ValueError):
+            pass  # it has ended
+
+    threading.Thread(target=feed, daemon=True).start()
+    return process, tmp_path
 
 
 def _end_of(process: "subprocess.Popen[bytes]") -> bytes:
     """What it has said, once it has ended by itself."""
     process.wait(_SECONDS)
     assert process.stderr is not None
-    assert process.stdin is not None
     said = process.stderr.read()
     process.stderr.close()
-    process.stdin.close()
+    with contextlib.suppress(OSError):  # what is still buffered goes nowhere
+        process.stdin.close()  # type: ignore[union-attr]
     return said
 
 
@@ -136,9 +145,9 @@ def _end_of(process: "subprocess.Popen[bytes]") -> bytes:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("whole_group", [False, True], ids=["the program", "its group"])
 def test_a_signal_ends_the_workers_too(
-    number: signal.Signals, whole_group: bool, waiting: "tuple[subprocess.Popen[bytes], Path]"
+    number: signal.Signals, whole_group: bool, endless: "tuple[subprocess.Popen[bytes], Path]"
 ) -> None:
-    process, out = waiting
+    process, out = endless
     _wait_for(lambda: len(_children(process.pid)) == 2, process)
     workers = _children(process.pid)
     if whole_group:
@@ -176,9 +185,9 @@ def test_a_killed_worker_is_one_sentence(tmp_path: Path) -> None:
 
 @needs_proc
 def test_workers_end_with_a_program_that_is_killed(
-    waiting: "tuple[subprocess.Popen[bytes], Path]",
+    endless: "tuple[subprocess.Popen[bytes], Path]",
 ) -> None:
-    process, out = waiting
+    process, out = endless
     _wait_for(lambda: len(_children(process.pid)) == 2, process)
     workers = _children(process.pid)
     process.kill()
