@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +61,7 @@ def encode(
     max_height: int | None = None,
     stream: int | None = None,
     audio: bool = True,
+    jobs: int | None = 1,
 ) -> TokenVideo:
     """Compress a video. Every block of up to 4 frames keeps as many tokens as it needs to meet the target.
 
@@ -81,15 +83,19 @@ def encode(
     `keyframe_interval`: most seconds between seek points; 0: scene cuts only.
     `start`, `duration` (seconds, from the first frame), `max_height` (pixels; taller pictures are scaled down),
     `stream` (number of the video stream), `audio`: for paths only.
+    `jobs`: encode up to so many scenes at the same time, each on one CPU thread in a process of its own; the tokens are
+    the same. None: as many as cores and memory allow. On cuda and mps, and with the paper's model, it is 1.
 
     Raises ValueError and TypeError for arguments and frames that are none of this, VideoError where a path cannot be
-    read. What a source loses on the way (a stream that cannot be carried, damaged packets) is a UserWarning each.
+    read, WorkerDied where one of these processes was killed. What a source loses on the way (a stream that cannot be
+    carried, damaged packets) is a UserWarning each.
 
         video = elastictok.encode(frames, elastictok.load_model(), mse=0.003, fps=30)
     """
     from elastictok_cli.codec import encoder
 
     options = _options(model, mse, tokens, allocation, effort, search, keyframe_interval)
+    _check_jobs(model, jobs)
     window = {"start": start, "duration": duration, "stream": stream}
     given = {name: value for name, value in window.items() if value is not None}
     reader: VideoReader | ArrayReader
@@ -113,10 +119,12 @@ def encode(
         header = encoder.make_header(reader.info, model.loaded, options)
         header.options.update(given)
         writer = EtkWriter(file, header)
-        for _ in encoder.encode(
-            reader.info, reader, reader.take_aux, model.loaded, writer, options, model.device
-        ):
-            pass
+        encoding = encoder.encode(
+            reader.info, reader, reader.take_aux, model.loaded, writer, options, model.device, jobs
+        )
+        with closing(encoding):
+            for _ in encoding:
+                pass
         for text in reader.warnings:
             warnings.warn(text, UserWarning, stacklevel=2)
     return TokenVideo(file.getvalue())
@@ -210,6 +218,15 @@ def _options(
         effort=rate_control.DEFAULT_EFFORT if effort is None else effort,
         search=search or "binary",
     )
+
+
+def _check_jobs(model: Model, jobs: int | None) -> None:
+    from elastictok_cli.codec.jobs import why_one_job
+
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be 1 or more, not {jobs}")
+    if jobs is not None and jobs > 1 and (reason := why_one_job(model.loaded, model.device)):
+        raise ValueError(f"jobs must be 1: {reason}")
 
 
 def _check_window(start: float | None, duration: float | None) -> None:

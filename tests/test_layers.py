@@ -12,11 +12,12 @@ ROOT = Path(__file__).parent.parent
 MAX_LINES = 400
 
 # What each part of elastictok_cli, and `formats`, may import. Whatever is not here is forbidden.
-TOOLS = {"files", "version"}
+TOOLS = {"files", "machine", "version"}
 BELOW_THE_CODEC = {"formats", "models.interface", "video", *TOOLS}
 ALLOWED = {
     "formats": set(),
     "files": set(),
+    "machine": set(),
     "version": set(),
     "devices": set(),
     "memory": set(),
@@ -44,7 +45,7 @@ ALLOWED = {
         *BELOW_THE_CODEC,
     },
     "main": {"commands", *TOOLS},
-    "__main__": {"main"},
+    "__main__": {"machine", "main"},
     "__init__": {
         "api",
         "codec",

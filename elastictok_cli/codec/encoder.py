@@ -1,28 +1,29 @@
 """Video to `.etk`: a generator of events.
 
-It holds one segment of tokens, one block of frames and the frames that the lookahead reads beyond it.
+With one job it holds one segment of tokens, one block of frames and the frames that the lookahead reads beyond it. With
+more, scenes are encoded side by side in worker processes (`parallel`), which changes no byte of the file.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 
-import numpy as np
 import torch
 
 from elastictok_cli.codec import events
-from elastictok_cli.codec.block_splitting import SourceBlock
+from elastictok_cli.codec.encoded import EncodedBlock, encode_blocks
 from elastictok_cli.codec.header import make_header
+from elastictok_cli.codec.jobs import limits, why_one_job
 from elastictok_cli.codec.options import EncodeOptions
-from elastictok_cli.codec.rate_control import Coded
-from elastictok_cli.codec.scene_encoder import encode_scene
-from elastictok_cli.codec.scenes import split_scenes
+from elastictok_cli.codec.parallel import Group, Limits, run_in_order
+from elastictok_cli.codec.scenes import Scene, split_scenes
 from elastictok_cli.codec.totals import Totals
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
-from formats import Block, EtkWriter, full_cell, pack_tokens
+from formats import Block, EtkWriter, full_cell
 
 __all__ = ["EncodeOptions", "encode", "make_header"]  # all that an encode needs of this package
 
@@ -35,14 +36,16 @@ def encode(
     writer: EtkWriter,
     options: EncodeOptions,
     device: torch.device,
-) -> Iterator[events.Event]:
+    jobs: int | None = 1,
+) -> Generator[events.Event, None, None]:
     """Encode `frames` into `writer` (which is closed at the end), yielding events as they happen.
 
-    `take_aux` gives the container bytes of copied streams produced since it was last asked.
+    `take_aux` gives the container bytes of copied streams produced since it was last asked. `jobs`: most scenes that
+    are encoded at the same time, each in a process of its own; None chooses by cores and memory. The file is the same.
+    Close the generator where it is left before its end: that ends the processes.
     """
     began = time.monotonic()
-    tokenizer = loaded.tokenizer
-    spec = tokenizer.spec
+    spec = loaded.tokenizer.spec
     rows, cols = spec.grid(info.height, info.width)
     tokens_per_block = rows * cols * full_cell(spec.tokens_per_cell, spec.frames, spec.cell)
     yield events.Started(
@@ -58,49 +61,80 @@ def encode(
     )
     totals = Totals()
     segment: list[Block] = []
-    for scene in split_scenes(frames, _interval_ticks(options, info)):
-        for block, coded in encode_scene(scene, tokenizer, options, device, (rows, cols)):
-            if block.keyframe and segment:
-                yield _write(segment, writer, totals, take_aux)
-                segment = []
-            segment.append(to_record(block, coded))
-            done = events.BlockDone(
-                index=totals.blocks,
-                first_frame=totals.frames,
-                frames=len(block.frames),
-                time=float(block.frames[0].pts * info.time_base),
-                keyframe=block.keyframe,
-                scene_cut=block.scene_cut,
-                tokens=segment[-1].token_count,
-                mse=coded.mse,
-                frame_mse=coded.frame_mse,
-                missed=coded.missed,
-            )
-            totals.add(done, block)
-            yield done
+    source = _Source(frames, take_aux)
+    scenes = split_scenes(source, _interval_ticks(options, info))
+    limit = Limits(1, 0) if why_one_job(loaded, device) else limits(jobs, info.height, info.width)
+    for block in _encode_scenes(scenes, loaded, options, device, (rows, cols), limit):
+        if block.keyframe and segment:
+            yield _write(segment, writer, totals, source.aux_until(totals.frames))
+            segment = []
+        record = block.record
+        segment.append(record)
+        done = events.BlockDone(
+            index=totals.blocks,
+            first_frame=totals.frames,
+            frames=len(record.pts),
+            time=float(record.pts[0] * info.time_base),
+            keyframe=block.keyframe,
+            scene_cut=record.scene_cut,
+            tokens=record.token_count,
+            mse=block.mse,
+            frame_mse=record.frame_mse,
+            missed=record.missed,
+        )
+        totals.add(done, record)
+        yield done
     if segment:
-        yield _write(segment, writer, totals, take_aux)
-    if rest := take_aux():
+        yield _write(segment, writer, totals, source.aux_until(totals.frames))
+    if rest := source.aux_until(None) + take_aux():
         writer.write_aux(rest)
     size = writer.close()
     yield totals.finished(info, size, tokens_per_block, time.monotonic() - began)
 
 
-def to_record(block: SourceBlock, coded: Coded) -> Block:
-    """The block as the file format stores it."""
-    keep = coded.keep[0].cpu().numpy().astype(np.uint16)
-    tokens = coded.tokens[0].cpu()
-    if not tokens.is_floating_point():
-        tokens = tokens.clamp_min(0)
-    return Block(
-        pts=tuple(f.pts for f in block.frames),
-        durations=tuple(f.duration for f in block.frames),
-        keep=keep,
-        tokens=pack_tokens(tokens.numpy(), keep),
-        frame_mse=coded.frame_mse,
-        missed=coded.missed,
-        scene_cut=block.scene_cut,
-    )
+def _encode_scenes(
+    scenes: Iterable[Scene],
+    loaded: Loaded,
+    options: EncodeOptions,
+    device: torch.device,
+    grid: tuple[int, int],
+    limit: Limits,
+) -> Iterator[EncodedBlock]:
+    """The coded blocks of all scenes, in order."""
+    coding = (options, device, grid)
+    if limit.jobs == 1 or loaded.load is None:
+        for scene in scenes:
+            yield from encode_blocks(loaded, scene.frames, scene.starts_at_cut, *coding)
+        return
+    groups = (Group((scene.starts_at_cut, *coding), scene.frames) for scene in scenes)
+    yield from run_in_order(groups, encode_blocks, loaded, loaded.load, limit, lambda frame: frame.rgb.nbytes)
+
+
+class _Source:
+    """The frames of a source, with the bytes of copied streams that came before each of them.
+
+    How far ahead frames are read differs, but the bytes that follow a segment may not: they are those that came with
+    its frames.
+    """
+
+    def __init__(self, frames: Iterable[Frame], take_aux: Callable[[], bytes]) -> None:
+        self._frames, self._take_aux = frames, take_aux
+        self._aux: deque[tuple[int, bytes]] = (
+            deque()
+        )  # how many frames were read, and the bytes that came with the last
+
+    def __iter__(self) -> Iterator[Frame]:
+        for count, frame in enumerate(self._frames, 1):
+            if data := self._take_aux():
+                self._aux.append((count, data))
+            yield frame
+
+    def aux_until(self, count: int | None) -> bytes:
+        """The bytes that came with the first `count` frames (None: all) and were not given yet."""
+        data = []
+        while self._aux and (count is None or self._aux[0][0] <= count):
+            data.append(self._aux.popleft()[1])
+        return b"".join(data)
 
 
 def _interval_ticks(options: EncodeOptions, info: VideoInfo) -> Fraction | None:
@@ -112,13 +146,11 @@ def _interval_ticks(options: EncodeOptions, info: VideoInfo) -> Fraction | None:
     )  # 0.4 seconds are ten frames of 0.04, no more
 
 
-def _write(
-    segment: list[Block], writer: EtkWriter, totals: Totals, take_aux: Callable[[], bytes]
-) -> events.SegmentWritten:
-    """Write a segment, and after it the bytes of copied streams that have come meanwhile."""
+def _write(segment: list[Block], writer: EtkWriter, totals: Totals, aux: bytes) -> events.SegmentWritten:
+    """Write a segment, and after it the bytes of copied streams that came with its frames."""
     size = writer.write_segment(segment)
-    if data := take_aux():
-        writer.write_aux(data)
+    if aux:
+        writer.write_aux(aux)
     totals.segments += 1
     frames = sum(len(block.pts) for block in segment)
     return events.SegmentWritten(totals.segments - 1, len(segment), frames, size, writer.bytes_written)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from elastictok_cli.codec import events
-from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.video.records import VideoInfo
+from formats import Block
 
 
 class Totals:
@@ -19,7 +19,7 @@ class Totals:
         self.first_pts: int | None = None
         self.end_pts = 0
 
-    def add(self, done: events.BlockDone, block: SourceBlock) -> None:
+    def add(self, done: events.BlockDone, block: Block) -> None:
         """Count a coded block."""
         self.frames += done.frames
         self.blocks += 1
@@ -33,9 +33,8 @@ class Totals:
             if len(self.missed) < events.MOST_MISSED:
                 self.missed.append(done.index)
         if self.first_pts is None:
-            self.first_pts = block.frames[0].pts
-        last = block.frames[-1]
-        self.end_pts = last.pts + last.duration
+            self.first_pts = block.pts[0]
+        self.end_pts = block.pts[-1] + block.durations[-1]
 
     def finished(self, info: VideoInfo, size: int, tokens_per_block: int, seconds: float) -> events.Finished:
         """The last event. `tokens_per_block`: of a full block; `seconds`: since the encode began."""

@@ -58,6 +58,18 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_THREADS, help="CPU threads of the network.", show_default="all cores"),
 ]
+MAX_JOBS = 256
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=MAX_JOBS,
+        help="Encode up to N scenes at the same time, each on one CPU thread in a process of its own. The file is the "
+        "same. On cuda and mps, and with the paper's model, it is 1.",
+        show_default="by cores and memory",
+    ),
+]
 Force = Annotated[bool, typer.Option("-y", "--force", help="Overwrite what exists.")]
 Json = Annotated[
     bool,

@@ -1,5 +1,6 @@
 """`elastictok encode`: a video to an .etk file."""
 
+from contextlib import ExitStack, closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from elastictok_cli.commands.arguments import (
     DeviceName,
     Duration,
     Force,
+    Jobs,
     Json,
     Model,
     NoAudio,
@@ -144,6 +146,7 @@ def encode(
     model: Model = None,
     device: Device = DeviceName.auto,
     threads: Threads = None,
+    jobs: Jobs = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -173,9 +176,11 @@ def encode(
             source, start=start, duration=duration, max_height=max_height, aux=not no_audio, stream=stream
         ) as reader,
         Display(quiet=quiet) as display,
+        ExitStack() as stack,
     ):
         from elastictok_cli.codec.encoder import EncodeOptions, make_header
         from elastictok_cli.codec.encoder import encode as encode_frames
+        from elastictok_cli.codec.jobs import why_one_job
         from formats import EtkWriter
 
         where = find_device(device, threads)
@@ -191,6 +196,8 @@ def encode(
         )
         if tokens is not None and tokens > (most := loaded.tokenizer.spec.tokens_per_cell):
             raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
+        if jobs is not None and jobs > 1 and (reason := why_one_job(loaded, where)):
+            raise Failure(f"--jobs: {reason}", ExitCode.USAGE)
         header = make_header(reader.info, loaded, options)
         for name, value in (("start", start), ("duration", duration), ("stream", stream)):
             if value is not None:
@@ -198,7 +205,10 @@ def encode(
         writer = EtkWriter(file, header)
         progress = EncodeProgress(display, lambda: reader.aux_rate)
         warned = 0
-        for event in encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where):
+        encoding = stack.enter_context(
+            closing(encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where, jobs))
+        )
+        for event in encoding:
             for text in reader.warnings[warned:]:
                 display.warn(text)
                 lines.write("warning", {"message": text})

@@ -114,6 +114,7 @@ def _explain(error: BaseException) -> tuple[str, ExitCode]:
         return "interrupted", stopped_code(error)
 
     # Not before: a signal may have come while numpy, which comes with it, was half loaded.
+    from elastictok_cli.codec.workers import WorkerDied
     from formats import EtkError, NotAnEtkFile
 
     if isinstance(error, UnknownKind | OutOfRange):
@@ -127,6 +128,8 @@ def _explain(error: BaseException) -> tuple[str, ExitCode]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{reason_of(error)}", ExitCode.BAD_INPUT
+    if isinstance(error, WorkerDied):
+        return str(error), ExitCode.UNEXPECTED
     if isinstance(error, MemoryError):
         return "out of memory", ExitCode.BAD_INPUT
     first_line = str(error).partition("\n")[0]

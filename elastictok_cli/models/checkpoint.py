@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,11 @@ def write(
 def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded:
     """Read a checkpoint (the shipped one by default) and build its tokenizer. Raises CheckpointError.
 
-    Whoever loads one means to code with it, so TF32 is off from here on: see `precision`.
+    Whoever loads one means to code with it, so TF32 is off from here on, and sums do not depend on threads: see
+    `precision`.
     """
     precision.forbid_tf32()
+    precision.forbid_sums_by_threads()
     path = path or shipped()
     if not path.is_file():
         raise CheckpointError(f"no model file at {path}")
@@ -117,7 +120,18 @@ def load(path: Path | None = None, device: torch.device | str = "cpu") -> Loaded
         raise CheckpointError(
             f"{path} does not fit its own configuration ({str(error).splitlines()[0]})"
         ) from None
-    return Loaded(tokenizer, path, digest(path), training)
+    sha256 = digest(path)
+    return Loaded(
+        tokenizer, path, sha256, training, partial(_load_again, path.absolute(), sha256, str(device))
+    )
+
+
+def _load_again(path: Path, sha256: bytes, device: str) -> Loaded:
+    """The same model from the same file. Raises CheckpointError where it is another one now."""
+    loaded = load(path, device)
+    if loaded.sha256 != sha256:
+        raise CheckpointError(f"{path} has changed since it was read")
+    return loaded
 
 
 def _default_tokenizer(

@@ -156,12 +156,17 @@ class LengthTokenizer(Tokenizer, Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for the codec, and the facts of the file it came from."""
+    """A model ready for the codec, and the facts of the file it came from.
+
+    load: loads it again from that file, in another process too; None where there is no such file. Raises where the
+    file is gone or has changed.
+    """
 
     tokenizer: NestedTokenizer | LengthTokenizer
     path: Path
     sha256: bytes
     training: dict[str, Any]  # how it was trained, as `elastictok train` wrote it
+    load: Callable[[], Loaded] | None = None
 
 
 def where_to_get(sha256: bytes) -> str | None:

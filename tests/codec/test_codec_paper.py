@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from elastictok_cli.codec import decoder, events
-from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header, to_record
+from elastictok_cli.codec.encoded import to_record
+from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
 from elastictok_cli.codec.pixels import frame_errors, make_job, to_pixels
 from elastictok_cli.codec.scene_encoder import encode_scene
 from elastictok_cli.codec.scenes import Scene, split_scenes
