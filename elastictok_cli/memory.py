@@ -1,7 +1,7 @@
 """How the memory of tensors is taken from the system.
 
 A block of 720p is 44 MB, and an encode makes and frees hundreds of tensors of that size. Each gets new memory, in
-zeroed pages of 4 KB, and each page costs a fault: up to a quarter of the time of an encode on a CPU.
+zeroed pages of 4 KB, and each page costs a fault.
 """
 
 from __future__ import annotations
