@@ -1,6 +1,6 @@
 """How much faster several jobs encode a file of several scenes than one: paired runs, one after the other.
 
-    python benchmarks/jobs.py [--clip examples/cuts.mp4] [--jobs 2] [--repeat 3]
+    python benchmarks/jobs.py [--clip examples/cuts.mp4] [--jobs 2] [--repeat 3] [--keyframe-interval 5]
 
 Each round encodes with one job on all cores, with one job on one thread, and with so many jobs of one thread each. All
 must write the same bytes. The table has the seconds of each round, wall-clock with the start of the program, and the
@@ -27,19 +27,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--mse", type=float, default=0.007)
+    parser.add_argument("--keyframe-interval", type=float, default=5.0)
     options = parser.parse_args()
     ways = {
         "1 job, all cores": ["--jobs", "1"],
         "1 job, 1 thread": ["--jobs", "1", "--threads", "1"],
         f"{options.jobs} jobs": ["--jobs", str(options.jobs)],
     }
+    same = ["--mse", str(options.mse), "--keyframe-interval", str(options.keyframe_interval)]
     taken: dict[str, list[float]] = {name: [] for name in ways}
     files = set()
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.repeat):
             for name, words in ways.items():
                 coded = Path(folder) / "coded.etk"
-                taken[name].append(seconds(options.clip, coded, ["--mse", str(options.mse), *words]))
+                taken[name].append(seconds(options.clip, coded, [*same, *words]))
                 files.add(coded.read_bytes())
     assert len(files) == 1, "the files differ"
     medians = {name: statistics.median(rounds) for name, rounds in taken.items()}

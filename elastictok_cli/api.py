@@ -136,11 +136,13 @@ def decode(
     *,
     start: float | None = None,
     duration: float | None = None,
+    jobs: int | None = 1,
 ) -> Frames:
     """Frames of an encoded video, as (T, H, W, 3) uint8, RGB; `TokenVideo.times` has their times.
 
     `source`: a `TokenVideo`, or the path of an `.etk` file. `start`, `duration` (seconds, from the first frame): only
     the frames with start <= t < start + duration; segments outside are not read. No frame in that time: T is 0.
+    `jobs`: decode up to so many segments at the same time, as `encode` does scenes; the frames are the same.
 
     Raises ModelMismatch where other weights made the file, EtkError where it is damaged (unless `open(path,
     tolerate=True)` made the `TokenVideo`: then the frames of damaged segments are missing), OSError.
@@ -150,6 +152,7 @@ def decode(
     from elastictok_cli.codec import decoder
 
     _check_window(start, duration)
+    _check_jobs(model, jobs)
     video = source if isinstance(source, TokenVideo) else open(source)
     with video.reader() as reader:
         decoder.check_model(reader.header, model.loaded)
@@ -161,10 +164,13 @@ def decode(
             (first_pts is None or pts >= first_pts) and (end_pts is None or pts < end_pts) for pts in times
         )
         frames = np.empty((count, video.height, video.width, 3), np.uint8)
-        decoded = decoder.decode(reader, model.loaded, model.device, first_pts=first_pts, end_pts=end_pts)
+        decoded = decoder.decode(
+            reader, model.loaded, model.device, first_pts=first_pts, end_pts=end_pts, jobs=jobs
+        )
         count = 0
-        for count, frame in enumerate(decoded, 1):
-            frames[count - 1] = frame.rgb
+        with closing(decoded):
+            for count, frame in enumerate(decoded, 1):
+                frames[count - 1] = frame.rgb
     return frames[:count]
 
 

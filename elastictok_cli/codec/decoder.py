@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from elastictok_cli.codec.jobs import decode_limits
+from elastictok_cli.codec.parallel import Group, run_in_order
 from elastictok_cli.codec.pixels import to_pixels
 from elastictok_cli.models.interface import Loaded, where_to_get
 from elastictok_cli.video.records import Frame
@@ -60,22 +62,49 @@ def decode(
     *,
     first_pts: int | None = None,
     end_pts: int | None = None,
-) -> Iterator[Frame]:
+    jobs: int | None = 1,
+) -> Generator[Frame, None, None]:
     """Frames with first_pts <= pts < end_pts, in order, with the times the file recorded.
 
-    Damaged segments are left out; `reader.damage` lists them. Raises formats.EtkError, ModelMismatch.
+    `jobs`: most segments that are decoded at the same time, each in a process of its own; None chooses by cores and
+    memory. The frames are the same. Close the generator where it is left before its end: that ends the processes.
+
+    Damaged segments are left out; `reader.damage` lists them. Raises formats.EtkError, ModelMismatch, WorkerDied.
     """
     header = reader.header
     check_model(header, loaded)
-    for segment in reader.segments(first_pts, end_pts):
-        context = loaded.tokenizer.start(*_padded(header))
-        for block in segment.blocks:
-            if end_pts is not None and block.pts[0] >= end_pts:
-                break
-            pixels, context = _decode_block(block, header, loaded, context, device)
-            for n, (pts, duration) in enumerate(zip(block.pts, block.durations, strict=True)):
-                if (first_pts is None or pts >= first_pts) and (end_pts is None or pts < end_pts):
-                    yield Frame(pixels[n], pts, duration)
+    segments = reader.segments(first_pts, end_pts)
+    rest = (header, device, first_pts, end_pts)
+    limits = decode_limits(jobs, header.height, header.width, loaded, device)
+    if limits.jobs == 1 or loaded.load is None:
+        for segment in segments:
+            yield from decode_blocks(loaded, segment.blocks, *rest)
+        return
+
+    def decoded_bytes(block: Block) -> int:
+        return len(block.pts) * header.height * header.width * 3
+
+    groups = (Group(rest, segment.blocks) for segment in segments)
+    yield from run_in_order(groups, decode_blocks, loaded, loaded.load, limits, decoded_bytes)
+
+
+def decode_blocks(
+    loaded: Loaded,
+    blocks: Iterable[Block],
+    header: Header,
+    device: torch.device,
+    first_pts: int | None,
+    end_pts: int | None,
+) -> Iterator[Frame]:
+    """The frames of a segment's blocks that are in the window. See `decode`."""
+    context = loaded.tokenizer.start(*_padded(header))
+    for block in blocks:
+        if end_pts is not None and block.pts[0] >= end_pts:
+            break
+        pixels, context = _decode_block(block, header, loaded, context, device)
+        for n, (pts, duration) in enumerate(zip(block.pts, block.durations, strict=True)):
+            if (first_pts is None or pts >= first_pts) and (end_pts is None or pts < end_pts):
+                yield Frame(pixels[n], pts, duration)
 
 
 def pictures(

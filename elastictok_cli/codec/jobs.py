@@ -1,4 +1,4 @@
-"""How many scenes are encoded at the same time, and what they may hold."""
+"""How many scenes are encoded, and segments decoded, at the same time, and what they may hold."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ MAX_BYTES_AHEAD = 512 << 20
 # Where nobody asks for a number of jobs, workers start only for so many bytes of frames: 160 frames of 256 x 256. Less
 # is coded before they have loaded torch and the model.
 LEAST_BYTES = 160 * 256 * 256 * 3
+LEAST_BYTES_TO_DECODE = 8 * LEAST_BYTES  # decoding is so much faster
 
 
 def why_one_job(loaded: Loaded, device: torch.device) -> str | None:
-    """Why this model on this device encodes one scene after another, as a sentence; None where it need not."""
+    """Why this model on this device codes one scene after another, as a sentence; None where it need not."""
     if device.type != "cpu":
         return f"several jobs run on the CPU only, not on {device.type}"
     if not loaded.tokenizer.spec.nested:
-        return f"{loaded.tokenizer.spec.name} takes one job: its searches use all cores already"
+        return f"{loaded.tokenizer.spec.name} takes one job: it uses all cores already"
     if loaded.load is None:
         return "several jobs need a model that was loaded from a file"
     return None
@@ -44,3 +45,13 @@ def limits(jobs: int | None, height: int, width: int) -> Limits:
         each = BYTES_OF_WORKER + BYTES_OF_WORKER_A_PIXEL * height * width + ahead
         jobs = min(jobs, int(SHARE_OF_FREE_MEMORY * free) // each)
     return Limits(max(1, jobs), ahead * max(1, jobs - 1), LEAST_BYTES)
+
+
+def decode_limits(jobs: int | None, height: int, width: int, loaded: Loaded, device: torch.device) -> Limits:
+    """For decoding frames of this size (pixels); the blocks that wait count as what they decode to."""
+    if why_one_job(loaded, device):
+        return Limits(1, 0)
+    chosen = limits(jobs, height, width)
+    results = max(1, chosen.ahead // max(1, chosen.jobs - 1) // (height * width * 3))
+    least = 0 if jobs is not None else LEAST_BYTES_TO_DECODE
+    return chosen._replace(least=least, results=results)

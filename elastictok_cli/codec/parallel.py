@@ -23,12 +23,13 @@ MAX_TASKS_A_JOB = 4
 
 class Limits(NamedTuple):
     """jobs: most workers, so many tasks run at once. ahead: bytes of items that may wait here, unless a single one has
-    more. least: bytes of items below which workers are not worth their start.
+    more. least: bytes of items below which workers are not worth their start. results: of each worker, that may wait.
     """
 
     jobs: int
     ahead: int
     least: int = 0
+    results: int = 1 << 16
 
 
 class Group(NamedTuple):
@@ -66,7 +67,7 @@ def run_in_order(
 
     Raises WorkerDied, and what the function or the reading of a group raises.
     """
-    with Workers(load) as workers:
+    with Workers(load, limits.results) as workers:
         yield from _Scheduler(groups, function, loaded, limits, size_of, workers).results()
 
 
@@ -113,7 +114,9 @@ class _Scheduler:
     def _ready(self) -> Iterator[Any]:
         """The results that no earlier task has to come before."""
         while self._tasks:
-            yield from _emptied(self._tasks[0].results)
+            for result in _emptied(self._tasks[0].results):
+                self._worker_of(self._tasks[0]).room.release()
+                yield result
             if not self._tasks[0].done:
                 return
             self._tasks.popleft()
@@ -151,6 +154,8 @@ class _Scheduler:
     def _take(self, worker: Worker, message: Ask | Result | Done) -> None:
         """A worker has said something."""
         task = self._by_worker[worker]
+        if not isinstance(message, Result):  # results wait
+            worker.room.release()
         match message:
             case Ask():
                 task.asked = True
@@ -178,6 +183,10 @@ class _Scheduler:
                 self._waiting -= sum(map(self._size_of, items))
                 task.asked = False
                 self._send(task.worker, Items(items, task.complete and not task.items))
+
+    def _worker_of(self, task: _Running) -> Worker:
+        assert task.worker is not None
+        return task.worker
 
     def _free_worker(self) -> Worker | None:
         if self._idle:

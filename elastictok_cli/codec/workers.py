@@ -84,9 +84,13 @@ Message = Ask | Result | Done | Failed | Ended
 
 @dataclass(eq=False)
 class Worker:
-    """A process, as its parent sees it."""
+    """A process, as its parent sees it.
+
+    room: messages of it that may wait here. Beyond, it is not listened to, and it stands still once its pipe is full.
+    """
 
     process: subprocess.Popen[bytes]
+    room: threading.Semaphore
 
     def send(self, message: Task | Items) -> None:
         """Give it a task when it has none, or the items it asked for: it reads then, so this does not wait long."""
@@ -113,9 +117,11 @@ class Worker:
 class Workers:
     """The worker processes of one encode or decode, none at first. A context manager: at its exit all are gone."""
 
-    def __init__(self, load: Load) -> None:
-        """load: gives each worker its model."""
-        self._load = load
+    def __init__(self, load: Load, room: int = 1 << 16) -> None:
+        """load: gives each worker its model. room: messages of one worker that may wait, until `Worker.room` is
+        released for each that is dealt with.
+        """
+        self._load, self._room = load, room
         self._messages: SimpleQueue[tuple[Worker, Message]] = SimpleQueue()
         self._listeners: list[threading.Thread] = []
         self.started: list[Worker] = []
@@ -126,6 +132,7 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         for worker in self.started:
             worker.process.kill()  # all at once, so that none is waited for while others go on
+            worker.room.release(1 << 16)  # for what is left in its pipe
         for listener in self._listeners:
             listener.join()
         for worker in self.started:
@@ -140,7 +147,8 @@ class Workers:
                 stdout=subprocess.PIPE,
                 env=_environment(),
                 start_new_session=True,  # a terminal's Ctrl-C is the parent's alone, which ends its workers
-            )
+            ),
+            threading.Semaphore(self._room),
         )
         self.started.append(worker)
         listener = threading.Thread(target=_listen, args=(worker, self._messages), daemon=True)
@@ -177,7 +185,7 @@ def _listen(worker: Worker, messages: SimpleQueue[tuple[Worker, Message]]) -> No
     pipe = worker.process.stdout
     assert pipe is not None
     with suppress(EOFError, OSError, pickle.UnpicklingError):  # its end, also in the middle of a message
-        while True:
+        while worker.room.acquire():
             messages.put((worker, pickle.load(pipe)))
     messages.put((worker, Ended()))
 

@@ -65,8 +65,8 @@ Jobs = Annotated[
         metavar="N",
         min=1,
         max=MAX_JOBS,
-        help="Encode up to N scenes at the same time, each on one CPU thread in a process of its own. The file is the "
-        "same. On cuda and mps, and with the paper's model, it is 1.",
+        help="Work on up to N scenes at the same time, each on one CPU thread in a process of its own. The result is "
+        "the same. On cuda and mps, and with the paper's model, it is 1.",
         show_default="by cores and memory",
     ),
 ]
@@ -106,3 +106,11 @@ def load_model(path: Path | None, device: "torch.device") -> "Loaded":
         return checkpoint.load(path, device)
     except checkpoint.CheckpointError as error:
         raise Failure(str(error), ExitCode.BAD_INPUT) from None
+
+
+def check_jobs(jobs: int | None, loaded: "Loaded", device: "torch.device") -> None:
+    """Refuse several jobs where there can only be one."""
+    from elastictok_cli.codec.jobs import why_one_job
+
+    if jobs is not None and jobs > 1 and (reason := why_one_job(loaded, device)):
+        raise Failure(f"--jobs: {reason}", ExitCode.USAGE)

@@ -18,12 +18,14 @@ from elastictok_cli.commands.arguments import (
     DeviceName,
     Duration,
     Force,
+    Jobs,
     Json,
     Model,
     NoAudio,
     Quiet,
     Start,
     Threads,
+    check_jobs,
     check_window,
     find_device,
     load_model,
@@ -79,6 +81,7 @@ def decode(
     model: Model = None,
     device: Device = DeviceName.auto,
     threads: Threads = None,
+    jobs: Jobs = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -136,9 +139,11 @@ def decode(
                 "output": target,
             },
         )
+        check_jobs(jobs, loaded, where)
         frames = decode_frames(
-            reader, loaded, where, first_pts=first_pts if windowed else None, end_pts=end_pts
+            reader, loaded, where, first_pts=first_pts if windowed else None, end_pts=end_pts, jobs=jobs
         )
+        stack.callback(frames.close)
         try:
             first = next(frames, None)
         except ModelMismatch as error:

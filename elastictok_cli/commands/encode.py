@@ -21,6 +21,7 @@ from elastictok_cli.commands.arguments import (
     Quiet,
     Start,
     Threads,
+    check_jobs,
     check_window,
     find_device,
     load_model,
@@ -180,7 +181,6 @@ def encode(
     ):
         from elastictok_cli.codec.encoder import EncodeOptions, make_header
         from elastictok_cli.codec.encoder import encode as encode_frames
-        from elastictok_cli.codec.jobs import why_one_job
         from formats import EtkWriter
 
         where = find_device(device, threads)
@@ -196,8 +196,7 @@ def encode(
         )
         if tokens is not None and tokens > (most := loaded.tokenizer.spec.tokens_per_cell):
             raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
-        if jobs is not None and jobs > 1 and (reason := why_one_job(loaded, where)):
-            raise Failure(f"--jobs: {reason}", ExitCode.USAGE)
+        check_jobs(jobs, loaded, where)
         header = make_header(reader.info, loaded, options)
         for name, value in (("start", start), ("duration", duration), ("stream", stream)):
             if value is not None:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_codec_scenes import CPU, HEIGHT, INTERVAL, WIDTH, glide, video_info
@@ -167,6 +168,9 @@ def test_in_python(frames: list[Frame], started: list[Worker]) -> None:
     assert len(started) == 2
     assert all(worker.process.returncode is not None for worker in started)
     assert two.to_bytes() == one.to_bytes()
+    decoded = elastictok.decode(two, model, jobs=2)
+    assert len(started) == 4
+    assert np.array_equal(decoded, elastictok.decode(one, model))
     with pytest.raises(ValueError, match="jobs must be 1 or more, not 0"):
         elastictok.encode(pictures, model, fps=25, jobs=0)
     elsewhere = elastictok.Model(model.loaded, torch.device("cuda"))

@@ -184,6 +184,42 @@ def test_what_is_read_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(most) == 20
 
 
+def counts_in_a_file(loaded: Any, items: Iterable[int], path: Path) -> Iterator[int]:
+    """Says in a file how many results it has given."""
+    for item in items:
+        path.write_text(str(item + 1))
+        yield item
+
+
+def goes_on_when_the_other_stands_still(loaded: Any, items: Iterable[int], other: Path) -> Iterator[int]:
+    """Until the other task has given some results; it gives as many as there may be then."""
+    until = time.monotonic() + _SECONDS
+    while not other.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    yield from items
+
+
+def either(loaded: Any, items: Iterable[int], first: bool, path: Path) -> Iterator[int]:
+    yield from (goes_on_when_the_other_stands_still if first else counts_in_a_file)(loaded, items, path)
+
+
+def test_results_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second task is not listened to while the first one's results are not all taken."""
+    most = []
+    real = parallel._Scheduler._take
+
+    def take(self: parallel._Scheduler, *arguments: Any) -> None:
+        real(self, *arguments)
+        most.append(max(len(task.results) for task in self._tasks))
+
+    monkeypatch.setattr(parallel._Scheduler, "_take", take)
+    groups = [Group((first, tmp_path / "count"), range(60)) for first in (True, False)]
+    limits = Limits(2, 1000, results=7)
+    found = list(run_in_order(groups, either, cast_model(), load, limits, lambda item: 1))
+    assert found == 2 * list(range(60))
+    assert max(most) <= 7
+
+
 def test_an_exception_in_a_worker_is_raised_here(processes: list[workers.Worker]) -> None:
     with pytest.raises(ValueError, match="item 12 is bad") as caught:
         run(groups_of([5, 5, 5], 12), fails_at, 2)

@@ -78,7 +78,7 @@ def test_the_papers_model_takes_one_job(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.etk"
     result = run("encode", clip, target, "--model", path, "--jobs", 2)
     assert result.exit_code == 2
-    assert "--jobs: tiny takes one job: its searches use all cores already" in result.stderr
+    assert "--jobs: tiny takes one job: it uses all cores already" in result.stderr
     assert not target.exists()
 
 
@@ -204,3 +204,35 @@ def _is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("more", [(), ("--start", 0.15, "--duration", 0.2)], ids=["whole", "a part"])
+def test_two_jobs_decode_the_same_pixels(more: tuple[object, ...], etk: Path, tmp_path: Path) -> None:
+    found = []
+    for jobs in (1, 2):
+        target = tmp_path / f"{jobs}.y4m"
+        result = run("decode", etk, target, "--jobs", jobs, *more)
+        assert result.exit_code == 0, result.stderr
+        found.append(target.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_two_jobs_name_the_same_damage(etk: Path, tmp_path: Path) -> None:
+    """Of the segment in the middle."""
+    from formats import EtkReader
+
+    with EtkReader(etk) as reader:
+        assert reader.index is not None
+        middle = reader.index[1].offset + reader.index[1].length // 2
+    data = bytearray(etk.read_bytes())
+    data[middle] ^= 0xFF
+    broken = tmp_path / "broken.etk"
+    broken.write_bytes(data)
+    found = []
+    for jobs in (1, 2):
+        target = tmp_path / f"{jobs}.y4m"
+        result = run("decode", broken, target, "--jobs", jobs, "-q")
+        assert result.exit_code == 4
+        found.append((target.read_bytes(), result.stderr))
+    assert found[0] == found[1]
+    assert found[0][1]
