@@ -7,7 +7,6 @@ without torch and FFmpeg.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from elastictok_cli import memory
 from elastictok_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ __all__ = [
     "load_model",
     "open",
 ]
-
-memory.use_large_pages()  # before torch is loaded
 
 _HOMES = {
     "Block": "formats",

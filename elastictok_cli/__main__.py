@@ -14,9 +14,10 @@ def run() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is loaded
     try:
-        from elastictok_cli.machine import reuse_memory
+        from elastictok_cli.machine import reuse_memory, use_large_pages
 
         reuse_memory()
+        use_large_pages()
         from elastictok_cli.main import run
     except KeyboardInterrupt:
         sys.stderr.write("elastictok: interrupted\n")

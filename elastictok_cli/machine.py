@@ -32,6 +32,15 @@ def reuse_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
+def use_large_pages() -> None:
+    """Have torch ask for pages of 2 MB for tensors of at least that size, unless the environment says otherwise.
+
+    A block of 720p is 44 MB, and an encode makes and frees hundreds of such tensors: each costs a fault a page. Of
+    effect only before torch makes its first tensor, and on Linux, where the system allows large pages.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def free_memory() -> int | None:
     """Bytes that this process and its children can still take without swapping; None where the system does not say.
 

@@ -10,7 +10,8 @@ import pytest
 ALLOWED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 FAULTS = """
 import resource
-import elastictok_cli
+from elastictok_cli.machine import use_large_pages
+use_large_pages()
 import torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.ones(1 << 23)  # 32 MB: 8192 small pages, 16 large ones
@@ -39,6 +40,9 @@ def test_large_tensors_cost_few_page_faults() -> None:
 
 
 def test_the_environment_has_the_last_word() -> None:
-    asked = "import os, elastictok_cli; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    asked = (
+        "import os; from elastictok_cli.machine import use_large_pages; use_large_pages(); "
+        "print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    )
     assert said("import os; os.environ.pop('THP_MEM_ALLOC_ENABLE', None); " + asked) == "1"
     assert said(asked, THP_MEM_ALLOC_ENABLE="0") == "0"
