@@ -157,7 +157,7 @@ def test_cells_without_a_token_are_filled_in_picture_by_picture(tokenizer: Defau
         torch.testing.assert_close(together[one], alone, rtol=0, atol=_ROUNDING)
     grey = model.key_mean.view(1, 1, 3, 1, 1).expand_as(frames[:1])
     nothing = torch.zeros(1, model.config.coefficients, _ROWS, _COLUMNS)
-    assert torch.equal(together[2:], model.refine(grey, None, nothing, keep[2:], KEY)[0].clamp(-1, 1))
+    assert torch.equal(together[2:], model.synthesize(grey, None, nothing, keep[2:], KEY)[0].clamp(-1, 1))
 
 
 def test_vectors_are_searched_in_each_picture_for_its_own_cells_only() -> None:

@@ -89,7 +89,9 @@ def test_whole_vectors_copy_exactly_block_after_block() -> None:
     vectors = torch.tensor([3.0, -7.0]).view(1, 2, 1, 1).expand(1, 2, ROWS, COLUMNS)
     picture = start
     for _ in range(20):
-        moved = patches.compensate(picture, vectors, everywhere(), 16, count=4, frames=4, mode="bicubic")
+        moved = patches.compensate(
+            picture, vectors, everywhere(), 16, count=4, frames=4, interpolation="bicubic"
+        )
         block = torch.empty(1, 4, *picture.shape[1:])
         everywhere().write_patches(block, moved)
         for frame in range(4):
@@ -105,10 +107,10 @@ def test_vectors_that_are_not_whole_are_interpolated() -> None:
     picture = glyphs(16 * ROWS, 16 * COLUMNS)[None]
     vectors = torch.zeros(1, 2, ROWS, COLUMNS)
     vectors[:, :, 1, 2] = torch.tensor([0.5, -0.25])
-    moved = patches.compensate(picture, vectors, everywhere(), 16, count=2, frames=4, mode="bicubic")
+    moved = patches.compensate(picture, vectors, everywhere(), 16, count=2, frames=4, interpolation="bicubic")
     wanted = patches.compensate(
         picture, vectors, Selection(torch.ones(1, ROWS, COLUMNS).bool() & (vectors != 0).any(1)), 16,
-        count=2, frames=4, mode="bicubic",
+        count=2, frames=4, interpolation="bicubic",
     )  # fmt: skip
     assert torch.equal(moved[COLUMNS + 2], wanted[0])
     assert not torch.equal(

@@ -45,7 +45,7 @@ def test_untrained_networks_do_nothing() -> None:
     model = DefaultModel(DefaultConfig(width=16, coefficients=12, stages=(1, 1)))
     clip = video(4)
     keep = torch.ones(1, 3, 4, dtype=torch.int64)
-    decoded, _ = model.refine(clip, None, torch.zeros(1, 12, 3, 4), keep, KEY)
+    decoded, _ = model.synthesize(clip, None, torch.zeros(1, 12, 3, 4), keep, KEY)
     torch.testing.assert_close(decoded, clip)
 
 
@@ -174,7 +174,7 @@ def test_what_filled_in_cells_err_by_is_foreseen(loaded: Loaded) -> None:
         encoding = DefaultTokenizer(model).encode(padded, None, count=count)
         assert encoding.filled is not None
         residual = torch.where(told.unsqueeze(1), project(to_cells(padded, 16), model.basis[KEY]), 0.0)
-        decoded, _ = model.refine(torch.zeros_like(padded), None, residual, told.long(), KEY)
+        decoded, _ = model.synthesize(torch.zeros_like(padded), None, residual, told.long(), KEY)
         truth, foreseen = cell_energy(decoded - padded, 16)[~told], encoding.filled(told)[~told]
         torch.testing.assert_close(foreseen, truth, rtol=0.25, atol=1.0)
         torch.testing.assert_close(foreseen.sum(), truth.sum(), rtol=0.05, atol=0)

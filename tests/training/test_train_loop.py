@@ -427,7 +427,7 @@ def test_compile_compiles_what_training_calls(
     blocks, predicted = 3 * 2, 3
     assert calls == {
         "DefaultModel.predict": predicted,
-        "DefaultModel.refine": blocks,
+        "DefaultModel.synthesize": blocks,
         "NestedQuantizer._call_impl": blocks,
         "Prior._call_impl": blocks,
     }

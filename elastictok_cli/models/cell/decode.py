@@ -59,7 +59,7 @@ def reconstruct(
     coefficients: (B, K, h, w), zero where nothing is kept; codes_kept: (B, h, w) FSQ codes of each cell; tokens_kept:
     (B, h, w) control tokens too; screen: the cells that no network may touch, None where there are none.
     """
-    decoded, features = model.refine(
+    decoded, features = model.synthesize(
         prediction.frames, prediction.features, coefficients, codes_kept, prediction.kind, screen
     )
     if context is not None and model.config.copy_still:

@@ -72,7 +72,7 @@ class DefaultModel(nn.Module):
         x = self.predict_trunk(x)
         return moved + from_eighth(pointwise(self.predict_out, x), self.config.frames), x
 
-    def refine(
+    def synthesize(
         self,
         prediction: torch.Tensor,  # (B, 4, 3, H, W)
         features: torch.Tensor | None,  # (B, width, H/8, W/8) from `predict`, None for keyframe blocks

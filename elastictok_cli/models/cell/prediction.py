@@ -93,7 +93,7 @@ def predict_inter(
     if output is None:
         if moved is None:
             moved = compensate(
-                context.frame, vectors, count, frames=c.frames, mode=c.interpolation, shake=shake
+                context.frame, vectors, count, frames=c.frames, interpolation=c.interpolation, shake=shake
             )
         output = model.predict(moved, context, vectors, count, shake)
         if reuse is not None:

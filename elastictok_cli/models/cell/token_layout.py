@@ -4,7 +4,7 @@ Values of a model with 64,000 FSQ codes (8 x 8 x 8 x 5 x 5 x 5):
 
 | values           | kind          | what the token says |
 | ---------------- | ------------- | --- |
-| 0 to 63,999      | FSQ code      | digits of the residual; behind 65,526 the camera shake of one frame |
+| 0 to 63,999      | FSQ code      | digits of the residual; after 65,526 the camera shake of one frame |
 | 64,000 to 65,520 | motion vector | 39 x 39 vertical and horizontal speeds (`motion/vectors.py`) |
 | 65,521 to 65,523 | gain          | the quantizer's steps of this cell are 2, 4 or 8 times as large |
 | 65,524           | camera pan    | cells without a motion vector change theirs as this cell changes its own |
@@ -154,12 +154,12 @@ class TokenLayout:
 
     @property
     def shake_mark(self) -> int:
-        """The value behind which the codes of a camera shake stand."""
+        """The value after which the codes of a camera shake stand."""
         return self.first_pan + len(camera_pan.SCOPES)
 
     @property
     def whole_mark(self) -> int:
-        """The value behind which the code of a whole vector stands."""
+        """The value after which the code of a whole vector stands."""
         return self.shake_mark + 1
 
     @property
@@ -295,7 +295,7 @@ class TokenLayout:
     def _read_pan(
         self, sent: torch.Tensor, tokens: torch.Tensor, kept: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pans (B, h, w), where a shake follows (B, h, w) bool, and the tokens behind, of which `kept` are left."""
+        """Pans (B, h, w), where a shake follows (B, h, w) bool, and the tokens after it, of which `kept` are left."""
         first = tokens[:, 0]
         marked = sent & (first >= self.first_pan) & (kept > 0) & self.pan
         marks_shake = marked & (first == self.shake_mark) & self.shake
@@ -306,7 +306,7 @@ class TokenLayout:
 def _read_shake(
     marked: torch.Tensor, tokens: torch.Tensor, kept: torch.Tensor, count: int
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-    """The shake that the next `count` tokens of marked cells say, and the tokens behind, of which `kept` are left."""
+    """The shake that the next `count` tokens of marked cells say, and the tokens after it, of which `kept` are left."""
     whole, codes = marked & (kept >= count), []
     for _ in range(count):
         here = torch.where(whole, tokens[:, 0].clamp(0, camera_shake.CODES - 1), -1)

@@ -141,7 +141,7 @@ def _compile(model: DefaultModel) -> None:
     # blocks of one to four frames, with global motion or without: a version for each
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_VERSIONS)
     model.predict = torch.compile(model.predict, dynamic=False)  # type: ignore[method-assign]
-    model.refine = torch.compile(model.refine, dynamic=False)  # type: ignore[method-assign]
+    model.synthesize = torch.compile(model.synthesize, dynamic=False)  # type: ignore[method-assign]
     model.quantizer.compile(dynamic=False)
     model.prior.compile(dynamic=False)
 

@@ -103,12 +103,16 @@ def search(
 
 
 def luma_errors(
-    reference: torch.Tensor, frames: torch.Tensor, cell: int, mode: str, shake: torch.Tensor | None = None
+    reference: torch.Tensor,
+    frames: torch.Tensor,
+    cell: int,
+    interpolation: str,
+    shake: torch.Tensor | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function from motion vectors (N, 2, h, w) to the MSE of luma in each cell (N, h, w) when moved along them.
 
-    reference: (1, 3, H, W); frames: (1, T, 3, H, W) that follow; mode and shake as in `compensation.warp`. One pixel
-    in four is looked at.
+    reference: (1, 3, H, W); frames: (1, T, 3, H, W) that follow; interpolation and shake as in `compensation.warp`. One
+    pixel in four is looked at.
     """
     before = luma(reference)
     after = luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
@@ -119,7 +123,7 @@ def luma_errors(
 
     def errors(vectors: torch.Tensor) -> torch.Tensor:
         tries = vectors.flatten(2).permute(2, 0, 1)[None]  # (1, M, N, 2)
-        moved = warp_cells(before, tries, cells, cell, times, mode, shake, _PIXEL_STEP)
+        moved = warp_cells(before, tries, cells, cell, times, interpolation, shake, _PIXEL_STEP)
         return (moved - source_pixels).flatten(3).square().mean(3)[0].t().reshape(-1, *grid)
 
     return errors

@@ -18,16 +18,16 @@ def compensate(
     count: int,
     *,
     frames: int,
-    mode: str,
+    interpolation: str,
     shake: torch.Tensor | None = None,
     known: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """`reference` (B, 3, H, W) moved along motion vectors (B, 2, h, w), as a block (B, frames, 3, H, W).
 
     Of a short block only `count` frames are real; motion stops there, as its padding repeats the last one. shake:
-    (B, count, 2) pixels by which the whole picture is displaced besides. mode: bilinear or bicubic. known: a block
-    that this function returned for other vectors and the same shake, and those vectors; cells with equal vectors
-    are copied from it.
+    (B, count, 2) pixels by which the whole picture is displaced besides. interpolation: bilinear or bicubic. known: a
+    block that this function returned for other vectors and the same shake, and those vectors; cells with equal
+    vectors are copied from it.
     """
     if known is None:
         still = reference[:, None].expand(-1, frames, -1, -1, -1)
@@ -37,13 +37,13 @@ def compensate(
     times = torch.arange(1, count + 1, device=vectors.device)
     changed = Selection((vectors != before).any(1))
     if changed.most > _MOSTLY_CHANGED * vectors[0, 0].numel():
-        out = warp(reference, vectors, times, mode, shake)
+        out = warp(reference, vectors, times, interpolation, shake)
     else:
         out = moved[:, :count].clone(memory_format=torch.contiguous_format)
         if changed.count:
             own_vectors = changed.take_each(vectors).unsqueeze(2)
             cell = reference.shape[-1] // vectors.shape[-1]
-            pixels = warp_cells(reference, own_vectors, changed, cell, times, mode, shake)
+            pixels = warp_cells(reference, own_vectors, changed, cell, times, interpolation, shake)
             changed.write_pixels(out, pixels[:, :, 0])
     return torch.cat([out, out[:, -1:].expand(-1, frames - count, -1, -1, -1)], 1)
 
@@ -52,13 +52,13 @@ def warp(
     picture: torch.Tensor,
     vectors: torch.Tensor,
     times: torch.Tensor,
-    mode: str = "bilinear",
+    interpolation: str = "bilinear",
     shake: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Move a picture along per-cell motion vectors; what comes from outside repeats its edges.
 
     picture: (B, C, H, W); vectors: (B, 2, h, w) in pixels of `picture` per frame, one per cell of (H / h) x (W / w)
-    pixels; times: (T,) frames ahead; mode: bilinear, or bicubic (sharper, may overshoot); shake: (B, T, 2) how far
+    pixels; times: (T,) frames ahead; interpolation: bilinear or bicubic (sharper); shake: (B, T, 2) how far
     everything is displaced besides, in pixels of `picture`. Returns (B, T, C, H, W).
     """
     batch, channels, height, width = picture.shape
@@ -73,7 +73,7 @@ def warp(
     grid = picture.new_empty(*shape, 2)
     grid[..., 0] = at_x[:, :, :, None]
     grid[..., 1] = at_y[..., None]
-    moved = _sample(picture, grid.view(batch, -1, width, 2), mode)
+    moved = _sample(picture, grid.view(batch, -1, width, 2), interpolation)
     return moved.view(batch, channels, -1, height, width).transpose(1, 2)
 
 
@@ -83,7 +83,7 @@ def warp_cells(
     cells: Selection,
     cell: int,
     times: torch.Tensor,
-    mode: str = "bilinear",
+    interpolation: str = "bilinear",
     shake: torch.Tensor | None = None,
     pixel_step: int = 1,
 ) -> torch.Tensor:
@@ -104,7 +104,7 @@ def warp_cells(
     grid = picture.new_empty(*at_y.shape, len(inside), 2)
     grid[..., 0] = at_x[..., None, :]
     grid[..., 1] = at_y[..., None]
-    moved = _sample(picture, grid.view(batch, -1, len(inside), 2), mode)
+    moved = _sample(picture, grid.view(batch, -1, len(inside), 2), interpolation)
     return moved.view(batch, channels, *at_y.shape[1:], len(inside)).movedim(1, 4)
 
 
@@ -134,6 +134,8 @@ def _sampling_scale(position: torch.Tensor, size: int) -> torch.Tensor:
     return (position + 0.5) * (2 / size) - 1
 
 
-def _sample(picture: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
-    out: torch.Tensor = F.grid_sample(picture, grid, mode=mode, padding_mode="border", align_corners=False)
+def _sample(picture: torch.Tensor, grid: torch.Tensor, interpolation: str) -> torch.Tensor:
+    out: torch.Tensor = F.grid_sample(
+        picture, grid, mode=interpolation, padding_mode="border", align_corners=False
+    )
     return out

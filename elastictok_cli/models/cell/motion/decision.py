@@ -245,7 +245,7 @@ class _Decision:
             motion_vectors,
             self.count,
             frames=c.frames,
-            mode=c.interpolation,
+            interpolation=c.interpolation,
             shake=shake,
             known=known,
         )

@@ -47,7 +47,7 @@ def reconstruct(
             config.cell,
             count=count,
             frames=config.frames,
-            mode=config.interpolation,
+            interpolation=config.interpolation,
             shake=contents.shake,
         )
     if screen is not None and screen.cells.count:

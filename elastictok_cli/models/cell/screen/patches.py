@@ -25,13 +25,13 @@ def compensate(
     *,
     count: int,
     frames: int,
-    mode: str,
+    interpolation: str,
     shake: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The patches (n, frames, 3, cell, cell) that `motion.compensation.compensate` gives for the selected cells.
 
     Where a cell moves by whole pixels, and there is no camera shake, it is an exact copy of pixels of the reference.
-    reference: (B, 3, H, W); vectors: (B, 2, h, w) pixels per frame; shake: (B, count, 2); mode: see `warp_cells`.
+    reference: (B, 3, H, W); vectors: (B, 2, h, w) pixels per frame; shake: (B, count, 2).
     """
     own = vectors[cells.picture, :, cells.row, cells.column]  # (n, 2)
     times = torch.arange(1, count + 1, device=own.device)
@@ -44,7 +44,7 @@ def compensate(
         chosen[cells.picture, cells.row, cells.column] = ~whole
         part = Selection(chosen)
         each = part.take_each(vectors).unsqueeze(2)
-        pixels = warp_cells(reference, each, part, cell, times, mode, shake)[
+        pixels = warp_cells(reference, each, part, cell, times, interpolation, shake)[
             :, :, 0
         ]  # (B, M, T, 3, cell, cell)
         padding = part.each.padding
