@@ -10,7 +10,7 @@ from elastictok_cli.models.interface import Loaded
 
 # Of the free memory, so much is for the encoder.
 SHARE_OF_FREE_MEMORY = 0.5
-# A worker's memory: torch and the model, and the tensors of a block. Measured with benchmarks/memory.py, rounded up.
+# A worker's memory: torch and the model, and the tensors of a block. Measured with benchmarks/memory.py, rounded.
 BYTES_OF_WORKER = 400 << 20
 BYTES_OF_WORKER_A_PIXEL = 1000
 # Frames that wait for each worker beside the first: two workers in step need half a scene of 5 seconds at 30 frames/s
