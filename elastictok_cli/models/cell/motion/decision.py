@@ -65,8 +65,8 @@ def choose_motion(
 
     A cell sends its motion vector if that lowers its prediction error by more than `threshold` (MSE, a float or
     (B, 1, 1)), which is the price of a token, and by at least 10 %. With `camera`, and if the model knows them,
-    cells may also send camera pans and a camera shake. With `whole`, and where there are screen cells, they may
-    also send whole vectors. frames: (B, 4, 3, H, W), of which `count` are real.
+    cells may also send camera pans and a camera shake. With `whole`, and in pictures that have screen cells,
+    they may also send whole vectors. frames: (B, 4, 3, H, W), of which `count` are real.
     """
     decision = _Decision(config, frames, context, threshold, count, camera, whole)
     shake_tokens = count + 1
@@ -196,7 +196,10 @@ class _Decision:
         price of a token more than the best of the table.
         """
         whole = torch.zeros_like(improvable)
-        cells = Selection(improvable & (found_error > 0.5 * self.token_price))
+        assert self.context.screen is not None
+        # of each picture by itself, whatever is coded beside it
+        has_screen_cells = self.context.screen.flatten(1).any(1).view(-1, 1, 1)
+        cells = Selection(improvable & has_screen_cells & (found_error > 0.5 * self.token_price))
         if not cells.count:
             return found, found_moved, found_error, whole
         real = self.frames[:, : self.count]
