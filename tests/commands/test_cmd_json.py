@@ -36,6 +36,7 @@ def _of(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["type"] == kind]
 
 
+@pytest.mark.usefixtures("few_tokens")
 def test_encode(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.etk"
     result = run("encode", clip, target, "--json", "--mse", 1e-9, "--keyframe-interval", 0.12)
