@@ -33,9 +33,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(3)
     scenes = [rng.integers(0, 256, (3, 4, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1) for _ in range(2)]
-    for scene in scenes:
-        scene[:16] = 128  # where cells keep few tokens, and below where they keep more, whatever the weights
-        scene[32:] = 100 + 40 * (np.arange(64) // 4 % 2)[None, :, None]
+    for scene, grey, dark in zip(scenes, (128, 200), (100, 20), strict=True):
+        scene[:16] = grey  # where cells keep few tokens, and below where they keep more, whatever the weights
+        scene[32:] = dark + 40 * (np.arange(64) // 4 % 2)[None, :, None]
     with av.open(str(folder / "cut.mp4"), "w") as out:
         stream = out.add_stream("libx264", rate=30, options={"crf": "8"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
