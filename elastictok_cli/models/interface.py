@@ -22,8 +22,8 @@ Filled = Callable[[torch.Tensor], torch.Tensor]
 class ControlRange:
     """Token values of one kind that are no FSQ codes. They come first in a cell's sequence.
 
-    kind: "motion_vector", "gain", "pan" (how other cells' motion vectors change) or "shake" (how the whole picture is
-    displaced).
+    kind: "motion_vector", "gain", "pan" (how other cells' motion vectors change), "shake" (how the whole picture is
+    displaced), "whole_vector" (its code follows), "dct" or "palette" (screen modes: their codes are no FSQ codes).
     """
 
     kind: str
