@@ -10,6 +10,7 @@ from formats.errors import (
     Truncated,
     UnsupportedVersion,
 )
+from formats.kinds import KindCounter, KindCounts, control_ranges
 from formats.reader import EtkReader
 from formats.records import (
     COLOR_TAGS,
@@ -46,6 +47,8 @@ __all__ = [
     "EtkWriter",
     "Header",
     "InvalidRecord",
+    "KindCounter",
+    "KindCounts",
     "LimitExceeded",
     "ModelRef",
     "NotAnEtkFile",
@@ -53,6 +56,7 @@ __all__ = [
     "SegmentInfo",
     "Truncated",
     "UnsupportedVersion",
+    "control_ranges",
     "full_cell",
     "max_segment_tokens",
     "pack_tokens",

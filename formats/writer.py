@@ -80,6 +80,11 @@ class EtkWriter:
             self._release()
         return self._written
 
+    @property
+    def header(self) -> Header:
+        """Facts about the whole video, as they were written."""
+        return self._header
+
     def __enter__(self) -> Self:
         return self
 

@@ -7,20 +7,15 @@ nothing.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from formats import PALETTE_SIZES, Block, ControlRange, Header, ModelRef
+from formats import PALETTE_SIZES, Block, ControlRange, Header, control_ranges
 
 NOT_CONTROL = -1  # in `CodesAfter.each_frame`, besides counts
 _VALUES = 1 << 16  # a token has 16 bits
-
-# What the values from the first control token on meant in the default model when headers did not say it: kind, count,
-# codes that follow for each frame. Older models have a smaller vocabulary, which ends earlier in this list.
-_OLD_LAYOUT = (("motion_vector", 1521, 0), ("gain", 3, 0), ("pan", 2, 0), ("shake", 1, 1))
 
 IntArray = npt.NDArray[np.int64]
 
@@ -30,25 +25,6 @@ class CodesAfter(NamedTuple):
 
     each_frame: IntArray  # (65536,) NOT_CONTROL for codes
     besides: IntArray  # (65536,)
-
-
-def control_ranges(header: Header) -> tuple[ControlRange, ...]:
-    """The ranges of control tokens of a file: the header's, or those of the vocabulary in files that have none."""
-    return header.control_tokens or _ranges_by_vocabulary(header.model)
-
-
-def _ranges_by_vocabulary(model: ModelRef) -> tuple[ControlRange, ...]:
-    """For old files only, whose headers do not say it: the layout of the default model, up to the vocabulary."""
-    if model.vector:
-        return ()
-    ranges = []
-    first = math.prod(model.levels)
-    for kind, count, followed_by in _OLD_LAYOUT:
-        count = min(count, model.vocabulary - first)
-        if count > 0:
-            ranges.append(ControlRange(kind, first, count, followed_by))
-            first += count
-    return tuple(ranges)
 
 
 def codes_after(header: Header) -> CodesAfter:

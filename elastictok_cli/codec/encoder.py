@@ -23,7 +23,7 @@ from elastictok_cli.codec.scenes import Scene, split_scenes
 from elastictok_cli.codec.totals import Totals
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
-from formats import Block, EtkWriter, full_cell
+from formats import Block, EtkWriter, KindCounter, full_cell
 
 __all__ = ["EncodeOptions", "encode", "make_header"]  # all that an encode needs of this package
 
@@ -59,7 +59,7 @@ def encode(
         target_mse=options.mse,
         model=spec.name,
     )
-    totals = Totals()
+    totals, counter = Totals(), KindCounter(writer.header)
     segment: list[Block] = []
     source = _Source(frames, take_aux)
     scenes = split_scenes(source, _interval_ticks(options, info))
@@ -78,6 +78,7 @@ def encode(
             keyframe=block.keyframe,
             scene_cut=record.scene_cut,
             tokens=record.token_count,
+            kinds=counter.count([record]),
             mse=block.mse,
             frame_mse=record.frame_mse,
             missed=record.missed,

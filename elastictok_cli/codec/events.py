@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from formats import KindCounts
+
 MOST_MISSED = 100  # blocks that `Finished.missed` names at most, so that memory does not grow with the video
 
 
@@ -37,6 +39,7 @@ class BlockDone:
     keyframe: bool
     scene_cut: bool
     tokens: int
+    kinds: KindCounts  # of its cells and tokens
     mse: float  # of the block on [-1, 1] pixels, as a decoder will show it
     frame_mse: tuple[float, ...]
     missed: bool
@@ -64,6 +67,7 @@ class Finished:
     duration: float  # seconds of video
     seconds: float  # spent encoding
     tokens: int
+    kinds: KindCounts  # sums over blocks
     tokens_per_block: int  # of a full block
     min_block_tokens: int
     max_block_tokens: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from elastictok_cli.codec import events
 from elastictok_cli.video.records import VideoInfo
-from formats import Block
+from formats import Block, KindCounts
 
 
 class Totals:
@@ -12,6 +12,7 @@ class Totals:
 
     def __init__(self) -> None:
         self.frames = self.blocks = self.segments = self.tokens = self.most = 0
+        self.kinds = KindCounts()
         self.fewest: int | None = None
         self.error = self.worst = 0.0
         self.missed_blocks = 0
@@ -24,6 +25,7 @@ class Totals:
         self.frames += done.frames
         self.blocks += 1
         self.tokens += done.tokens
+        self.kinds += done.kinds
         self.most = max(self.most, done.tokens)
         self.fewest = done.tokens if self.fewest is None else min(self.fewest, done.tokens)
         self.error += sum(done.frame_mse)
@@ -47,6 +49,7 @@ class Totals:
             duration=shown,
             seconds=seconds,
             tokens=self.tokens,
+            kinds=self.kinds,
             tokens_per_block=tokens_per_block,
             min_block_tokens=self.fewest or 0,
             max_block_tokens=self.most,

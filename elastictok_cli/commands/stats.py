@@ -10,12 +10,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from elastictok_cli.analysis import units
+from elastictok_cli.analysis import kinds, units
 from elastictok_cli.analysis.usage import MEASURED, FrameUsage, Totals, segments
 from elastictok_cli.commands import plot
 from elastictok_cli.commands.arguments import Device, DeviceName, Force, Json, Model, Threads, find_device
@@ -37,7 +38,7 @@ from elastictok_cli.drawing.tracks import Track, put_on_track
 if TYPE_CHECKING:
     import torch
 
-    from formats import EtkReader
+    from formats import EtkReader, KindCounts
 
 
 @guarded
@@ -52,6 +53,13 @@ def stats(
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw the usage: .png, .svg, .pdf (extra 'plot')."),
     ] = None,
+    show_kinds: Annotated[
+        bool,
+        typer.Option(
+            "--kinds",
+            help="Count tokens and cells by kind: FSQ codes, DCT, palettes, motion vectors, ... Reads every token.",
+        ),
+    ] = False,
     original: Annotated[
         Path | None,
         typer.Option(
@@ -120,12 +128,13 @@ def stats(
                 see(row)
         if plot_target is not None:
             _draw(plot_target, name, track)
+        counts = kinds.count_kinds(reader) if show_kinds else None
         damage = describe_damage(reader)
-        summary = _summary(reader, totals, damage)
+        summary = _summary(reader, totals, counts, damage)
         lines.write("summary", summary)
         if not as_json and not to_stdout:
             width = shutil.get_terminal_size().columns
-            for line in report(name, reader, totals, summary, table, width, show_all=show_all):
+            for line in report(name, reader, totals, summary, table, width, counts=counts, show_all=show_all):
                 typer.echo(line)
     for text in damage:
         typer.echo(f"warning: {text}", err=True)
@@ -202,7 +211,9 @@ def _measured_means(totals: Totals) -> dict[str, float]:
     return {**means, "measured_psnr": units.psnr(means["measured_mse"])}
 
 
-def _summary(reader: "EtkReader", totals: Totals, damage: list[str]) -> dict[str, Any]:
+def _summary(
+    reader: "EtkReader", totals: Totals, kind_counts: "KindCounts | None", damage: list[str]
+) -> dict[str, Any]:
     counts = totals.block_tokens
     mse, worst = totals.errors()
     mean = sum(counts) / len(counts) if counts else 0.0
@@ -212,6 +223,7 @@ def _summary(reader: "EtkReader", totals: Totals, damage: list[str]) -> dict[str
         "segments": totals.segments,
         "duration": totals.duration,
         "tokens": sum(counts),
+        "kinds": None if kind_counts is None else asdict(kind_counts),
         "mean_block_tokens": mean,
         "min_block_tokens": min(counts, default=0),
         "max_block_tokens": max(counts, default=0),

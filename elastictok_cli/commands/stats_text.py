@@ -8,12 +8,12 @@ from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from elastictok_cli.analysis import units
+from elastictok_cli.analysis import kinds, units
 from elastictok_cli.analysis.usage import FrameUsage, SegmentUsage, Totals
 from elastictok_cli.commands import chart
 
 if TYPE_CHECKING:
-    from formats import EtkReader
+    from formats import EtkReader, KindCounts
 
 # Rows of the table for a long file: frames at its beginning and end, and the first frame of some blocks.
 _FIRST_FRAMES, _LAST_FRAMES = 12, 6
@@ -31,11 +31,15 @@ def report(
     table: "Table",
     width: int,
     *,
+    counts: "KindCounts | None",
     show_all: bool,
 ) -> Iterator[str]:
-    """The report for people."""
+    """The report for people. counts: by kind, where they are asked for."""
     yield from _header_lines(name, reader)
     yield from _summary_lines(reader, totals, summary, show_all=show_all)
+    if counts is not None:
+        yield ""
+        yield from kinds.table(counts)
     if not totals.frames:
         return
     yield ""

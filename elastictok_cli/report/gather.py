@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from elastictok_cli.analysis import units
+from elastictok_cli.analysis.kinds import count_kinds
 from elastictok_cli.analysis.usage import FrameUsage, frames
 from elastictok_cli.report.series import Chosen, Series, Strip, numbers, pack
-from formats import EtkReader, Segment
+from formats import EtkReader, KindCounts, Segment
 
 MAX_BLOCK_POINTS, MAX_FRAME_POINTS, MAX_STEP_POINTS = (
     4096,
@@ -61,6 +62,7 @@ class Gathered:
     blocks_count: int = 0
     segments_count: int = 0
     tokens: int = 0
+    kinds: KindCounts = field(default_factory=KindCounts)
     most: int = 0
     fewest: int = 0
     bytes: float = 0.0
@@ -127,6 +129,7 @@ def gather(
         _add_block(found, moments, block)
     segment.hand_over(found)
     found.moments = moments.sorted()
+    found.kinds = count_kinds(reader, tick)
     return found
 
 

@@ -9,7 +9,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from elastictok_cli.analysis import units
+from elastictok_cli.analysis import kinds, units
 from elastictok_cli.report.gather import Gathered, charts
 from elastictok_cli.version import __version__
 from formats import Header
@@ -268,6 +268,7 @@ def _facts(content: Content) -> list[tuple[str, str]]:
             f"{units.count(found.segments_count, 'segment')}, {units.count(found.cuts, 'scene cut')}",
         ),
         ("video", f"{units.size(found.bytes)} of {found.tokens:,} tokens in segments"),
+        ("coded as", kinds.sentence(found.kinds)),
         ("audio and subtitles", f"carried as {header.aux['container']}" if header.aux else "none"),
         ("allocation", f"a length for each {header.allocation}"),
         ("error", "unknown" if not found.known else "measured now" if content.source else "as recorded"),

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from elastictok_cli.codec.control_tokens import codes_after, control_ranges, length_of_head
+from elastictok_cli.codec.control_tokens import codes_after, length_of_head
 from elastictok_cli.codec.encoder import EncodeOptions, make_header
 from elastictok_cli.codec.thinning import MAX_LEVEL, Cap, Level, Levels, level_for, thinned
 from elastictok_cli.models import checkpoint, interface
 from elastictok_cli.video.records import VideoInfo
-from formats import Block, ControlRange, Header, ModelRef, pack_tokens, unpack_tokens
+from formats import Block, ControlRange, Header, ModelRef, control_ranges, pack_tokens, unpack_tokens
 
 _MODEL = ModelRef(
     name="m",

@@ -165,3 +165,27 @@ def _smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         ]
     )
     return down.transpose(2, 0, 1).round().astype(np.uint8)
+
+
+def make_page(path: Path, *, count: int = 8) -> Path:
+    """Lossless frames of text that scrolls (left), of a smooth picture that moves (middle), and of noise that rests."""
+    width, height, step = 128, 96, 7
+    rng = np.random.default_rng(0)
+    ink = (rng.random(((height + step * count) // 2 + 1, width // 6 + 1)) < 0.3).repeat(2, 0).repeat(3, 1)
+    text = np.where(ink[..., None], [20, 30, 60], [255, 250, 240]).astype(np.uint8)
+    noise = rng.integers(0, 256, (height, width // 4, 3)).astype(np.uint8)
+    y, x = np.mgrid[:height, :width]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        for index in range(count):
+            red = 128 + 100 * np.sin((x + 2 * index) / 17) * np.cos(y / 23)
+            green, blue = 128 + 90 * np.sin(y / 19 + index / 9), 128 + 80 * np.cos((x + y) / 31)
+            picture = np.stack([red, green, blue], -1).astype(np.uint8)
+            picture[:, : width // 2] = text[step * index : step * index + height, : width // 2]
+            picture[:, 3 * width // 4 :] = noise
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from cli_samples import make_clip, run
+from cli_samples import make_clip, make_page, run
 
 from elastictok_cli.codec import rate_control
 
@@ -26,3 +26,17 @@ def etk(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments so small that no block reaches a target of next to nothing; with as many as there are, any can."""
     monkeypatch.setattr(rate_control, "max_segment_tokens", lambda vector: 300)
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text, a moving picture and noise, 8 frames."""
+    return make_page(tmp_path_factory.mktemp("page") / "page.mkv")
+
+
+@pytest.fixture(scope="session")
+def page_etk(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells in all screen modes, beside FSQ codes."""
+    path = tmp_path_factory.mktemp("page_etk") / "page.etk"
+    assert run("encode", page, path, "--mse", 0.02).exit_code == 0
+    return path
