@@ -85,8 +85,8 @@ def thin(
 ) -> None:
     """Drop the least useful tokens of an .etk file: a smaller file of the same video, in seconds.
 
-    Tokens are nested, so this needs neither the source nor the model. What is damaged is left out and named; the exit
-    code is then 4.
+    Tokens are nested, so this needs neither the source nor the model. Text suffers most: encode screens again
+    instead. What is damaged is left out and named; the exit code is then 4.
     """
     _check_amount(tokens, keep, kbps)
     check_files(source, target, original, force=force, as_json=as_json)
