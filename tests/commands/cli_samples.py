@@ -167,9 +167,9 @@ def _smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return down.transpose(2, 0, 1).round().astype(np.uint8)
 
 
-def make_page(path: Path, *, count: int = 8) -> Path:
+def make_page(path: Path, *, count: int = 4) -> Path:
     """Lossless frames of text that scrolls (left), of a smooth picture that moves (middle), and of noise that rests."""
-    width, height, step = 128, 96, 7
+    width, height, step = 128, 64, 13
     rng = np.random.default_rng(0)
     ink = (rng.random(((height + step * count) // 2 + 1, width // 6 + 1)) < 0.3).repeat(2, 0).repeat(3, 1)
     text = np.where(ink[..., None], [20, 30, 60], [255, 250, 240]).astype(np.uint8)

@@ -30,7 +30,7 @@ def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text, a moving picture and noise, 8 frames."""
+    """Text, a moving picture and noise, 4 frames."""
     return make_page(tmp_path_factory.mktemp("page") / "page.mkv")
 
 

@@ -79,7 +79,7 @@ def test_encode_says_what_stats_says(page: Path, page_etk: Path, tmp_path: Path)
             sums.update(block["kinds"][part])
         assert dict(sums) == summary["kinds"][part]
     assert all(sum(block["kinds"]["tokens"].values()) == block["tokens"] for block in blocks)
-    assert all(sum(block["kinds"]["cells"][kind] for kind in CELL_KINDS) == 6 * 8 for block in blocks)
+    assert all(sum(block["kinds"]["cells"][kind] for kind in CELL_KINDS) == 4 * 8 for block in blocks)
 
 
 def test_the_report_has_a_line(page_etk: Path, etk: Path, tmp_path: Path) -> None:
