@@ -94,19 +94,32 @@ def share_left_by_motion(before: npt.NDArray[np.uint8], after: npt.NDArray[np.ui
     About 1 or more where the frames have nothing in common, near 0 where everything has moved.
     """
     step = max(MATCHED_SHRINK, -(-min(before.shape[:2]) // MATCHED_SIDE))
-    old, new = shrunk_luma(before, step), shrunk_luma(after, step)
+    new = shrunk_luma(after, step)
     height, width = new.shape
     reach, side = MATCHED_REACH, MATCHED_BLOCK
     rows, columns = np.arange(0, height, side), np.arange(0, width, side)
+    steps = range(-reach, reach + 1)
 
     def sums(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return np.add.reduceat(np.add.reduceat(plane, rows, 0), columns, 1)
 
-    padded = np.pad(old, reach, mode="edge")
+    def old(down: int, right: int) -> npt.NDArray[np.float32]:
+        """The frame before from this pixel on, shrunk, with its edges repeated: (height + 24, width + 24)."""
+        small = shrunk_luma(before[down:, right:], step)
+        missing = ((0, height - small.shape[0]), (0, width - small.shape[1]))
+        return np.pad(np.pad(small, missing, mode="edge"), reach, mode="edge")
+
+    whole = old(0, 0)
+    candidates = [(whole, y, x) for y in steps for x in steps]
+    # Fine print shrunk from half a pixel farther on is another picture. So what scrolls, along one axis, is matched at
+    # every pixel of the frame.
+    for part in range(1, min(step, *before.shape[:2])):
+        down, right = old(part, 0), old(0, part)
+        candidates += [shift for n in steps for shift in ((down, n, 0), (right, 0, n))]
     least = np.full((len(rows), len(columns)), np.inf, np.float32)
-    for y in range(2 * reach + 1):
-        for x in range(2 * reach + 1):
-            np.minimum(least, sums(np.square(padded[y : y + height, x : x + width] - new)), out=least)
+    for picture, y, x in candidates:
+        shifted = picture[reach + y : reach + y + height, reach + x : reach + x + width]
+        np.minimum(least, sums(np.square(shifted - new)), out=least)
     pixels = sums(np.ones_like(new))
     variance = sums(np.square(new)) - np.square(sums(new)) / pixels
     return float(least.sum() / max(float(variance.sum()), 1e-9))
