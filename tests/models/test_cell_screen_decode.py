@@ -251,6 +251,18 @@ def test_a_window_that_moves_goes_on_without_tokens_and_does_not_drift(tokenizer
     assert torch.equal(frames[0, -1], picture[0][:, rows[:, None], columns])
 
 
+def test_what_stands_still_stays_bit_by_bit(tokenizer: DefaultTokenizer) -> None:
+    """Fifty blocks without a token, whatever networks say of the cells between."""
+    shown = randomised(tokenizer)
+    frames, context = shown.decode(*sequences(KEYFRAME), None, count=4)
+    last = frames[0, -1]
+    for _ in range(50):
+        frames, context = shown.decode(*sequences({}), context, count=4)
+    assert context.screen is not None
+    for at in SCREEN:
+        assert torch.equal(patch(frames[0], at), patch(last, at).expand(4, -1, -1, -1)), at
+
+
 def test_one_cell_s_whole_vector_is_a_pan_for_all(tokenizer: DefaultTokenizer) -> None:
     _, context = after_keyframe(tokenizer)
     picture = context.frame[0]

@@ -328,6 +328,21 @@ def test_pixels_are_copied_where_the_reference_is_right(size: int) -> None:
     assert fitted.copies.tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("size", palette.SIZES)
+def test_errors_are_promised_of_noise_too(size: int, copies: bool) -> None:
+    patches = reference(size, 6, 3)
+    known = (patches + 0.2 * torch.randn(patches.shape, generator=generator(size))).clamp(-1, 1)
+    check_errors(palette.fit(patches, known, size, torch.full((6,), copies), 0.01), patches, known)
+
+
+def test_a_refined_colour_is_within_a_level_of_255() -> None:
+    patches = torch.full((1, 4, 3, SIDE, SIDE), 30 / 127.5 - 1)
+    fitted = palette.fit(patches, patches, 1, torch.tensor([False]), 0.0)
+    assert float((painted(fitted, patches, refined=False) - patches).abs().max()) > 1 / 127.5
+    assert float((painted(fitted, patches, refined=True) - patches).abs().max()) <= 0.51 / 127.5
+
+
 def test_the_commonest_colour_comes_first() -> None:
     patches = torch.full((1, 1, 3, SIDE, SIDE), 0.9)
     patches[..., :6, :] = -0.9
@@ -363,3 +378,29 @@ def test_what_is_written_promises_the_error_of_what_is_decoded() -> None:
             shown = palette.decode(codes.clamp_min(0), kept, torch.full((3,), 4), known)
             left = (patches - shown).square().flatten(1).sum(1)
             torch.testing.assert_close(left, promised, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("colours", [1, 2, 4, 6])
+def test_the_search_finds_how_many_colours_there_are(colours: int) -> None:
+    cells = palette_search.Cells(
+        drawn(colours, 4, colours), torch.zeros(3, 4, 3, SIDE, SIDE), 4, 0.007 * 3072
+    )
+    everyone = torch.ones(3, dtype=torch.bool)
+    found = palette_search.search(cells, everyone, torch.full((3,), 1e9), 0.02, inter=False)
+    assert [palette.SIZES[place] for place in found.place.tolist()] == [colours] * 3
+    assert not found.copies.any()
+    rounding = (2 / 39) ** 2 / 12 * 3072  # of colours to 40 levels
+    assert float(found.error.max()) < 3 * rounding
+
+
+def test_the_search_copies_where_the_reference_is_right_and_leaves_out_what_may_have_none() -> None:
+    known = reference(8, 3, 1).expand(-1, 4, -1, -1, -1)
+    patches = known.clone()
+    patches[..., 3:9, 4:14] = 0.9
+    cells = palette_search.Cells(patches, known, 4, 0.007 * 3072)
+    allowed = torch.tensor([True, False, True])
+    found = palette_search.search(cells, allowed, torch.full((3,), 1e9), 0.02, inter=True)
+    assert found.copies.tolist() == [True, False, True]
+    assert found.error.isinf().tolist() == [False, True, False]
+    without = palette_search.search(cells, allowed, torch.full((3,), 1e9), 0.02, inter=False)
+    assert not without.copies.any()
