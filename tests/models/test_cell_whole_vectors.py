@@ -9,6 +9,7 @@ from elastictok_cli.models.cell.motion import camera_pan, compensation, vectors,
 from elastictok_cli.models.cell.motion.decision import Motion, choose_motion
 from elastictok_cli.models.cell.screen import patches
 from elastictok_cli.models.cell.selection import Selection
+from elastictok_cli.models.cell.transform import cell_energy
 
 CPU = torch.device("cpu")
 
@@ -157,6 +158,15 @@ def test_the_search_finds_moves_along_both_axes_near_the_start(start: tuple[floa
     assert torch.equal(found, torch.tensor([9, -30]).expand_as(found))
 
 
+def test_the_search_reaches_48_pixels_along_both_axes_at_once() -> None:
+    for motion in ((48, -20), (-48, 48)):
+        frames = moved(text(2, 400, 400), motion, 1, 96, 128)
+        cells = Selection(known_before(motion, 1, 6, 8))
+        starts = torch.tensor([0.98, 0.98]).view(1, 2, 1, 1) * torch.tensor(motion).view(1, 2, 1, 1)
+        found = whole_search.search(frames[:1], frames[None, 1:], starts.expand(-1, -1, 6, 8), cells, 16)
+        assert torch.equal(found, torch.tensor(motion).expand_as(found))
+
+
 def test_what_does_not_move_is_not_moved_and_pictures_are_searched_apart() -> None:
     still = text(3, 96, 96).expand(2, -1, -1, -1)
     frames = moved(text(4, 300, 300), (-31, 0), 1, 96, 96)
@@ -222,6 +232,24 @@ def test_without_pans_each_cell_sends_its_own() -> None:
     known = known_before((-37, 0), 4, 16, 8)
     assert bool(found.whole[known].all())
     assert not found.pan.any()
+
+
+def test_a_whole_vector_is_worth_two_tokens() -> None:
+    """Cells send theirs where it saves more than the price of both; half of the cells do."""
+    config = DefaultConfig(camera_pan=False, camera_shake=False, interpolation="bicubic")
+    frames = moved(text(5, 700, 300), (-37, 0), 4, 256, 128)
+    known = known_before((-37, 0), 4, 16, 8)
+    saved = cell_energy(frames[None, 1:] - frames[None, :1], 16)  # all of it
+    price = float(saved[known].quantile(0.5)) / 2
+    context = Context(
+        frames[:1], torch.zeros(1, 128, 32, 16), torch.zeros(1, 2, 16, 8), torch.ones(1, 16, 8).bool()
+    )
+    found = choose_motion(config, frames[None, 1:], context, price / 3072, 4, whole=True)
+    much, little = known & (saved > 2.01 * price), known & (saved < 1.99 * price)
+    assert much.any()
+    assert little.any()
+    assert bool(found.whole[much].all())
+    assert not found.whole[little].any()
 
 
 def test_pans_of_whole_vectors_are_faster_than_those_of_the_table() -> None:
