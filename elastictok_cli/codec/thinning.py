@@ -48,7 +48,7 @@ UInt16Array = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Cap:
-    """Keep at most so many tokens in every cell: what encoding with this fixed length stores."""
+    """Keep at most so many tokens in every cell. Encoding with this length stores as much, but no screen modes."""
 
     tokens: int
 

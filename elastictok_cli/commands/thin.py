@@ -54,7 +54,7 @@ def thin(
             metavar="N",
             min=0,
             max=MAX_TOKENS,
-            help="Keep at most N tokens of every cell, as encode --tokens does.",
+            help="Keep at most N tokens of every cell.",
         ),
     ] = None,
     keep: Annotated[

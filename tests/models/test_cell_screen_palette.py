@@ -98,7 +98,7 @@ def by_the_page(codes: list[int], size: int, known: torch.Tensor) -> tuple[torch
                 if frame:
                     guess = labels[frame - 1][row][column]
                 else:
-                    guess = predicted(labels[0], row, column)
+                    guess = predicted(labels[0], row, column) if place < told else 0
                 if place in event:
                     other = event[place]
                     guess = other + (other >= guess)
@@ -215,7 +215,8 @@ def test_labels_are_predicted_from_those_before_them() -> None:
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize(("size", "frames"), [(1, 1), (2, 4), (3, 2), (8, 1)])
 def test_every_prefix_tells_what_it_can(size: int, frames: int, copies: bool) -> None:
-    """The pixels told so far are right, the others as predicted from them, and refined colours are right one by one."""
+    """The pixels told so far are right, the others have the commonest label, or that of the frame before, and refined
+    colours are right one by one."""
     fitted = random_fit(40 + size, size, [copies], frames, 0.04)
     written = palette.encode(fitted)
     length = int(written.length)

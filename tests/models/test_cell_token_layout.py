@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import formats
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.motion import camera_shake, vectors, whole_vectors
+from elastictok_cli.models.cell.screen import palette
 from elastictok_cli.models.cell.token_layout import (
     DCT_MODE,
     FIRST_PALETTE_MODE,
@@ -358,3 +360,8 @@ def test_a_picture_s_sequences_are_read_alike_beside_others() -> None:
     for name in ("mode", "codes", "kept"):
         assert torch.equal(getattr(both.screen, name), getattr(alone.screen, name)), name
     assert layout().read(other, keep[1:], 3).screen is None
+
+
+def test_the_format_and_the_model_agree_on_palettes() -> None:
+    """Neither may know the other, so each has the sizes of its own."""
+    assert formats.PALETTE_SIZES == palette.SIZES

@@ -119,15 +119,29 @@ def encode(
         whole=screen and camera,
     )
     motion = seen.motion
-    coded = _code_residual(model, seen, _speaks_for_others(seen), target, complete)
+    no_more_control = _speaks_for_others(seen)
+    coded = _code_residual(model, seen, no_more_control.unsqueeze(1), target, complete)
     sequences = Sequences(coded.codes, torch.cat([seen.energy, coded.error], 1), coded.length[:, 0])
     goal = target * model.basis.shape[-1]
     gain, mode = coded.gain[:, 0], torch.zeros_like(sequences.length)
+    wanted = torch.zeros_like(no_more_control)
     if context is not None and motion is not None:
-        sequences = _keep_screen_cells(c.cell, sequences, frames, context, motion)
+        stays = motion.whole if context.screen is None else motion.whole | context.screen
+        error = cell_energy(frames - motion.moved, c.cell)
+        sequences = _keep_screen_cells(sequences, stays, error, motion.whole)
+        wanted = stays & (error > _NEGLIGIBLE_ERROR * goal)
     if screen:
-        modes = _screen_modes(
-            seen, sequences, frames, context, count=count, goal=goal, price=price, cell=c.cell
+        modes = choose(
+            frames,
+            seen.prediction.frames if motion is None else motion.moved,
+            NaturalCosts(sequences.curve, sequences.length),
+            count=count,
+            goal=goal,
+            price=price,
+            possible=~no_more_control,
+            palettes=~no_more_control if motion is None else ~(no_more_control | motion.whole),
+            wanted=wanted,
+            inter=motion is not None,
         )
         if modes is not None:
             sequences, gain, mode = _with_modes(sequences, gain, mode, modes)
@@ -152,59 +166,23 @@ def encode(
 
 
 def _speaks_for_others(seen: Analysis) -> torch.Tensor:
-    """Cells (B, 1, h, w) bool whose control tokens leave no room for another one: a cell starts with at most two."""
+    """Cells (B, h, w) bool whose control tokens leave no room for another one: a cell starts with at most two."""
     if seen.motion is None:
-        return torch.zeros_like(seen.energy) > 0
-    return ((seen.motion.pan > 0) & ~seen.motion.whole | seen.motion.sends_shake).unsqueeze(1)
+        return torch.zeros_like(seen.energy[:, 0], dtype=torch.bool)
+    return (seen.motion.pan > 0) & ~seen.motion.whole | seen.motion.sends_shake
 
 
 def _keep_screen_cells(
-    cell: int, sequences: Sequences, frames: torch.Tensor, context: Context, motion: Motion
+    sequences: Sequences, stays: torch.Tensor, error: torch.Tensor, whole: torch.Tensor
 ) -> Sequences:
-    """The sequences where screen cells without a code stay as the reference shows them, whatever networks predict.
+    """The sequences where some cells, without a code, are a plain copy of the reference.
 
-    A cell with a whole vector has no FSQ codes.
+    stays: (B, h, w) bool, those cells; error: (B, h, w) squared error of such a copy; whole: cells with a whole vector,
+    which have no FSQ codes.
     """
-    stays = motion.whole if context.screen is None else motion.whole | context.screen
-    error = cell_energy(frames - motion.moved, cell)
     curve = sequences.curve.clone()
     curve[:, 0] = torch.where(stays, error, curve[:, 0])
-    return Sequences(sequences.tokens, curve, sequences.length.masked_fill(motion.whole, 0))
-
-
-def _screen_modes(
-    seen: Analysis,
-    sequences: Sequences,
-    frames: torch.Tensor,
-    context: Context | None,
-    *,
-    count: int,
-    goal: float,
-    price: float | None,
-    cell: int,
-) -> Modes | None:
-    """The cells for which a screen mode is cheaper than FSQ codes."""
-    motion = seen.motion
-    possible = ~_speaks_for_others(seen)[:, 0]
-    reference = seen.prediction.frames if motion is None else motion.moved
-    before = None if context is None else context.screen
-    wanted = torch.zeros_like(possible)
-    if motion is not None:
-        error = cell_energy(frames - reference, cell)
-        wanted = motion.whole if before is None else motion.whole | before
-        wanted = wanted & (error > _NEGLIGIBLE_ERROR * goal)
-    return choose(
-        frames,
-        reference,
-        NaturalCosts(sequences.curve, sequences.length),
-        count=count,
-        goal=goal,
-        price=price,
-        possible=possible,
-        palettes=possible if motion is None else possible & ~motion.whole,
-        wanted=wanted,
-        inter=motion is not None,
-    )
+    return Sequences(sequences.tokens, curve, sequences.length.masked_fill(whole, 0))
 
 
 def _with_modes(

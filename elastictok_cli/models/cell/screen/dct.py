@@ -29,15 +29,11 @@ from elastictok_cli.models.precision import full_precision
 COEFFICIENTS = 3072
 _LARGEST_THRESHOLD = 32.0  # residuals are within 2, so coefficients within 2 * sqrt(768) = 55.4
 _THRESHOLDS = 20
-_PULSE = (
-    1.5  # thresholds; what is left of a coefficient below two thresholds is then at most half a threshold
-)
+_PULSE = 1.5  # thresholds: of a coefficient below two thresholds, at most half of one is then left
 _RUNS = 17  # that a pulse's symbol can say
 _SKIPS = tuple((_RUNS * 3**n, 2 * _RUNS + n) for n in reversed(range(5)))
 _SIGNED = 2 * _RUNS  # symbols below are pulses
-_STILL_SHARE = (
-    0.02  # of the energy, outside the mean of all frames, up to which a cell is scanned as a still one
-)
+_STILL_SHARE = 0.02  # of the energy: cells with no more outside the mean of their frames are scanned as still
 # Cost of a step away from the lowest frequency, along an axis, in the order of the scan.
 _CHROMA_STEP, _FRAME_STEP, _STILL_FRAME_STEP = 3, 1, 1000
 
@@ -152,9 +148,8 @@ def _matrix(size: int) -> torch.Tensor:
 @cache
 def _bases(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The orthonormal bases of frames (4, 4), colour channels (3, 3) and rows or columns (8, 8)."""
-    colour = torch.tensor(
-        [[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]], dtype=torch.float64
-    )  # luma, two differences
+    luma, difference, rest = [1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [0.5, -1.0, 0.5]
+    colour = torch.tensor([luma, difference, rest], dtype=torch.float64)
     colour = colour / colour.norm(dim=1, keepdim=True)
     time, space = _matrix(4), _matrix(8)
     return time.float().to(device), colour.float().to(device), space.float().to(device)

@@ -62,7 +62,7 @@ def choose(
     """
     cell = frames.shape[-1] // possible.shape[-1]
     guess = price if price is not None else _USUAL_PRICE * goal
-    costly = _natural(natural, torch.as_tensor(guess, device=frames.device))[0] > _MIN_TOKENS * guess
+    costly = _natural(natural, natural.curve.new_full((len(frames),), guess))[0] > _MIN_TOKENS * guess
     last = natural.curve.gather(1, natural.length.unsqueeze(1))[:, 0]
     cells = Selection(possible & (wanted | costly | (last > _KLT_FLOOR * goal)))
     if not cells.count:
@@ -75,7 +75,7 @@ def choose(
     points = Palettes(*(torch.cat([t[1][n] for t in tried]) for n in range(4)))
     found = _price(natural, cells, streams, points, goal)
     each = found[cells.picture]
-    plain = _natural(natural, found.view(-1, 1, 1))[0][cells.picture, cells.row, cells.column]
+    plain = _natural(natural, found)[0][cells.picture, cells.row, cells.column]
     stream_cost, _ = _stream(streams, each)
     palette_cost = points.error + each * (points.codes + _MODE_TOKENS)
     best = torch.minimum(stream_cost, palette_cost)
@@ -85,9 +85,9 @@ def choose(
 
 
 def _natural(natural: NaturalCosts, price: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The least cost of each cell with FSQ codes, (B, h, w), and the error that it leaves. price: broadcasts to it."""
+    """The least cost (B, h, w) of each cell with FSQ codes at a price (B,), and the error that it leaves."""
     number = torch.arange(natural.curve.shape[1], device=price.device).view(1, -1, 1, 1)
-    cost = natural.curve + price.unsqueeze(-3) * number if price.ndim else natural.curve + price * number
+    cost = natural.curve + price.view(-1, 1, 1, 1) * number
     least, where = cost.masked_fill(number > natural.length.unsqueeze(1), torch.inf).min(1)
     return least, natural.curve.gather(1, where.unsqueeze(1))[:, 0]
 
@@ -114,7 +114,7 @@ def _price(
     low, high = (torch.full((batch,), goal * end, device=natural.curve.device) for end in _PRICES)
     for _ in range(_BISECTIONS):
         price = (low * high).sqrt()
-        cost, left = _natural(natural, price.view(-1, 1, 1))
+        cost, left = _natural(natural, price)
         own = price[cells.picture]
         index = (cells.picture, cells.row, cells.column)
         best, error = _bar(cost[index], own), left[index]

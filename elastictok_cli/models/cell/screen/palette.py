@@ -3,8 +3,8 @@
 A cell of 16x16 pixels x T real frames has P colours, each one code of three channels in 40 levels. Label p is colour p.
 In a palette with a *copy* label, label 0 means the prediction's own pixel, and label p is colour p - 1. Each pixel's
 label is predicted: in the first frame from the labels to its left, above, and above left; in later frames from the same
-pixel one frame before. The stream says where the prediction is wrong, in raster order, frame after frame. So a sequence
-that is cut short leaves the rest of the pixels as predicted.
+pixel one frame before. The stream says where the prediction is wrong, in raster order, frame after frame. Where a
+sequence is cut, the pixels of the first frame that it does not reach have label 0, the commonest one.
 
 With L labels, L - 1 of them can be right where the predicted one is wrong. A run has fewer than R = 36 // (L - 1)
 pixels; longer ones begin with skips.
@@ -16,7 +16,7 @@ pixels; longer ones begin with skips.
 | 36, 37, 38 | R, 4 R, 16 R pixels are skipped |
 | 39 | all other pixels are as predicted |
 
-Codes behind the one with a 39 refine the colours, one each: three channels of 0 to 6 sevenths of a level, less 3.
+Codes after the one with a 39 refine the colours, one each: three channels of 0 to 6 sevenths of a level, less 3.
 """
 
 from __future__ import annotations
@@ -154,16 +154,16 @@ def decode(
     predicted: (n, T, 3, 16, 16) the prediction of the T real frames.
     """
     count, frames = predicted.shape[:2]
-    stream, told, start = _stream(codes, kept, sizes)
+    stream, told = _stream(codes, kept, sizes)
     copies = (stream[:, 0] == 1) & told[:, 0]
     labels = _read_labels(stream[:, 1:], told[:, 1:], sizes + copies, frames)
     most = max(SIZES)
     number = torch.arange(most, device=codes.device)
     level = _digits(codes, number.expand(count, -1))
-    # the refinement begins with the code behind the end of the stream
+    # the refinement begins with the code after the end of the stream
     ended = ((stream == symbols.END) & told).long()
     ended[:, 0] = 0
-    end = torch.div(ended.argmax(1), symbols.PER_CODE, rounding_mode="floor") + start
+    end = torch.div(ended.argmax(1), symbols.PER_CODE, rounding_mode="floor") + sizes
     at = end[:, None] + 1 + number
     refined = (ended.amax(1, keepdim=True) > 0) & (at < kept[:, None]) & (number < sizes[:, None])
     finer = torch.where(refined[..., None], _digits(codes, at).clamp_max(_FINER - 1), _FINER // 2)
@@ -202,13 +202,13 @@ def _predict(left: torch.Tensor, above: torch.Tensor, corner: torch.Tensor) -> t
 
 def _stream(
     codes: torch.Tensor, kept: torch.Tensor, sizes: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The symbols (n, 3 * m) behind the colours, which of them are kept, and the place (n,) of their first code."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The symbols (n, 3 * m) after the colours, and which of them are kept (n, 3 * m) bool."""
     place = torch.arange(codes.shape[1], device=codes.device)
-    behind = (place + sizes[:, None]).clamp_max(codes.shape[1] - 1)
-    stream = symbols.from_codes(codes.gather(1, behind))
+    after = (place + sizes[:, None]).clamp_max(codes.shape[1] - 1)
+    stream = symbols.from_codes(codes.gather(1, after))
     told = (place + sizes[:, None] < kept[:, None]).repeat_interleave(symbols.PER_CODE, 1)
-    return stream, told, sizes
+    return stream, told
 
 
 def _read_labels(stream: torch.Tensor, told: torch.Tensor, labels: torch.Tensor, frames: int) -> torch.Tensor:
@@ -216,7 +216,8 @@ def _read_labels(stream: torch.Tensor, told: torch.Tensor, labels: torch.Tensor,
     count = len(stream)
     others = (labels - 1).clamp_min(1)[:, None]
     reach = torch.div(_RUN_SYMBOLS, others, rounding_mode="floor")
-    told = told & (((stream == symbols.END) & told).long().cumsum(1) == 0)  # up to the end of the stream
+    ends = (stream == symbols.END) & told
+    told = told & (ends.long().cumsum(1) == 0)  # up to the end of the stream
     event = told & (stream < _RUN_SYMBOLS)
     skip = reach * 4 ** (stream - _RUN_SYMBOLS).clamp(0, 2)
     advance = torch.where(event, torch.div(stream, others, rounding_mode="floor") + 1, skip) * told
@@ -227,7 +228,11 @@ def _read_labels(stream: torch.Tensor, told: torch.Tensor, labels: torch.Tensor,
     change = torch.zeros(count, pixels + 1, dtype=torch.int64, device=stream.device)
     change.scatter_(1, torch.where(event, position, pixels), 1 + stream % others)
     change = change[:, :-1].view(count, frames, _SIDE, _SIDE)
-    out = [_read_first_frame(change[:, 0])]
+    first = _read_first_frame(change[:, 0])
+    # what a stream that is cut does not reach has the commonest label: an edge would else go on to the lower end
+    beyond = torch.arange(_SIDE**2, device=stream.device) >= advance.sum(1, keepdim=True)
+    beyond = (beyond & ~ends.any(1, keepdim=True)).view_as(first)
+    out = [first.masked_fill(beyond, 0)]
     for frame in range(1, frames):
         out.append(_apply(out[-1], change[:, frame]))
     return torch.stack(out, 1)

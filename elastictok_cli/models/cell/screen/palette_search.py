@@ -117,9 +117,7 @@ def write(
     at = written.length[:, None] + torch.arange(size, device=codes.device)
     codes = torch.where(refined[:, None], codes.scatter(1, at, written.finer), codes)
     number = torch.arange(1, codes.shape[1] + 1, device=codes.device)
-    told = ((number - written.length[:, None]) / size).clamp(0, 1) * refined[
-        :, None
-    ]  # share of the refinement
-    left = fitted.error[:, None] + told * (fitted.finer_error - fitted.error)[:, None]
+    share_refined = ((number - written.length[:, None]) / size).clamp(0, 1) * refined[:, None]
+    left = fitted.error[:, None] + share_refined * (fitted.finer_error - fitted.error)[:, None]
     left = torch.where(number < written.needed[:, None], before[:, None], left)
     return codes.masked_fill(number > length[:, None], -1), left, length

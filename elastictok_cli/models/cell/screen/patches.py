@@ -44,9 +44,8 @@ def compensate(
         chosen[cells.picture, cells.row, cells.column] = ~whole
         part = Selection(chosen)
         each = part.take_each(vectors).unsqueeze(2)
-        pixels = warp_cells(reference, each, part, cell, times, interpolation, shake)[
-            :, :, 0
-        ]  # (B, M, T, 3, cell, cell)
+        pixels = warp_cells(reference, each, part, cell, times, interpolation, shake)
+        pixels = pixels[:, :, 0]  # (B, M, T, 3, cell, cell)
         padding = part.each.padding
         # pictures with fewer cells are filled up at their end, so what is left is in the order of the selection
         moved[~whole] = pixels.flatten(0, 1) if padding is None else pixels[~padding]

@@ -26,8 +26,7 @@ def from_codes(codes: torch.Tensor) -> torch.Tensor:
 class Writer:
     """The streams of n cells, written a set of runs at a time.
 
-    Runs longer than a symbol can say are written as skips first. `skips` are (distance, symbol), the longest first;
-    every distance is so many times the next that at most `repeats` of each are needed.
+    Runs longer than a symbol can say begin with skips: as many of the longest as fit, then of the next, and so on.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
