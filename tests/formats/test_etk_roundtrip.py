@@ -405,6 +405,7 @@ def test_exported_names() -> None:
         "facts",
         "header",
         "index",
+        "kinds",
         "reader",
         "records",
         "segment",
