@@ -157,7 +157,6 @@ class LengthSearch:
         return Coded(
             tokens=tokens.unflatten(1, grid)[None],  # type: ignore[no-untyped-call]
             keep=torch.tensor(lengths, device=tokens.device).view(1, *grid),
-            pixels=pixels,
             frame_mse=tuple(errors.tolist()),
             mse=mse,
             missed=target is not None and mse > target,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,22 @@ class Job:
 
     frames: torch.Tensor
     source: torch.Tensor
+
+    @cached_property
+    def planes(self) -> torch.Tensor:
+        """The source as (n, 3, height, width) uint8, as decoded frames are laid out."""
+        return self.source.permute(0, 3, 1, 2).contiguous()
+
+
+class Errors(NamedTuple):
+    """What one decode of a job errs by.
+
+    frames: (n,) MSE of each real frame. cells: (1, h, w) squared error of each cell, scaled up to a whole block where
+    frames of it are padding. Both are float64.
+    """
+
+    frames: torch.Tensor
+    cells: torch.Tensor
 
 
 def make_job(rgb: npt.NDArray[np.uint8], tokenizer: Tokenizer, device: torch.device) -> Job:
@@ -82,10 +100,20 @@ def picture_error(source: npt.NDArray[np.uint8], pixels: npt.NDArray[np.uint8]) 
     return float(frame_errors(both[:1], both[1:])[0])
 
 
-def cell_errors(job: Job, pixels: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
-    """Squared error of each cell, (1, h, w), scaled up to a whole block where frames of it are padding."""
-    difference = (job.source.float() - pixels.float()).square().sum((0, 3)) / HALF_RANGE**2  # (height, width)
-    return _sum_cells(difference, cell) * (job.frames.shape[1] / len(job.source))
+def errors_of(job: Job, decoded: torch.Tensor, cell: tuple[int, int]) -> Errors:
+    """The errors of the model's output (1, T, 3, H, W) in [-1, 1], T at least n, after rounding to 8 bits.
+
+    They are exact: sums of whole numbers that float32, and behind the rows of a cell float64, can hold.
+    """
+    count, _, height, width = job.planes.shape
+    shown = decoded[0, :count, :, :height, :width].add(1).mul_(HALF_RANGE).round_().clamp_(0, 255)
+    squares = shown.sub_(job.planes).square_().sum(1)  # (n, height, width)
+    squares = F.pad(squares, (0, -width % cell[1], 0, -height % cell[0]))
+    rows, columns = squares.shape[1] // cell[0], squares.shape[2] // cell[1]
+    in_rows = squares.view(count, rows, cell[0], columns, cell[1]).sum(4)
+    sums = in_rows.sum(2, dtype=torch.float64) / HALF_RANGE**2  # (n, h, w)
+    scale = job.frames.shape[1] / count
+    return Errors(sums.sum((1, 2)) / job.source[0].numel(), sums.sum(0, keepdim=True) * scale)
 
 
 def real_share(job: Job, cell: tuple[int, int]) -> torch.Tensor:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from elastictok_cli.codec.error_model import ErrorModel
-from elastictok_cli.codec.pixels import Job, cell_errors, frame_errors, real_share, to_pixels
+from elastictok_cli.codec.pixels import Job, errors_of, real_share
 from elastictok_cli.models.interface import Encoding, NestedTokenizer
 from formats import max_segment_tokens
 
@@ -74,20 +74,20 @@ class Coded:
 
     tokens: (1, G, h, w) int64, or (1, G, h, w, D) float16 vectors; all of each cell, kept or not.
     keep: (1, h, w) int64, how many tokens each cell keeps.
-    pixels: (n, H, W, 3) uint8, what a decoder will output for its n real frames.
     frame_mse: of each real frame, on the [-1, 1] scale. mse: their mean.
     missed: whether the block does not meet the target.
     context: what the model needs of it for the next block.
+    cell_errors: (1, h, w) squared error of each cell, scaled up to a whole block; None where it was not measured.
     bias: measured / predicted error, the prediction being that of the curves.
     """
 
     tokens: torch.Tensor
     keep: torch.Tensor
-    pixels: torch.Tensor
     frame_mse: tuple[float, ...]
     mse: float
     missed: bool
     context: Any
+    cell_errors: torch.Tensor | None = None
     bias: float = 1.0
 
 
@@ -218,8 +218,8 @@ def _probe_cells(
             continue
         tried.add(fingerprint)
         coded = _probe(tokenizer, job, encoding, keep, context, target)
-        measured = cell_errors(job, coded.pixels, tokenizer.spec.cell).to(device)
-        coded = replace(coded, bias=model.learn(keep, measured))
+        assert coded.cell_errors is not None
+        coded = replace(coded, bias=model.learn(keep, coded.cell_errors))
         little_to_gain = False
         if not coded.missed:
             tokens = int(keep.sum())
@@ -266,15 +266,16 @@ def _probe(
     target: float | None,
 ) -> Coded:
     """Decode the block with a keep map (1, h, w) and measure its error. Without a target nothing is missed."""
-    count, height, width, _ = job.source.shape
     decoded, next_context = tokenizer.decode(
-        encoding.tokens, keep, context, count=count, reuse=encoding.reuse
+        encoding.tokens, keep, context, count=len(job.source), reuse=encoding.reuse
     )
-    pixels = to_pixels(decoded, height, width, count)
-    errors = frame_errors(job.source, pixels)
-    mse = float(errors.mean())
+    errors = errors_of(job, decoded, tokenizer.spec.cell)
+    frame_mse = tuple(errors.frames.tolist())
+    mse = sum(frame_mse) / len(frame_mse)
     missed = target is not None and mse > target
-    return Coded(encoding.tokens, keep, pixels, tuple(errors.tolist()), mse, missed, next_context)
+    return Coded(
+        encoding.tokens, keep, frame_mse, mse, missed, next_context, errors.cells.to(keep.device).float()
+    )
 
 
 def _complete(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Encoding:

@@ -94,7 +94,8 @@ class Tokenizer(Protocol):
     def decode(
         self, tokens: torch.Tensor, keep: torch.Tensor, context: Any, *, count: int
     ) -> tuple[torch.Tensor, Any]:
-        """Frames in [-1, 1] and the next block's context, from the first `keep` (B, h, w) tokens of each cell.
+        """Frames (B, n, 3, H, W) in [-1, 1], of which the first `count` are the real ones, and the next block's
+        context, from the first `keep` (B, h, w) tokens of each cell.
 
         Tokens are (B, G, h, w) int64, or (B, G, h, w, D) float16 vectors.
         """

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastictok_cli.models import checkpoint
-from elastictok_cli.models.cell.config import KEY
 from elastictok_cli.models.cell.context import Context
+from elastictok_cli.models.cell.decode import reconstruct
 from elastictok_cli.models.cell.motion import block_matching, vectors
 from elastictok_cli.models.cell.motion.decision import choose_motion
+from elastictok_cli.models.cell.prediction import predict_keyframe
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 
 _ROWS, _COLUMNS = 6, 8  # of cells
@@ -155,9 +156,11 @@ def test_cells_without_a_token_are_filled_in_picture_by_picture(tokenizer: Defau
         one = slice(n, n + 1)
         alone, _ = tokenizer.decode(encoding.tokens[one], keep[one], None, count=4)
         torch.testing.assert_close(together[one], alone, rtol=0, atol=_ROUNDING)
-    grey = model.key_mean.view(1, 1, 3, 1, 1).expand_as(frames[:1])
+    grey = predict_keyframe(model, 1, (_ROWS, _COLUMNS), frames.device)
     nothing = torch.zeros(1, model.config.coefficients, _ROWS, _COLUMNS)
-    assert torch.equal(together[2:], model.synthesize(grey, None, nothing, keep[2:], KEY)[0].clamp(-1, 1))
+    assert torch.equal(
+        together[2:], reconstruct(model, grey, nothing, keep[2:], keep[2:], None)[0].clamp(-1, 1)
+    )
 
 
 def test_vectors_are_searched_in_each_picture_for_its_own_cells_only() -> None:

@@ -10,11 +10,16 @@ from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 from elastictok_cli.models.cell.transform import (
     cell_energy,
+    energy_of,
+    first_frames,
     from_cells,
-    from_eighth,
+    from_map,
+    from_stored,
+    last_frame,
     project,
     to_cells,
-    to_eighth,
+    to_map,
+    to_stored,
 )
 from elastictok_cli.models.checkpoint import Loaded
 
@@ -35,9 +40,18 @@ def video(frames: int = 8, height: int = 48, width: int = 64) -> torch.Tensor:
 
 def test_cells_and_patches_are_only_rearranged() -> None:
     clip = video(4)
-    config = DefaultConfig()
-    assert torch.equal(from_cells(to_cells(clip, 16), config), clip)
-    assert torch.equal(from_eighth(to_eighth(clip), 4), clip)
+    cells = to_cells(clip, 16)
+    assert torch.equal(from_cells(cells, 4, 16), clip)
+    assert torch.equal(first_frames(cells, 4, 3, 16), clip[:, :3])
+    assert torch.equal(last_frame(cells, 4, 16), clip[:, 3])
+    # a cell's patches come one after the other, each by frame, channel, row, column
+    assert torch.equal(cells[0, 1, 2].view(4, -1)[2], clip[0, :, :, 24:32, 32:40].flatten())
+    stored = clip[0, :, :, 16:32, 32:48].flatten()  # as bases are in checkpoints
+    assert torch.equal(from_stored(stored, 4, 16), cells[0, 1, 2])
+    assert torch.equal(to_stored(cells[0, 1, 2], 4, 16), stored)
+    positions = torch.arange(96.0).view(1, 2, 3, 4, 4)
+    assert to_map(positions)[0, :, 3, 2].tolist() == positions[0, 1, 1, 2].tolist()
+    assert torch.equal(from_map(to_map(positions), 2), positions)
 
 
 def test_untrained_networks_do_nothing() -> None:
@@ -45,8 +59,10 @@ def test_untrained_networks_do_nothing() -> None:
     model = DefaultModel(DefaultConfig(width=16, coefficients=12, stages=(1, 1)))
     clip = video(4)
     keep = torch.ones(1, 3, 4, dtype=torch.int64)
-    decoded, _ = model.synthesize(clip, None, torch.zeros(1, 12, 3, 4), keep, KEY)
-    torch.testing.assert_close(decoded, clip)
+    cells = to_cells(clip, 16)
+    entered = model.enter_synthesis(cells, None, KEY)
+    decoded, _ = model.synthesize(cells, entered, torch.zeros(1, 12, 3, 4), keep, KEY)
+    torch.testing.assert_close(decoded, cells)
 
 
 def test_tokens_beyond_keep_are_not_read(loaded: Loaded) -> None:
@@ -173,9 +189,14 @@ def test_what_filled_in_cells_err_by_is_foreseen(loaded: Loaded) -> None:
         padded = torch.cat([real, real[:, -1:].expand(-1, 4 - count, -1, -1, -1)], 1)
         encoding = DefaultTokenizer(model).encode(padded, None, count=count)
         assert encoding.filled is not None
-        residual = torch.where(told.unsqueeze(1), project(to_cells(padded, 16), model.basis[KEY]), 0.0)
-        decoded, _ = model.synthesize(torch.zeros_like(padded), None, residual, told.long(), KEY)
-        truth, foreseen = cell_energy(decoded - padded, 16)[~told], encoding.filled(told)[~told]
+        cells = to_cells(padded, 16)
+        residual = torch.where(told.unsqueeze(3), project(cells, model.transform(KEY)), 0.0).permute(
+            0, 3, 1, 2
+        )
+        grey = torch.zeros_like(cells)
+        entered = model.enter_synthesis(grey, None, KEY)
+        decoded, _ = model.synthesize(grey, entered, residual, told.long(), KEY)
+        truth, foreseen = energy_of(decoded - cells)[~told], encoding.filled(told)[~told]
         torch.testing.assert_close(foreseen, truth, rtol=0.25, atol=1.0)
         torch.testing.assert_close(foreseen.sum(), truth.sum(), rtol=0.05, atol=0)
 
@@ -239,7 +260,8 @@ def test_autocast_leaves_projection_quantizer_and_energies_in_float32(loaded: Lo
     clip = video(4)
 
     def made() -> list[torch.Tensor]:
-        wanted = project(to_cells(clip, 16), model.basis[KEY])
+        cells = to_cells(clip, 16)
+        wanted = project(cells, model.transform(KEY)).permute(0, 3, 1, 2)
         energy = cell_energy(clip, 16)
         prior = model.prior(None, (3, 4), 1)
         cell_class = model.quantizer.classify(wanted, energy, torch.full_like(energy, 20.0), KEY)
@@ -249,9 +271,11 @@ def test_autocast_leaves_projection_quantizer_and_energies_in_float32(loaded: Lo
         few = torch.zeros(1, 3, 4, dtype=torch.int64)
         few[:, ::2] = 30
         # the networks after them may be narrow: what is put into them is looked at
-        filled = model._fill_in(clip, torch.zeros_like(clip), told * (few > 0).unsqueeze(1), few)[1]
-        residual = [model._residual(told, keep, KEY) for keep in (few, torch.full_like(few, 30))]
-        return [wanted, energy, cell_class, *coded, told, again.changes, filled, *residual]
+        rows = told.permute(0, 2, 3, 1)
+        residual = [model._add_residual(cells, rows, keep, KEY) for keep in (few, torch.full_like(few, 30))]
+        filled = model._fill_in(residual[0], few > 0)
+        assert filled is not None
+        return [wanted, energy, cell_class, *coded, told, again.changes, filled[0], *residual]
 
     plain = made()
     with torch.autocast("cpu", torch.bfloat16):

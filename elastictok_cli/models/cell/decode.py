@@ -21,6 +21,7 @@ from elastictok_cli.models.cell.screen import decode as screen_decode
 from elastictok_cli.models.cell.screen.patches import ScreenCells
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import Contents, TokenLayout
+from elastictok_cli.models.cell.transform import first_frames, last_frame
 
 
 def decode(
@@ -33,7 +34,7 @@ def decode(
     count: int,
     reuse: Reuse | None = None,
 ) -> tuple[torch.Tensor, Context]:
-    """Frames (B, 4, 3, H, W) in [-1, 1] and the next block's context; see `interface.NestedTokenizer.decode`.
+    """Real frames (B, count, 3, H, W) in [-1, 1], the next block's context; see `interface.NestedTokenizer.decode`.
 
     tokens: (B, G, h, w) int64; keep: (B, h, w) int64. Tokens beyond `keep` are not read.
     """
@@ -41,8 +42,10 @@ def decode(
     prediction, vectors = _predict(model, contents, context, count, reuse)
     screen = screen_decode.reconstruct(model.config, model.key_mean, contents, context, vectors, count)
     coefficients = _coefficients(model, contents, context, prediction.kind)
-    decoded, after = reconstruct(model, prediction, coefficients, contents.codes_kept, keep, context, screen)
-    return decoded.clamp(-1, 1), after
+    decoded, after = reconstruct(
+        model, prediction, coefficients, contents.codes_kept, keep, context, screen, count=count
+    )
+    return decoded.clamp_(-1, 1), after
 
 
 def reconstruct(
@@ -53,20 +56,30 @@ def reconstruct(
     tokens_kept: torch.Tensor,
     context: Context | None,
     screen: ScreenCells | None = None,
+    *,
+    count: int | None = None,
 ) -> tuple[torch.Tensor, Context]:
-    """Decoded frames (B, 4, 3, H, W), not clamped, and the context of the next block. Differentiable.
+    """Decoded frames (B, count, 3, H, W), not clamped, and the context of the next block. Differentiable.
 
     coefficients: (B, K, h, w), zero where nothing is kept; codes_kept: (B, h, w) FSQ codes of each cell; tokens_kept:
-    (B, h, w) control tokens too; screen: the cells that no network may touch, None where there are none.
+    (B, h, w) control tokens too; screen: the cells that no network may touch, None where there are none; count: how
+    many of the four frames are wanted, None for all.
     """
-    decoded, features = model.synthesize(
-        prediction.frames, prediction.features, coefficients, codes_kept, prediction.kind, screen
+    c = model.config
+    cells, features = model.synthesize(
+        prediction.cells, prediction.entered, coefficients, codes_kept, prediction.kind, screen
     )
-    if context is not None and model.config.copy_still:
+    count = c.frames if count is None else count
+    decoded = first_frames(cells, c.frames, count, c.cell)
+    last = None if count == c.frames else last_frame(cells, c.frames, c.cell).unsqueeze(1)
+    if context is not None and c.copy_still:
         assert prediction.still is not None
-        decoded = model.copy_still(decoded, context.frame, prediction.still & (tokens_kept == 0))
+        copied = prediction.still & (tokens_kept == 0)
+        decoded = model.copy_still(decoded, context.frame, copied)
+        last = None if last is None else model.copy_still(last, context.frame, copied)
     where = None if screen is None else screen.cells.where
-    return decoded, Context(model.reference(decoded), features, prediction.lasting, where)
+    reference = model.reference(decoded if last is None else last)
+    return decoded, Context(reference, features, prediction.lasting, where)
 
 
 def _predict(

@@ -24,7 +24,7 @@ from elastictok_cli.models.cell.quantizer import CELLS_AT_ONCE, Quantized
 from elastictok_cli.models.cell.screen.mode_decision import Modes, NaturalCosts, choose
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import GAINS, MotionTokens, Sequences, TokenLayout
-from elastictok_cli.models.cell.transform import cell_energy, project, to_cells
+from elastictok_cli.models.cell.transform import cell_energy, energy_of, project, to_cells
 from elastictok_cli.models.interface import Encoding
 
 _FIRST_PASS_CODES = 8  # with which most cells get near their goal; the others go on stage by stage
@@ -38,7 +38,7 @@ class Analysis(NamedTuple):
 
     prediction: Prediction
     motion: Motion | None  # None in a keyframe block
-    residual: torch.Tensor  # (B, 4, 3, H, W) the frames minus their prediction
+    residual: torch.Tensor  # (B, h, w, 3072) the values of cells minus their prediction
     energy: torch.Tensor  # (B, 1, h, w) squared error of each cell without any code
     prior: torch.Tensor  # (B, prior_width, h, w) what cells know about their statistics
 
@@ -79,8 +79,8 @@ def analyze(
             moved=motion.moved,
             reuse=reuse,
         )
-    residual = frames - prediction.frames
-    energy = cell_energy(residual, c.cell).unsqueeze(1)
+    residual = to_cells(frames, c.cell) - prediction.cells
+    energy = energy_of(residual).unsqueeze(1)
     return Analysis(prediction, motion, residual, energy, model.prior(context, grid, batch))
 
 
@@ -133,7 +133,7 @@ def encode(
     if screen:
         modes = choose(
             frames,
-            seen.prediction.frames if motion is None else motion.moved,
+            model.key_mean.view(1, 1, 3, 1, 1).expand_as(frames) if motion is None else motion.moved,
             NaturalCosts(sequences.curve, sequences.length),
             count=count,
             goal=goal,
@@ -252,8 +252,8 @@ def _code_residual(
     out = _Residual(none.expand(slots) - 1, energy.expand(slots), none, none)
     cells = Selection((energy > (0.0 if complete else _NEGLIGIBLE_ERROR * goal))[:, 0])
     if cells.count:
-        patches = cells.take(to_cells(seen.residual, model.config.cell))
-        columns = (project(patches, model.basis[kind]), *map(cells.take, (energy, seen.prior, no_gain)))
+        wanted = project(cells.rows(seen.residual), model.transform(kind)).t()[None, :, None]
+        columns = (wanted, *map(cells.take, (energy, seen.prior, no_gain)))
         parts = zip(*(torch.split(x, CELLS_AT_ONCE, -1) for x in columns), strict=True)
         coded = [_code_cells(model, *part, kind=kind, goal=goal, complete=complete) for part in parts]
         joined = (torch.cat(column, -1) for column in zip(*coded, strict=True))

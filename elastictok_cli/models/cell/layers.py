@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,7 +20,7 @@ class ResBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.2)
-        self._transformed: dict[nn.Conv2d, tuple[int, torch.Tensor]] = {}
+        self._derived = Derived()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, width, H, W) to the same."""
@@ -30,14 +32,30 @@ class ResBlock(nn.Module):
         if layer.weight.requires_grad or layer.bias is None or x.device.type != "cpu":
             out = layer(x)
             return out
-        version = (
-            layer.weight._version
-        )  # counts changes in place, so that transformed weights are never stale
-        made, transformed = self._transformed.get(layer, (None, None))
-        if transformed is None or made != version:
-            transformed = winograd.transform(layer.weight)
-            self._transformed[layer] = version, transformed
+        transformed = self._derived.get(layer, (layer.weight,), lambda: winograd.transform(layer.weight))
         return winograd.conv3x3(x, transformed, layer.bias)
+
+
+class Derived:
+    """What follows from weights that are not being trained. It is worked out once, and again where they change."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, tuple[object, torch.Tensor]] = {}
+
+    def get(
+        self, name: Hashable, weights: Sequence[torch.Tensor], make: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        """What `make` gives, which depends on these weights only; the same tensor until one of them changes."""
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return make()
+        # a version counts changes in place, as an optimizer makes them
+        now = tuple((weight.data_ptr(), weight.device, weight._version) for weight in weights)
+        made, value = self._made.get(name, (None, None))
+        if value is None or made != now:
+            with torch.inference_mode(False), torch.no_grad():  # training may use it too
+                value = make()
+            self._made[name] = now, value
+        return value
 
 
 def pointwise(layer: nn.Conv2d, *inputs: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion.compensation import compensate
 from elastictok_cli.models.cell.motion.decision import stands_still
 from elastictok_cli.models.cell.networks import DefaultModel
+from elastictok_cli.models.cell.transform import PATCH
 
 _REUSE_VALUES = (
     3_200_000  # values of predicted frames kept: four blocks of 256x256 pixels, one of a large picture
@@ -21,8 +22,8 @@ class Prediction(NamedTuple):
     """The prediction of one block, and what decoding needs besides."""
 
     kind: int  # KEY or INTER
-    frames: torch.Tensor  # (B, 4, 3, H, W)
-    features: torch.Tensor | None  # (B, width, H/8, W/8) of the prediction network; None in a keyframe block
+    cells: torch.Tensor  # (B, h, w, 3072)
+    entered: torch.Tensor  # (B, width, H/8, W/8) what it puts into the synthesis network
     still: torch.Tensor | None  # (B, h, w) bool: cells that do not move; None in a keyframe block
     lasting: torch.Tensor  # (B, 2, h, w) motion vectors that the next block inherits
 
@@ -30,7 +31,7 @@ class Prediction(NamedTuple):
 class _Known(NamedTuple):
     vectors: torch.Tensor  # (B, 2, h, w)
     shake: torch.Tensor | None  # (B, count, 2)
-    output: tuple[torch.Tensor, torch.Tensor]  # predicted frames and features
+    output: tuple[torch.Tensor, torch.Tensor]  # predicted cells, and what they put into the synthesis network
 
 
 class Reuse:
@@ -46,7 +47,7 @@ class Reuse:
     def find(
         self, vectors: torch.Tensor, shake: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The predicted frames and features for these motion vectors and this shake, if they are known."""
+        """What is known of the prediction for these motion vectors and this shake, if they are known."""
         for known in self._known:
             if torch.equal(known.vectors, vectors) and _equal(known.shake, shake):
                 return known.output
@@ -64,9 +65,11 @@ def predict_keyframe(
     model: DefaultModel, batch: int, grid: tuple[int, int], device: torch.device
 ) -> Prediction:
     """The prediction of keyframe blocks: the mean colour everywhere. grid: rows and columns of cells."""
-    c = model.config
-    frames = model.key_mean.view(1, 1, 3, 1, 1).expand(batch, c.frames, 3, grid[0] * c.cell, grid[1] * c.cell)
-    return Prediction(KEY, frames, None, None, torch.zeros(batch, 2, *grid, device=device))
+    cells = model.grey(batch, grid)
+    entered = model.enter_synthesis(cells[:1, :1, :1], None, KEY)  # the same everywhere
+    side = model.config.cell // PATCH
+    entered = entered[..., :1, :1].expand(batch, -1, grid[0] * side, grid[1] * side)
+    return Prediction(KEY, cells, entered, None, torch.zeros(batch, 2, *grid, device=device))
 
 
 def predict_inter(
@@ -95,11 +98,11 @@ def predict_inter(
             moved = compensate(
                 context.frame, vectors, count, frames=c.frames, interpolation=c.interpolation, shake=shake
             )
-        output = model.predict(moved, context, vectors, count, shake)
+        cells, features = model.predict(moved, context, vectors, count, shake)
+        output = cells, model.enter_synthesis(cells, features, INTER)
         if reuse is not None:
             reuse.add(vectors, shake, output)
-    frames, features = output
-    return Prediction(INTER, frames, features, stands_still(vectors, shake), lasting)
+    return Prediction(INTER, *output, stands_still(vectors, shake), lasting)
 
 
 def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

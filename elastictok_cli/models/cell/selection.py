@@ -46,6 +46,14 @@ class Selection:
         out[self.picture, self.row, self.column] = x[0, :, 0].t()
         return out.permute(0, 3, 1, 2)
 
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Values of the selected cells: (B, h, w, ...) to (count, ...)."""
+        return x[self.picture, self.row, self.column]
+
+    def put_rows(self, into: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """A copy of `into` (B, h, w, ...) with rows (count, ...) in the selected cells."""
+        return into.index_put((self.picture, self.row, self.column), rows.to(into.dtype))
+
     @cached_property
     def each(self) -> Places:
         """The selected cells picture by picture."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-_TILES = 256  # worked on together: they stay in the processor's cache, and memory is bounded
+_TILES = 128  # worked on together: they stay in the processor's cache, and memory is bounded
 
 _WEIGHT = torch.tensor(
     [

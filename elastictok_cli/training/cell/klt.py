@@ -14,7 +14,7 @@ from elastictok_cli.models.cell import classes
 from elastictok_cli.models.cell.config import INTER, KEY, DefaultConfig
 from elastictok_cli.models.cell.networks import DefaultModel
 from elastictok_cli.models.cell.quantizer import NestedQuantizer
-from elastictok_cli.models.cell.transform import cell_energy, to_cells
+from elastictok_cli.models.cell.transform import to_cells, to_stored
 from elastictok_cli.training.cell.rollout import random_keep, rollout, short_block
 from elastictok_cli.training.data import Sampler
 
@@ -34,7 +34,8 @@ def fit(model: DefaultModel, sampler: Sampler, *, clips: int = 768, seed: int = 
         size = model.config.frames
         mean = model.key_mean.view(1, 1, 3, 1, 1)
         # the codec starts moving shots with a block of one frame, calm ones with a full block
-        keys = [short_block(b[:, : (1, size)[n % 2]], size) - mean for n, b in enumerate(batches)]
+        first = [short_block(b[:, : (1, size)[n % 2]], size) - mean for n, b in enumerate(batches)]
+        keys = [to_cells(block, model.config.cell) for block in first]
         _fit_kind(model, KEY, keys, generator)
         residuals = []
         for n, batch in enumerate(batches):
@@ -49,12 +50,11 @@ def fit(model: DefaultModel, sampler: Sampler, *, clips: int = 768, seed: int = 
 def _fit_kind(
     model: DefaultModel, kind: int, residuals: list[torch.Tensor], generator: torch.Generator
 ) -> None:
-    cell = model.config.cell
-    patch = model.basis.shape[-1]
+    """residuals: (B, h, w, 3072) each, in the order of `to_cells`."""
     cells = []
     for residual in residuals:
-        rows = to_cells(residual, cell).permute(0, 2, 3, 1).reshape(-1, patch)
-        energy = cell_energy(residual, cell).flatten() / patch
+        rows = to_stored(residual.flatten(0, 2), model.config.frames, model.config.cell)
+        energy = rows.square().mean(1)
         cells.append(rows[energy > _MIN_MSE_TO_CODE / 2])
     x = torch.cat(cells)
     weight = 1 / (x.square().mean(1) + 0.01)

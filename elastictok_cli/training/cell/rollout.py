@@ -17,7 +17,7 @@ from elastictok_cli.models.cell.decode import reconstruct
 from elastictok_cli.models.cell.encode import analyze, quantize
 from elastictok_cli.models.cell.fill import filled_errors
 from elastictok_cli.models.cell.networks import DefaultModel
-from elastictok_cli.models.cell.transform import project, to_cells
+from elastictok_cli.models.cell.transform import project
 from elastictok_cli.models.precision import full_precision
 
 
@@ -26,7 +26,7 @@ class Step:
     """One block of a rollout."""
 
     kind: int
-    residual: torch.Tensor  # (B, 4, 3, H, W) what the transform was given
+    residual: torch.Tensor  # (B, h, w, 3072) what the transform was given, in the order of `to_cells`
     decoded: torch.Tensor  # (B, 4, 3, H, W) not clamped
     keep: torch.Tensor  # (B, h, w) FSQ codes kept
     sent: torch.Tensor  # (B, h, w) bool: cells that send a motion vector
@@ -56,7 +56,7 @@ def rollout(
         first += count
         seen = analyze(model, block, context, count=count, threshold=0.5 * target.view(-1, 1, 1))
         kind, energy = seen.prediction.kind, seen.energy.detach()
-        wanted = project(to_cells(seen.residual, c.cell), model.basis[kind])
+        wanted = project(seen.residual, model.transform(kind)).permute(0, 3, 1, 2)
         allowed = target.view(-1, 1, 1).expand(energy[:, 0].shape) * model.basis.shape[-1]
         cell_class = model.quantizer.classify(wanted, energy[:, 0], allowed, kind)
         coded, error = quantize(model, kind, wanted, energy, seen.prior, cell_class)
