@@ -5,7 +5,7 @@
 | whole | all proposed, up to T | as proposed | always, unless single frames win again |
 | pair | the first two | as proposed | where whole is costly or misses the target, and single is not far cheaper |
 | single | the first | as proposed | where whole is costly or misses the target |
-| keyframe | the first | keyframe | where the best so far misses the target or costs nearly as much as one |
+| keyframe | the first | keyframe | where the best so far misses the target or costs over half as much as one |
 | split | the first, then the rest | as proposed | where the chosen block costs over twice the last inter one a frame |
 
 One motion vector per cell cannot follow every motion over four frames; it often can over two, or one. Where even that
@@ -28,12 +28,12 @@ from elastictok_cli.codec.scene_state import Decision, Reason, SceneState
 # All ratios are of tokens per frame, unless a comment says otherwise.
 MAX_RATIO_OF_CHALLENGER = 0.92  # relative to the best so far: a challenger wins only below this
 MAX_RATIO_OF_FAR_CHEAPER_SINGLE = (
-    0.6  # relative to whole: below it no pair is tried, and the next frames are tried singly
+    0.6  # relative to whole: below it no pair is tried, and the next frames are coded singly
 )
 MAX_RATIO_OF_NEXT_SINGLE = (
-    1.3  # of tokens, relative to the single that started the run: above it whole is tried again
+    0.45  # relative to the whole block last compared: at or above it whole is tried again
 )
-MAX_RATIO_TO_SKIP_KEYFRAME = 0.75  # relative to the last keyframe: below it no keyframe is tried
+MAX_RATIO_TO_SKIP_KEYFRAME = 0.5  # relative to the last keyframe: below it no keyframe is tried
 MIN_RATIO_OF_SUDDEN_COST = (
     2.0  # relative to the last inter block: above it the first frame may be coded before the rest
 )
@@ -80,7 +80,7 @@ def choose(candidates: Candidates, state: SceneState, costly_tokens: float) -> D
     several, inter = len(c.whole.frames) > 1, not c.whole.keyframe
     if state.singles_left and several and inter:
         single = c.draft(c.single)
-        if single.reaches and single.tokens <= MAX_RATIO_OF_NEXT_SINGLE * state.single_tokens:
+        if single.reaches and single.per_frame < MAX_RATIO_OF_NEXT_SINGLE * state.whole_tokens_per_frame:
             return c.decide(c.single, "single again")
 
     whole = c.draft(c.whole)

@@ -9,9 +9,9 @@ from typing import Literal
 from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.rate_control import Coded, Draft
 
-# A single frame that was far cheaper than a whole block is followed by at most this many more single frames before
-# longer blocks are tried again.
-MAX_SINGLES_IN_A_ROW = 2
+# A single frame that was far cheaper than a whole block is followed by so many more single frames before longer blocks
+# are tried again: by the first number, and twice as many each time that longer blocks turn out far dearer again.
+FIRST_SINGLES_IN_A_ROW, MAX_SINGLES_IN_A_ROW = 2, 8
 MIN_CURVE_BIAS, MAX_CURVE_BIAS = 0.8, 1.25  # measured / predicted error
 
 
@@ -46,7 +46,8 @@ class SceneState:
     curve_bias: measured / predicted error of the last block of the same kind (keyframe or not) and number of frames.
     price: lambda of the last draft of an inter block by its number of frames: the squared error its last token saves.
     singles_left: how many more single frames are expected to be cheaper than longer blocks.
-    single_tokens: tokens of the single frame that began them.
+    singles_in_a_row: how many they were at first; 0 where the last comparison said something else.
+    whole_tokens_per_frame: of the whole block that they were found to be far cheaper than.
     inter_tokens_per_frame: of the last inter block; 0 before the first.
     keyframe_tokens: of the last keyframe block drafted for this scene, chosen or not; 0 before the first. These are
         tokens of the block, not per frame, and mode decision takes them for those of one frame: several frames become
@@ -56,7 +57,8 @@ class SceneState:
     curve_bias: Mapping[tuple[bool, int], float] = field(default_factory=dict)
     price: Mapping[int, float] = field(default_factory=dict)
     singles_left: int = 0
-    single_tokens: int = 0
+    singles_in_a_row: int = 0
+    whole_tokens_per_frame: float = 0.0
     inter_tokens_per_frame: float = 0.0
     keyframe_tokens: float = 0.0
 
@@ -79,11 +81,13 @@ class SceneState:
             elif tried_draft.reaches:
                 price[len(tried.frames)] = tried_draft.price
         if decision.reason == "single again":
-            singles_left, single_tokens = self.singles_left - 1, self.single_tokens
+            singles = self.singles_left - 1, self.singles_in_a_row, self.whole_tokens_per_frame
         elif decision.reason == "single far cheaper":
-            singles_left, single_tokens = MAX_SINGLES_IN_A_ROW, draft.tokens
+            count = min(max(FIRST_SINGLES_IN_A_ROW, 2 * self.singles_in_a_row), MAX_SINGLES_IN_A_ROW)
+            _, whole = max(decision.drafts, key=lambda tried: len(tried[0].frames))
+            singles = count, count, whole.per_frame
         else:
-            singles_left, single_tokens = 0, 0
+            singles = 0, 0, 0.0
         tokens_per_frame = self.inter_tokens_per_frame
         if (
             decision.reason != "single before the rest"
@@ -92,8 +96,9 @@ class SceneState:
         return SceneState(
             curve_bias={**self.curve_bias, kind: bias},
             price=price,
-            singles_left=singles_left,
-            single_tokens=single_tokens,
+            singles_left=singles[0],
+            singles_in_a_row=singles[1],
+            whole_tokens_per_frame=singles[2],
             inter_tokens_per_frame=tokens_per_frame,
             keyframe_tokens=keyframe_tokens,
         )

@@ -53,19 +53,19 @@ def candidates(frames: int = 4, starts: bool = False, **tokens: int) -> tuple[Ca
             1,
             ["whole", "single", "pair", "keyframe"],
         ),
-        (  # 750 tokens per frame: as many as three quarters of a keyframe
-            {"whole": 3000, "pair": 1500, "single": 750, "keyframe": 600},
+        (  # 500 tokens per frame: as many as half of a keyframe
+            {"whole": 2000, "pair": 1000, "single": 500, "keyframe": 400},
             "keyframe",
             1,
             ["whole", "single", "pair", "keyframe"],
         ),
         (
-            {"whole": 3000, "pair": 1500, "single": 750, "keyframe": 700},
+            {"whole": 2000, "pair": 1000, "single": 500, "keyframe": 470},
             "whole",
             4,
             ["whole", "single", "pair", "keyframe"],
         ),
-        ({"whole": 2996, "pair": 1498, "single": 749}, "whole", 4, ["whole", "single", "pair"]),
+        ({"whole": 1996, "pair": 998, "single": 499}, "whole", 4, ["whole", "single", "pair"]),
     ],
 )
 def test_what_is_tried_and_what_wins(
@@ -80,8 +80,10 @@ def test_what_is_tried_and_what_wins(
 
 
 @pytest.mark.parametrize(("single", "reason"), [(26, "single again"), (27, "whole")])
-def test_single_frames_go_on_while_they_cost_about_the_same(single: int, reason: str) -> None:
-    state = SceneState(singles_left=1, single_tokens=20)
+def test_single_frames_go_on_while_they_are_far_cheaper_than_whole_blocks_were(
+    single: int, reason: str
+) -> None:
+    state = SceneState(singles_left=1, whole_tokens_per_frame=60)
     made, _ = candidates(single=single, whole=30)
     assert choose(made, state, COSTLY).reason == reason
 
@@ -139,22 +141,30 @@ CODED = cast(Coded, SimpleNamespace(bias=1.1))
 
 
 def test_a_committed_block_gives_the_next_state_and_leaves_the_old_one() -> None:
-    state = SceneState(price={1: 5.0}, singles_left=2, single_tokens=9)
+    state = SceneState(price={1: 5.0}, singles_left=2, whole_tokens_per_frame=9)
     after = state.after(decided("whole", 4, 80), CODED)
-    assert state == SceneState(price={1: 5.0}, singles_left=2, single_tokens=9)
+    assert state == SceneState(price={1: 5.0}, singles_left=2, whole_tokens_per_frame=9)
     assert after.price == {1: 5.0, 4: 1.0}
     assert after.bias_of(False, 4) == 1.1
     assert after.bias_of(False, 1) == 1.0
-    assert (after.singles_left, after.single_tokens) == (0, 0)
+    assert (after.singles_left, after.whole_tokens_per_frame) == (0, 0)
     assert after.inter_tokens_per_frame == 20
     assert after.keyframe_tokens == 70  # drafted, and not chosen
 
 
 def test_rows_of_single_frames_are_counted() -> None:
-    state = SceneState().after(decided("single far cheaper", 1, 30), CODED)
-    assert (state.singles_left, state.single_tokens) == (2, 30)
-    state = state.after(decided("single again", 1, 33), CODED)
-    assert (state.singles_left, state.single_tokens) == (1, 30)
+    """They get longer where longer blocks turn out far dearer again and again."""
+    state = SceneState()
+    for row in (2, 4, 8, 8):
+        state = state.after(decided("single far cheaper", 1, 30), CODED)
+        assert (state.singles_left, state.whole_tokens_per_frame) == (
+            row,
+            22.5,
+        )  # of the whole block, 90 for 4
+        for left in reversed(range(row)):
+            state = state.after(decided("single again", 1, 33), CODED)
+            assert (state.singles_left, state.whole_tokens_per_frame) == (left, 22.5)
+    assert state.after(decided("whole", 4, 80), CODED).singles_in_a_row == 0
 
 
 def test_what_comes_into_view_is_not_what_a_scene_usually_costs() -> None:
