@@ -42,8 +42,8 @@ EFFORTS = (
     Effort(3, 0.96, 8),
     Effort(3, 0.97, 4),
     Effort(3, 0.975, 2),
-    Effort(3, 0.975, 1),
-    Effort(4, 0.985, 1),
+    Effort(3, 0.975, 0.8),
+    Effort(4, 0.985, 0.7),
     Effort(6, 0.993, 0.5),
     Effort(8, 0.996, 0.5),
     Effort(12, 0.998, 0.5),
@@ -128,11 +128,13 @@ def draft(
     allocation: Allocation = "cell",
     price: float | None = None,
     weight: torch.Tensor | None = None,
+    bias: float = 1.0,
 ) -> Draft:
     """Encode one block for `target` (MSE) and see what its curves predict.
 
     price: lambda expected of the block, None if unknown. weight: (1, h, w), how much the error of each cell matters.
-    With the allocation "block" both are of no effect: one length for all cells leaves nothing to weigh.
+    bias: measured / predicted error to expect.
+    With the allocation "block" these are of no effect: one length for all cells leaves nothing to weigh.
     """
     if allocation == "block":
         encoding = _complete(tokenizer, job, context, target)
@@ -142,6 +144,7 @@ def draft(
         return Draft(job, context, encoding, model, keep, int(keep.sum()), reaches, 0.0)
     encoding = _encode(tokenizer, job, context, target=target, price=price)
     model = _error_model(tokenizer, job, encoding, weight)
+    model.expect(bias)
     allowed = _allowed_error(job, target, encoding.curve.device)
     keep, found = model.allocate(allowed)
     reaches = model.reaches(keep, allowed)

@@ -45,6 +45,7 @@ class SceneState:
 
     curve_bias: measured / predicted error of the last block of the same kind (keyframe or not) and number of frames.
     price: lambda of the last draft of an inter block by its number of frames: the squared error its last token saves.
+        Before there is one, that of the keyframe block.
     singles_left: how many more single frames are expected to be cheaper than longer blocks.
     singles_in_a_row: how many they were at first; 0 where the last comparison said something else.
     whole_tokens_per_frame: of the whole block that they were found to be far cheaper than.
@@ -66,6 +67,16 @@ class SceneState:
         """The curve bias to expect of a block; 1 where none like it was coded in this scene."""
         return self.curve_bias.get((keyframe, frames), 1.0)
 
+    def price_of(self, frames: int) -> float | None:
+        """The lambda to expect of an inter block of so many frames; None where nothing of the scene is coded yet.
+
+        Errors of shorter blocks are scaled up to a whole one, so the fewer frames, the more a token saves.
+        """
+        if not self.price:
+            return None
+        nearest = min(self.price, key=lambda known: abs(known - frames))
+        return self.price[nearest] * nearest / frames
+
     def after(self, decision: Decision, coded: Coded) -> SceneState:
         """The state once the decided block is committed."""
         block, draft = decision.block, decision.draft
@@ -73,7 +84,8 @@ class SceneState:
         bias = min(max(coded.bias, MIN_CURVE_BIAS), MAX_CURVE_BIAS)
         if block.keyframe:  # what came before belongs to the segment that it ends
             fresh = SceneState()
-            return replace(fresh, curve_bias={kind: bias}, keyframe_tokens=draft.tokens)
+            price = {len(block.frames): draft.price}
+            return replace(fresh, curve_bias={kind: bias}, price=price, keyframe_tokens=draft.tokens)
         price, keyframe_tokens = dict(self.price), self.keyframe_tokens
         for tried, tried_draft in decision.drafts:
             if tried.keyframe:
