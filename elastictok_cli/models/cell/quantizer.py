@@ -14,7 +14,7 @@ from elastictok_cli.models.cell.config import CLASS_DIGITS, DefaultConfig
 from elastictok_cli.models.cell.layers import pointwise, zero
 from elastictok_cli.models.precision import full_precision
 
-CELLS_AT_ONCE = 2048  # quantized together: bounds memory at any picture size
+CELLS_AT_ONCE = 4096  # quantized together: bounds memory at any picture size
 
 
 class Quantized(NamedTuple):
@@ -40,6 +40,7 @@ class NestedQuantizer(nn.Module):
     index: torch.Tensor
     scale: torch.Tensor
     levels: torch.Tensor
+    range: torch.Tensor
     refining: torch.Tensor
 
     def __init__(self, config: DefaultConfig) -> None:
@@ -52,6 +53,7 @@ class NestedQuantizer(nn.Module):
         self.register_buffer("index", torch.zeros(2, classes, tokens, digits, dtype=torch.int64))
         self.register_buffer("scale", torch.ones(2, k))
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
+        self.register_buffer("range", fsq.digit_range(self.levels), persistent=False)
         self.sizes = config.levels  # the same as plain numbers, which no device has to be asked for
         refining = torch.ones(tokens, digits)  # 0 where a digit names the class instead
         refining[0, list(CLASS_DIGITS)] = 0
@@ -69,7 +71,7 @@ class NestedQuantizer(nn.Module):
         *,
         target: torch.Tensor | None = None,  # (B, K, h, w) coefficients to code, or ...
         digits: torch.Tensor | None = None,  # (B, R, D, h, w) ... digits to decode
-        gain: torch.Tensor | float = 1.0,  # (B, 1, h, w) factor on the steps
+        gain: torch.Tensor | None = None,  # (B, 1, h, w) factor on the steps
         most: int | None = None,  # tokens after which no further stage is begun
         done: int = 0,  # tokens to go on after: the end of a stage
         decoded: torch.Tensor | None = None,  # (B, K, h, w) what those say
@@ -105,23 +107,29 @@ class NestedQuantizer(nn.Module):
             assert isinstance(outof, nn.Conv2d)
             hidden = F.silu(pointwise(into, *state) + bias)
             shift, stretch = pointwise(outof, hidden).float().chunk(2, 1)  # (B, K, h, w) each
-            step = (log_step[:, flat] + 3 * torch.tanh(stretch.gather(1, where) / 3)).exp() * gain
+            stretched = torch.tanh(stretch.gather(1, where) / 3)
+            step = torch.add(log_step[:, flat], stretched, alpha=3).exp()
+            if gain is not None:
+                step = step * gain
             mean = (shift * scale).gather(1, where)
-            refining = self.refining[span].view(1, -1, 1, 1)
             if target is not None:
                 before = (target - decoded).gather(1, where)
-                value = fsq.quantize(((before - mean) / step).view(shape), self.levels)
-                change = (mean + value.flatten(1, 2) * step) * refining
-                removed.append((before.square() - (before - change).square()).detach().view(shape).sum(2))
+                value = fsq.quantize(((before - mean) / step).view(shape), self.levels, self.range)
             else:
                 assert digits is not None
                 value = digits[:, span]
-                change = (mean + value.flatten(1, 2) * step) * refining
-                removed.append(torch.zeros_like(value[:, :, 0]))
+            change = torch.addcmul(mean, value.flatten(1, 2), step)
+            if first == count:  # only digits of the first token say something else
+                change = change * self.refining[span].view(1, -1, 1, 1)
+            if target is not None:
+                both = (before + (before - change)).detach()  # as a square minus a square
+                removed.append((change.detach() * both).view(shape).sum(2))
             decoded = decoded.scatter_add(1, where, change)
             all_changes.append(change.view(shape))
             all_digits.append(value)
         coded = torch.cat(all_digits, 1)
+        if target is None:
+            removed.append(torch.zeros_like(coded[:, :, 0]))
         if target is not None and not done:
             coded = torch.cat([self._name_class(coded[:, :1], cell_class), coded[:, 1:]], 1)
         return Quantized(torch.cat(all_changes, 1), coded, torch.cat(removed, 1), decoded)
