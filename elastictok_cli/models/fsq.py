@@ -19,7 +19,8 @@ def quantize(values: torch.Tensor, levels: torch.Tensor, within: torch.Tensor | 
     """Round to the nearest level: integers in [-(L // 2), (L - 1) // 2], gradient straight through.
 
     values: (..., D, h, w) float32 in units of one step; levels: (D,) ints; within: their `digit_range`, where it is
-    known. Returns the same shape, float32. The gradient is 1 inside the range and 0 where the value is clipped.
+    known, in any shape, for other orders of axes. Returns the same shape, float32. The gradient is 1 inside the range
+    and 0 where the value is clipped.
     """
     low, high = digit_range(levels) if within is None else within
     if not values.requires_grad:

@@ -24,7 +24,7 @@ from elastictok_cli.models.cell.quantizer import CELLS_AT_ONCE, Quantized
 from elastictok_cli.models.cell.screen.mode_decision import Modes, NaturalCosts, choose
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import GAINS, MotionTokens, Sequences, TokenLayout
-from elastictok_cli.models.cell.transform import cell_energy, project, to_cells
+from elastictok_cli.models.cell.transform import cell_energy, project_rows
 from elastictok_cli.models.interface import Encoding
 
 _FIRST_PASS_CODES = 8  # with which most cells get near their goal; the others go on stage by stage
@@ -252,8 +252,9 @@ def _code_residual(
     out = _Residual(none.expand(slots) - 1, energy.expand(slots), none, none)
     cells = Selection((energy > (0.0 if complete else _NEGLIGIBLE_ERROR * goal))[:, 0])
     if cells.count:
-        patches = cells.take(to_cells(seen.residual, model.config.cell))
-        columns = (project(patches, model.basis[kind]), *map(cells.take, (energy, seen.prior, no_gain)))
+        patches = cells.take_patches(seen.residual, model.config.cell).flatten(1)
+        wanted = project_rows(patches, model.basis[kind]).t()[None, :, None]
+        columns = (wanted, *map(cells.take, (energy, seen.prior, no_gain)))
         parts = zip(*(torch.split(x, CELLS_AT_ONCE, -1) for x in columns), strict=True)
         coded = [_code_cells(model, *part, kind=kind, goal=goal, complete=complete) for part in parts]
         joined = (torch.cat(column, -1) for column in zip(*coded, strict=True))
