@@ -20,7 +20,7 @@ _USUAL_PRICE = 0.3  # times the goal of a cell: a token's price, while it is unk
 # Times the expected lambda: where modes are looked for, as a picture that misses the target ends with a lower one.
 _LOOKED_AT = (1.0, 1 / 5, 1 / 25, 1 / 125)
 _PRICES = (1e-4, 4.0)  # times the goal: between them lambda is searched
-_BISECTIONS = 14
+_SPLITS, _PARTS = 6, 4  # so often the range is split into so many parts: to 0.3 %
 # What a mode has to save of the cost without one, as no network will touch the cell, in this block and those after.
 _MAX_SHARE, _MIN_TOKENS_SAVED = 0.75, 8.0
 _MODE_TOKENS = 1  # that name a mode
@@ -139,11 +139,11 @@ def _bar(plain: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
 
 
 def _stream(streams: dct.Streams, price: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The least cost (n,) of DCT streams at a price (n,), and the error that it leaves."""
+    """The least cost (..., n) of DCT streams at prices (..., n), and the error that it leaves."""
     number = torch.arange(1, streams.error.shape[1] + 1, device=price.device)
-    cost = streams.error + price[:, None] * (number + _MODE_TOKENS)
-    least, where = cost.masked_fill(number > streams.length[:, None], torch.inf).min(1)
-    return least, streams.error.gather(1, where[:, None])[:, 0]
+    cost = streams.error + price.unsqueeze(-1) * (number + _MODE_TOKENS)
+    least, where = cost.masked_fill_(number > streams.length[:, None], torch.inf).min(-1)
+    return least, streams.error.expand(cost.shape).gather(-1, where.unsqueeze(-1)).squeeze(-1)
 
 
 def _price(
@@ -153,21 +153,23 @@ def _price(
     batch, _, rows, columns = natural.curve.shape
     allowed = goal * rows * columns
     low, high = (torch.full((batch,), goal * end, device=natural.curve.device) for end in _PRICES)
-    for _ in range(_BISECTIONS):
-        price = (low * high).sqrt()
+    number = torch.arange(1, _PARTS, device=low.device).view(-1, 1)
+    index = (cells.picture, cells.row, cells.column)
+    for _ in range(_SPLITS):
+        step = (high / low) ** (1 / _PARTS)
+        price = low * step**number  # (_PARTS - 1, B)
         cost, left = _natural(natural, price)
-        own = price[cells.picture]
-        index = (cells.picture, cells.row, cells.column)
-        best, error = _bar(cost[index], own), left[index]
+        own = price[:, cells.picture]
+        best, error = _bar(cost[:, *index], own), left[:, *index]
         for other, other_error in (
             _stream(streams, own),
             (points.error + own * (points.codes + _MODE_TOKENS), points.error),
         ):
             error = torch.where(other < best, other_error, error)
             best = torch.minimum(other, best)
-        left = left.index_put(index, error)
-        fits = left.sum((1, 2)) <= allowed
-        low, high = torch.where(fits, price, low), torch.where(fits, high, price)
+        left[:, *index] = error
+        fits = (left.sum((2, 3)) <= allowed).cumprod(0).sum(0)  # prices of a picture that are low enough
+        low, high = low * step**fits, low * step ** (fits + 1)
     return low
 
 
