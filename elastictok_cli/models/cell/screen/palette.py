@@ -75,47 +75,43 @@ def fit(
     refine: whether the error with refined colours is wanted.
     """
     count, frames = patches.shape[:2]
-    pixels = patches.transpose(2, 1).flatten(2).transpose(1, 2)  # (n, N, 3)
+    pixels = patches.transpose(2, 1).flatten(2)  # (n, 3, N)
     some = _sample(frames, patches.device)
-    seen = pixels[:, some]
+    seen = pixels[..., some]
     copied = None
-    share = torch.ones_like(seen[..., 0])  # of the pixels, those that want a colour
+    share = torch.ones_like(seen[:, 0])  # of the pixels, those that want a colour
     if copies is not None:
-        guess = predicted.transpose(2, 1).flatten(2).transpose(1, 2)
-        copied = (pixels - guess).square().sum(2)  # (n, N)
+        copied = (pixels - predicted.transpose(2, 1).flatten(2)).square().sum(1)  # (n, N)
         copied = torch.where(copies[:, None], copied - bias, torch.inf)
         share = (copied[:, some] > 0).float()
     centres = _first_centres(seen, share, size)
-    number = torch.arange(size, device=patches.device)
     for _ in range(_ROUNDS):
-        nearest = (_nearest(seen, centres) == number) * share[..., None]
-        total = nearest.sum(1)
-        mean = nearest.transpose(1, 2) @ seen / total.clamp_min(1)[..., None]
-        centres = torch.where(total[..., None] > 0, mean, centres)
+        nearest = _nearest(seen, centres) * share[:, None]
+        total = nearest.sum(2)[..., None]
+        mean = nearest @ seen.transpose(1, 2) / total.clamp_min(1)
+        centres = torch.where(total > 0, mean, centres)
     colours = ((centres + 1) * ((_LEVELS - 1) / 2)).round().clamp(0, _LEVELS - 1)
     # the commonest colour first: it is what pixels are predicted to have where nothing is known
-    order = ((_nearest(seen, to_rgb(colours)) == number) * share[..., None]).sum(1)
+    order = (_nearest(seen, to_rgb(colours)) * share[:, None]).sum(2)
     order = order.argsort(dim=1, descending=True, stable=True)[..., None].expand(-1, -1, 3)
     colours, centres = colours.gather(1, order), centres.gather(1, order)
     finer = ((centres + 1) * ((_LEVELS - 1) / 2) - colours).mul(_FINER).round().add(_FINER // 2)
     finer = finer.clamp(0, _FINER - 1)
     distances = _distances(pixels, to_rgb(colours))
     finer_distances = _distances(pixels, to_rgb(colours, finer)) if refine else distances
-    if copies is None or copied is None:
-        labels = distances.argmin(2)
-        exact = torch.zeros((), device=labels.device)
-        copies = torch.zeros(count, dtype=torch.bool, device=labels.device)
-        place = labels[..., None]
-    else:
+    if copied is not None:
         distances, finer_distances = (
-            torch.cat([copied[..., None], x], 2) for x in (distances, finer_distances)
+            torch.cat([copied[:, None], x], 1) for x in (distances, finer_distances)
         )
-        labels = distances.argmin(2)
-        place = labels[..., None]
-        exact = torch.where(copies[:, None, None] & (place == 0), bias, 0.0)
+    labels, least = _first_least(distances)
+    finest = finer_distances.gather(1, labels[:, None]) if refine else least
+    exact = torch.zeros_like(least)
+    if copies is None:
+        copies = torch.zeros(count, dtype=torch.bool, device=labels.device)
+    else:
+        exact = torch.where(copies[:, None] & (labels == 0), bias, 0.0)[:, None]
         labels = torch.where(copies[:, None], labels, labels - 1)
-    error = (distances.gather(2, place) + exact).sum((1, 2))
-    finer_error = (finer_distances.gather(2, place) + exact).sum((1, 2)) if refine else error
+    error, finer_error = ((x + exact).sum((1, 2)) for x in (least, finest))
     shape = (count, frames, _SIDE, _SIDE)
     return Fit(colours.long(), finer.long(), labels.view(shape), copies, error, finer_error)
 
@@ -308,18 +304,27 @@ def _digits(codes: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
 
 
 def _nearest(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """The number (n, N, 1) of the colour (n, P, 3) that is nearest to each pixel (n, N, 3)."""
-    return _closeness(pixels, centres).argmin(2, keepdim=True)
+    """Which colour (n, P, 3) is nearest to each pixel (n, 3, N): (n, P, N) float, 1 for the nearest, else 0."""
+    closeness = _closeness(pixels, centres)
+    nearest = (closeness == closeness.amin(1, keepdim=True)).float()
+    return nearest * (nearest.cumsum(1) == 1)  # of colours that are the same, the first
+
+
+def _first_least(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first place (n, N) of the least of values (n, P, N), and that least (n, 1, N). Quicker than `min`."""
+    least = x.amin(1, keepdim=True)
+    backwards = torch.arange(x.shape[1], 0, -1, dtype=x.dtype, device=x.device)[:, None]
+    return x.shape[1] - ((x == least) * backwards).amax(1).long(), least
 
 
 def _distances(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Squared distances (n, N, P) between pixels (n, N, 3) and colours (n, P, 3)."""
-    return _closeness(pixels, centres).add_(pixels.square().sum(2, keepdim=True)).clamp_min_(0)
+    """Squared distances (n, P, N) between pixels (n, 3, N) and colours (n, P, 3)."""
+    return _closeness(pixels, centres).add_(pixels.square().sum(1, keepdim=True)).clamp_min_(0)
 
 
 def _closeness(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Squared distances (n, N, P), less the squares of the pixels, between pixels (n, N, 3) and colours (n, P, 3)."""
-    return torch.baddbmm(centres.square().sum(2)[:, None], pixels, centres.transpose(1, 2), alpha=-2)
+    """Squared distances (n, P, N), less the squares of the pixels, between pixels (n, 3, N) and colours (n, P, 3)."""
+    return torch.baddbmm(centres.square().sum(2, keepdim=True), centres, pixels, alpha=-2)
 
 
 def _sample(frames: int, device: torch.device) -> torch.Tensor:
@@ -331,15 +336,18 @@ def _sample(frames: int, device: torch.device) -> torch.Tensor:
 
 
 def _first_centres(pixels: torch.Tensor, weight: torch.Tensor, size: int) -> torch.Tensor:
-    """Colours (n, P, 3) to start from: each the pixel that is farthest from those before it, first from the mean."""
-    mean = (pixels * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp_min(1)
+    """Colours (n, P, 3) to start from: each the pixel that is farthest from those before it, first from the mean.
+
+    pixels: (n, 3, N); weight: (n, N).
+    """
+    mean = (pixels * weight[:, None]).sum(2, keepdim=True) / weight.sum(1).clamp_min(1).view(-1, 1, 1)
     if size == 1:
-        return mean[:, None]
-    far = (pixels - mean[:, None]).square().sum(2) * weight
+        return mean.transpose(1, 2)
+    far = (pixels - mean).square().sum(1) * weight
     found = []
     for number in range(size):
-        where = far.argmax(1)
-        found.append(pixels.gather(1, where.view(-1, 1, 1).expand(-1, 1, 3))[:, 0])
-        away = (pixels - found[-1][:, None]).square().sum(2) * weight
+        where = far.argmax(1).view(-1, 1, 1).expand(-1, 3, 1)
+        found.append(pixels.gather(2, where))
+        away = (pixels - found[-1]).square_().sum(1) * weight
         far = away if number == 0 else torch.minimum(far, away)
-    return torch.stack(found, 1)
+    return torch.cat(found, 2).transpose(1, 2)
