@@ -18,11 +18,12 @@ MIN_PRICE = 1e-6  # squared error per token; a token that saves less is not kept
 MIN_HIGHEST_PRICE = 1e-5  # squared error per token, where no cell errs
 _LONG = 128  # tokens; hulls of longer curves, as screen modes have, are found in two steps
 _WINDOW = 48  # tokens on each side that the first of them compares
-_VALUES_AT_ONCE = 1 << 17  # slopes worked out together: bounds memory, and they stay in a processor's cache
+_VALUES_AT_ONCE = 1 << 20  # slopes worked out together: bounds memory
 _JUST_BELOW = 1 - 1e-6  # times the price of a token: the cell that saves just this price by it keeps it
 _BIN_BITS = 16  # of a price, in each of the two passes that select it
 _BINS = 1 << _BIN_BITS
 _LARGEST = 0x7F7FFFFF  # the bits of the largest float32
+ROUNDS = 2  # in which all cells decide whether they are filled in, until few change
 
 
 class Allocated(NamedTuple):
@@ -176,45 +177,65 @@ def filled_in(
     filled: Filled,
     *,
     later: Hull | None = None,
-    coded: torch.Tensor | None = None,
     weight: torch.Tensor | None = None,
-    rounds: int = 2,
+    start: FilledIn | None = None,
+    rounds: int = ROUNDS,
 ) -> FilledIn:
     """Find which cells of a block keep no token and are filled in from those that keep one.
 
     What a cell without a token errs by depends on which others keep one. So cells decide in four passes a round, one
-    for each place in 2 x 2 cells: no two neighbours change in the same pass. The first round starts from `coded`
-    (B, h, w) bool, the cells that keep a token, or from all cells. curve, length and `allowed` are as in `to_target`;
-    what `curve` says of no token is not read. later: `hull_after_first(curve, length)`, if it is known.
+    for each place in 2 x 2 cells: no two neighbours change in the same pass. The first round goes on from
+    `start`, or else from a token in all cells.
+    curve, length and `allowed` are as in `to_target`; what `curve` says of no token is not read. later:
+    `hull_after_first(curve, length)`, if it is known.
     """
-    rows, cols = curve.shape[-2:]
-    turn = torch.arange(rows, device=curve.device).view(-1, 1) % 2 * 2
-    turn = turn + torch.arange(cols, device=curve.device) % 2
     if later is None:
         later = hull_after_first(curve, length)
-    number = torch.arange(1, curve.shape[1], device=curve.device).view(1, -1, 1, 1)
-    with_tokens = curve[:, 1:].masked_fill(number > length.unsqueeze(1), torch.inf)
+    place = _places(curve)
+    number, with_tokens = _tokens(curve, length)
     weighted = with_tokens if weight is None else with_tokens * weight.unsqueeze(1)
-    here = [turn == n for n in range(4)]
-    without = curve[:, 0].clone()
-    if coded is None:
+    if start is not None:
+        without, _, coded = start
+    else:
         coded = length > 0
-        if len(coded) == 1:  # nothing changes from pass to pass: they are rows of one batch
-            tried = filled(torch.cat([coded & ~mine for mine in here]))
-            without = tried.gather(0, turn[None])
-        else:
-            for mine in here:
-                without = torch.where(mine, filled(coded & ~mine), without)
-    for _ in range(rounds):
+        # nothing changes from place to place: they are rows of one batch
+        each = filled((coded & ~place.unsqueeze(1)).flatten(0, 1)).view(4, *coded.shape)
+        without = (each * place.unsqueeze(1)).sum(0)
+    for number_of_round in range(rounds):
         hulls = _with_first(without, with_tokens, later, number)
         price = _JUST_BELOW * allocate(without, hulls, allowed, weight).price
         cost = (weighted + price.view(-1, 1, 1, 1) * number).amin(1)  # (B, h, w), of the best length but 0
-        for n in (0, 3, 1, 2):
-            without = torch.where(here[n], filled(coded & ~here[n]), without)
+        for turn, mine in enumerate(place):
+            if turn or number_of_round or start is not None:  # else it is known already
+                without = torch.where(mine, filled(coded & ~mine), without)
             better_with = cost < (without if weight is None else without * weight)
-            coded = torch.where(here[n], better_with, coded)
+            coded = torch.where(mine, better_with, coded)
     without = torch.where(coded, without, filled(coded))
     return FilledIn(without, _with_first(without, with_tokens, later, number), coded)
+
+
+def _places(curve: torch.Tensor) -> torch.Tensor:
+    """Which cells (4, h, w) bool of curves (B, G + 1, h, w) have each place in 2 x 2 cells, diagonal ones in turn."""
+    rows, columns = curve.shape[-2:]
+    row = torch.arange(rows, device=curve.device).view(-1, 1) % 2
+    place = row + 2 * ((row + torch.arange(columns, device=curve.device)) % 2)
+    return place == torch.arange(4, device=curve.device).view(-1, 1, 1)
+
+
+def without_token(without: torch.Tensor, curve: torch.Tensor, length: torch.Tensor, later: Hull) -> Hull:
+    """The hulls of curves (B, G + 1, h, w) whose error without a token is `without` (B, h, w) instead.
+
+    later: `hull_after_first(curve, length)`.
+    """
+    number, with_tokens = _tokens(curve, length)
+    return _with_first(without, with_tokens, later, number)
+
+
+def _tokens(curve: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers of tokens (1, G, 1, 1), 1 to G, and the errors (B, G, h, w) that they leave: infinite where a cell
+    does not have them."""
+    number = torch.arange(1, curve.shape[1], device=curve.device).view(1, -1, 1, 1)
+    return number, curve[:, 1:].masked_fill(number > length.unsqueeze(1), torch.inf)
 
 
 def hull_after_first(curve: torch.Tensor, length: torch.Tensor) -> Hull:

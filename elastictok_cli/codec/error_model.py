@@ -35,8 +35,10 @@ class ErrorModel:
         self._encoding = encoding
         self._share = share
         self._weight = weight
-        # (1, h, w) bool: cells with tokens in the last keep map, where cells without any are filled in from them
-        self._coded: torch.Tensor | None = None
+        # which cells are filled in from the others, where cells without a token are
+        self._filled_in: allocation.FilledIn | None = None
+        self._rounds = allocation.ROUNDS  # in which the next keep map decides that
+        self._measured = False  # whether any keep map was
         self._ratio = torch.full_like(
             self._curve[:, 0], bias
         )  # measured / predicted error of cells with tokens
@@ -53,20 +55,36 @@ class ErrorModel:
         curve, hulls = self._curve * self._ratio.unsqueeze(1), self._hulls.scaled(self._ratio)
         without = curve[:, 0]
         if self._encoding.filled is not None:
-            without, hulls, self._coded = allocation.filled_in(
-                curve,
-                self._length,
-                allowed,
-                self._filled,
-                later=hulls,
-                coded=self._coded,
-                weight=self._weight,
-                rounds=2 if self._coded is None else 1,
-            )
+            without, hulls = self._fill_in(curve, hulls, allowed)
             curve[:, 0] = without
         self._used = curve
         keep, price = allocation.allocate(without, hulls, allowed, self._weight)
         return keep, float(price)
+
+    def _fill_in(
+        self, curve: torch.Tensor, later: allocation.Hull, allowed: torch.Tensor
+    ) -> tuple[torch.Tensor, allocation.Hull]:
+        """The errors (1, h, w) of cells without a token, filled in from the others, and the hulls with those.
+
+        Which cells are filled in is decided twice: before anything is decoded, and when the first measurement has shown
+        how much filling in errs. Keep maps in between and after differ in few cells.
+        """
+        if self._rounds:
+            self._filled_in = allocation.filled_in(
+                curve,
+                self._length,
+                allowed,
+                self._filled,
+                later=later,
+                weight=self._weight,
+                start=self._filled_in,
+                rounds=self._rounds,
+            )
+            self._rounds = 0
+            return self._filled_in.without, self._filled_in.hulls
+        assert self._filled_in is not None
+        without = self._filled_in.without
+        return without, allocation.without_token(without, curve, self._length, later)
 
     def one_length(self, allowed: torch.Tensor) -> tuple[torch.Tensor, bool]:
         """The keep map (1, h, w) of the smallest length for all cells that should leave at most `allowed` (1,).
@@ -94,18 +112,25 @@ class ErrorModel:
         ratio = ((measured + ERROR_FLOOR) / (predicted + ERROR_FLOOR)).clamp(MIN_RATIO, MAX_RATIO)
         if self._encoding.filled is None:
             self._ratio = ratio
-            return _ratio_of_sums(measured, predicted)
+            return float(_ratio_of_sums(measured, predicted))
         kept = keep > 0
-        filled = ~kept
-        if bool(filled.any()):
-            # what the networks add to or remove from a filled-in cell does not grow with the error predicted for it
-            extra = measured - expected + self._extra
-            self._extra = torch.where(kept, extra[filled].mean(), extra)
-        if not bool(kept.any()):
-            return 1.0
-        mean_ratio = _ratio_of_sums(measured[kept], predicted[kept])
-        self._ratio = torch.where(kept, ratio, mean_ratio)
-        return mean_ratio
+        filled = (~kept).float()
+        # what the networks add to or remove from a filled-in cell does not grow with the error predicted for it
+        extra = measured - expected + self._extra
+        usual = (extra * filled).sum() / filled.sum().clamp_min(1)
+        self._change_extra(torch.where(kept, usual, extra))
+        mean_ratio = _ratio_of_sums(measured * kept, predicted * kept)
+        self._ratio = torch.where(kept, ratio, torch.where(kept.any(), mean_ratio, self._ratio))
+        return float(mean_ratio)
+
+    def _change_extra(self, extra: torch.Tensor) -> None:
+        """Expect filled-in cells to err (1, h, w) more than predicted."""
+        assert self._filled_in is not None
+        without = (self._filled_in.without + (extra - self._extra)).clamp_min(0)
+        self._filled_in = self._filled_in._replace(without=without)
+        self._extra = extra
+        if not self._measured:
+            self._measured, self._rounds = True, 1
 
     def _filled(self, coded: torch.Tensor) -> torch.Tensor:
         """The error (1, h, w) expected of each cell without a token, if the cells in `coded` (1, h, w) keep one."""
@@ -113,5 +138,5 @@ class ErrorModel:
         return (self._encoding.filled(coded) * self._share + self._extra).clamp_min(0)
 
 
-def _ratio_of_sums(measured: torch.Tensor, predicted: torch.Tensor) -> float:
-    return float((measured.sum() + ERROR_FLOOR) / (predicted.sum() + ERROR_FLOOR))
+def _ratio_of_sums(measured: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+    return (measured.sum() + ERROR_FLOOR) / (predicted.sum() + ERROR_FLOOR)

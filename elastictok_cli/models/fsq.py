@@ -10,13 +10,19 @@ from __future__ import annotations
 import torch
 
 
-def quantize(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+def digit_range(levels: torch.Tensor) -> torch.Tensor:
+    """The least and the greatest digit, (2, D, 1, 1)."""
+    return torch.stack([-(levels // 2), (levels - 1) // 2]).view(2, -1, 1, 1)
+
+
+def quantize(values: torch.Tensor, levels: torch.Tensor, within: torch.Tensor | None = None) -> torch.Tensor:
     """Round to the nearest level: integers in [-(L // 2), (L - 1) // 2], gradient straight through.
 
-    values: (..., D, h, w) float32 in units of one step; levels: (D,) ints. Returns the same shape, float32.
-    The gradient is 1 inside the range and 0 where the value is clipped.
+    values: (..., D, h, w) float32 in units of one step; levels: (D,) ints; within: their `digit_range`, where it is
+    known, in any shape, for other orders of axes. Returns the same shape, float32. The gradient is 1 inside the range
+    and 0 where the value is clipped.
     """
-    low, high = -(levels // 2).view(-1, 1, 1), ((levels - 1) // 2).view(-1, 1, 1)
+    low, high = digit_range(levels) if within is None else within
     if not values.requires_grad:
         return values.float().clamp(low, high).round_()
     clipped = torch.minimum(torch.maximum(values.float(), low), high)

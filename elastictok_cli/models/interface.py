@@ -13,8 +13,8 @@ import torch
 
 DEFAULT_ARCHITECTURE = "elastictok-default-2"  # of the default model's checkpoints that this version reads
 
-# Which cells keep a token, (B, h, w) bool -> squared error of each cell without one, (B, h, w) float32. Of one block,
-# several maps of cells can be asked for at once.
+# Which cells keep a token, (B, h, w) bool -> squared error of each cell without one, (B, h, w) float32. Several
+# maps can be asked for at once, (S * B, h, w), each for all B blocks.
 Filled = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from elastictok_cli.codec import rate_control
 from elastictok_cli.codec.pixels import make_job, to_pixels
@@ -11,6 +12,7 @@ from elastictok_cli.models import checkpoint
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.screen import mode_decision
 from elastictok_cli.models.cell.screen.mode_decision import Modes, NaturalCosts, choose
+from elastictok_cli.models.cell.screen.outlook import Outlook
 from elastictok_cli.models.cell.token_layout import DCT_MODE, FIRST_PALETTE_MODE
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 from elastictok_cli.models.cell.transform import cell_energy
@@ -107,6 +109,18 @@ def test_sixteen_random_colours_reach_the_target(tokenizer: DefaultTokenizer, ta
     assert 0.85 * target < coded.mse <= target
     assert coded.mse == pytest.approx(0.99 * target, rel=0.1)  # as the curves promise
     assert int(coded.keep.sum()) < int(draft.encoding.length.sum())
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations inside a `with` statement, views too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
 
 
 def flat_costs(frames: torch.Tensor, reference: torch.Tensor) -> NaturalCosts:
@@ -214,18 +228,18 @@ def test_only_cells_that_may_have_a_mode_or_a_palette_get_one() -> None:
     assert decide(frames, reference, flat_costs(frames, reference), possible=nothing) is None
 
 
-def test_wanted_cells_try_modes_whatever_fsq_codes_promise() -> None:
+def test_wanted_cells_are_looked_at_whatever_fsq_codes_promise() -> None:
     """Curves that promise nearly nothing keep cells out, if nobody wants them in."""
     frames = still(text())
     reference = torch.zeros_like(frames)
     energy = cell_energy(frames, 16).unsqueeze(1)
     low = NaturalCosts(torch.cat([energy, 0 * energy], 1), torch.ones(1, ROWS, COLUMNS, dtype=torch.int64))
     seen: list[int] = []
-    original = mode_decision._try
+    original = mode_decision.look_out
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             mode_decision,
-            "_try",
+            "look_out",
             lambda *args, **more: seen.append(len(args[0].patches)) or original(*args, **more),
         )
         assert decide(frames, reference, low) is None
@@ -234,6 +248,46 @@ def test_wanted_cells_try_modes_whatever_fsq_codes_promise() -> None:
         wanted[0, 1] = True
         decide(frames, reference, low, wanted=wanted)
         assert seen == [COLUMNS]
+
+
+def test_smooth_cells_are_looked_at_and_nothing_is_searched() -> None:
+    """No palette and no stream can pay, and few operations find it out."""
+    frames = still(noise() * 0.02 + smooth())
+    reference = torch.zeros_like(frames)
+    energy = cell_energy(frames, 16)
+    curve = torch.stack([energy * 0.5**n for n in range(30)], 1)
+    natural = NaturalCosts(curve, torch.full((1, ROWS, COLUMNS), 29))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mode_decision, "_try", lambda *args, **more: pytest.fail("searched"))
+        with Operations() as counted:
+            wanted = torch.ones(1, ROWS, COLUMNS, dtype=torch.bool)
+            assert decide(frames, reference, natural, inter=True, wanted=wanted) is None
+    assert 0 < counted.number < 300
+
+
+@pytest.mark.parametrize("target", [0.007, 0.003, 0.001])
+def test_what_is_ruled_out_without_a_search_would_not_have_been_chosen(
+    target: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = still(text(), noise(), sixteen_colours(), smooth(), text(seed=5) * 0.3 + smooth())
+    reference = torch.zeros_like(frames)
+    energy = cell_energy(frames, 16)
+    curve = torch.stack([energy * 0.9**n for n in range(60)], 1)
+    natural = NaturalCosts(curve, torch.full((len(frames), ROWS, COLUMNS), 59))
+    goal = {"goal": target * VALUES}
+    usual = decide(frames, reference, natural, **goal)
+    original = mode_decision.look_out
+
+    def hopeful(*args: Any, **more: Any) -> Outlook:
+        seen = original(*args, **more)
+        return seen._replace(stream=seen.stream | True, palette=seen.palette | True)
+
+    monkeypatch.setattr(mode_decision, "look_out", hopeful)
+    whole = decide(frames, reference, natural, **goal)
+    assert usual is not None
+    assert whole is not None
+    assert torch.equal(usual.cells.where, whole.cells.where)
+    assert torch.equal(usual.mode, whole.mode)
 
 
 def test_groups_of_cells_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

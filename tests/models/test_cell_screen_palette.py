@@ -337,6 +337,23 @@ def test_errors_are_promised_of_noise_too(size: int, copies: bool) -> None:
     check_errors(palette.fit(patches, known, size, torch.full((6,), copies), 0.01), patches, known)
 
 
+@pytest.mark.parametrize("size", palette.SIZES)
+def test_cells_none_of_which_may_copy_are_as_if_each_were_asked(size: int) -> None:
+    patches, known = reference(3, 4, 2), reference(4, 4, 2)
+    asked = palette.fit(patches, known, size, torch.zeros(4, dtype=torch.bool), 0.1)
+    for one, other in zip(palette.fit(patches, known, size, None, 0.1), asked, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("busy", [0.0, 0.02, 0.5])
+@pytest.mark.parametrize("size", palette.SIZES)
+def test_codes_are_counted_without_writing_them(size: int, busy: float) -> None:
+    fitted = random_fit(size, size, [False, True, False, True], 3, busy)
+    assert torch.equal(palette.count_codes(fitted), palette.encode(fitted).needed)
+    none = Fit(*(x[:0] for x in fitted))
+    assert palette.count_codes(none).shape == (0,)
+
+
 def test_a_refined_colour_is_within_a_level_of_255() -> None:
     patches = torch.full((1, 4, 3, SIDE, SIDE), 30 / 127.5 - 1)
     fitted = palette.fit(patches, patches, 1, torch.tensor([False]), 0.0)

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastictok_cli.codec import allocation
+from elastictok_cli.codec.error_model import ErrorModel
+from elastictok_cli.models.interface import Encoding
 
 
 def curves(seed: int, slots: int, rows: int, cols: int) -> torch.Tensor:
@@ -189,3 +191,55 @@ def test_cells_without_tokens_to_offer_tell_nothing() -> None:
     length = torch.zeros(1, 4, 4, dtype=torch.int64)
     told = allocation.filled_in(curve, length, torch.tensor([0.5]), lambda t: near(t, 1.0)).coded
     assert not told.any()
+
+
+def test_which_cells_are_filled_in_is_decided_when_drafted_and_once_more_when_measured() -> None:
+    curve = torch.full((1, 3, 6, 6), 1.0)
+    curve[:, 1:] = 0.01
+    asked: list[int] = []
+
+    def filled(coded: torch.Tensor) -> torch.Tensor:
+        asked.append(len(coded))
+        return near(coded, 1.0)
+
+    encoding = Encoding(torch.zeros(1, 2, 6, 6), torch.full((1, 6, 6), 2), curve, filled)
+    model = ErrorModel(encoding, torch.ones(1, 6, 6))
+    counts = []
+    for _ in range(4):
+        asked.clear()
+        keep, _ = model.allocate(torch.tensor([4.0]))
+        counts.append(len(asked))
+        allocated = model.allocate(torch.tensor([3.9]))[0]  # without a measurement in between
+        assert int((allocated > 0).sum()) > 0
+        model.learn(keep, torch.where(keep > 0, 0.01, 0.05).expand(1, 6, 6))
+    rounds, passes, end = allocation.ROUNDS, 4, 1
+    # what the first of all passes asks is asked for all four places at once
+    assert counts == [rounds * passes + end, passes + end, 0, 0]
+    assert int((keep > 0).sum()) <= 18
+
+
+def test_what_filled_in_cells_err_more_than_predicted_is_expected_of_the_others() -> None:
+    curve = torch.full((1, 2, 4, 4), 1.0)
+    curve[:, 1] = 0.01
+    encoding = Encoding(
+        torch.zeros(1, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.int64), curve, lambda t: near(t, 1.0)
+    )
+    model = ErrorModel(encoding, torch.ones(1, 4, 4))
+    keep, _ = model.allocate(torch.tensor([2.0]))
+    some = keep > 0
+    assert 0 < int(some.sum()) < 16
+    ratio = model.learn(keep, torch.where(some, 0.02, 0.3))
+    assert ratio == pytest.approx(2.0, rel=0.1)
+    again, _ = model.allocate(torch.tensor([2.0]))
+    assert int((again > 0).sum()) > int(some.sum())
+
+
+def test_a_keep_map_without_tokens_teaches_only_about_filled_in_cells() -> None:
+    curve = torch.full((1, 2, 4, 4), 1.0)
+    curve[:, 1] = 0.01
+    encoding = Encoding(
+        torch.zeros(1, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.int64), curve, lambda t: near(t, 1.0)
+    )
+    model = ErrorModel(encoding, torch.ones(1, 4, 4))
+    model.allocate(torch.tensor([2.0]))
+    assert model.learn(torch.zeros(1, 4, 4, dtype=torch.int64), torch.ones(1, 4, 4)) == 1.0

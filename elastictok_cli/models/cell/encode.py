@@ -214,7 +214,7 @@ def quantize(
     prior: torch.Tensor,
     cell_class: torch.Tensor,
     *,
-    gain: torch.Tensor | float = 1.0,
+    gain: torch.Tensor | None = None,
     most: int | None = None,
     done: int = 0,
     decoded: torch.Tensor | None = None,
@@ -289,14 +289,19 @@ def _code_cells(
 
         gains: (g,) factors on the steps; all cells with the first come before all cells with the second.
         """
-        given = (wanted, error[:, -1:] if done else energy, prior, cell_class[:, None])
-        some, before, known, classes = map(cells.take, given)
-        gain: torch.Tensor | float = 1.0
+        given: tuple[torch.Tensor, ...] = (
+            wanted,
+            error[:, -1:] if done else energy,
+            prior,
+            cell_class[:, None],
+        )
+        if cells is not everyone:
+            given = tuple(map(cells.take, given))
+        gain = None
         if gains is not None:
-            some, before, known, classes = (
-                x.repeat(1, 1, 1, len(gains)) for x in (some, before, known, classes)
-            )
+            given = tuple(x.repeat(1, 1, 1, len(gains)) for x in given)
             gain = gains.repeat_interleave(cells.count).view(1, 1, 1, -1)
+        some, before, known, classes = given
         coded, left = quantize(
             model,
             kind,

@@ -14,7 +14,7 @@ from elastictok_cli.models.cell.config import CLASS_DIGITS, DefaultConfig
 from elastictok_cli.models.cell.layers import pointwise, zero
 from elastictok_cli.models.precision import full_precision
 
-CELLS_AT_ONCE = 2048  # quantized together: bounds memory at any picture size
+CELLS_AT_ONCE = 4096  # quantized together: bounds memory at any picture size
 
 
 class Quantized(NamedTuple):
@@ -40,6 +40,7 @@ class NestedQuantizer(nn.Module):
     index: torch.Tensor
     scale: torch.Tensor
     levels: torch.Tensor
+    range: torch.Tensor
     refining: torch.Tensor
 
     def __init__(self, config: DefaultConfig) -> None:
@@ -52,6 +53,7 @@ class NestedQuantizer(nn.Module):
         self.register_buffer("index", torch.zeros(2, classes, tokens, digits, dtype=torch.int64))
         self.register_buffer("scale", torch.ones(2, k))
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
+        self.register_buffer("range", fsq.digit_range(self.levels).flatten(1), persistent=False)
         self.sizes = config.levels  # the same as plain numbers, which no device has to be asked for
         refining = torch.ones(tokens, digits)  # 0 where a digit names the class instead
         refining[0, list(CLASS_DIGITS)] = 0
@@ -69,7 +71,7 @@ class NestedQuantizer(nn.Module):
         *,
         target: torch.Tensor | None = None,  # (B, K, h, w) coefficients to code, or ...
         digits: torch.Tensor | None = None,  # (B, R, D, h, w) ... digits to decode
-        gain: torch.Tensor | float = 1.0,  # (B, 1, h, w) factor on the steps
+        gain: torch.Tensor | None = None,  # (B, 1, h, w) factor on the steps
         most: int | None = None,  # tokens after which no further stage is begun
         done: int = 0,  # tokens to go on after: the end of a stage
         decoded: torch.Tensor | None = None,  # (B, K, h, w) what those say
@@ -79,13 +81,14 @@ class NestedQuantizer(nn.Module):
         `digits` are those of all R tokens, whatever `most` and `done` are. The answer has only the tokens of the stages
         that were worked out.
         """
-        batch, _, height, width = prior.shape
-        scale = self.scale[kind].view(1, -1, 1, 1)
-        if decoded is None:
-            decoded = prior.new_zeros(batch, scale.shape[1], height, width)
-        index = self.order(kind, cell_class)  # (B, R * D, h, w)
-        log_step = F.embedding(cell_class, self.log_step[kind].flatten(1)).permute(0, 3, 1, 2)
-        biases = F.embedding(cell_class, self.class_bias[kind]).permute(0, 3, 1, 2).chunk(len(self.stages), 1)
+        # everything has the channels last, in memory too: what a gather makes has, and other orders would be slow
+        prior = _rows(prior)
+        scale = self.scale[kind]
+        wanted = None if target is None else _rows(target)
+        known = prior.new_zeros(*prior.shape[:3], len(scale)) if decoded is None else _rows(decoded)
+        index = self.index[kind].flatten(1)[cell_class]  # (B, h, w, R * D)
+        log_step = F.embedding(cell_class, self.log_step[kind].flatten(1))
+        biases = F.embedding(cell_class, self.class_bias[kind]).chunk(len(self.stages), -1)
         all_changes, all_digits, removed = [], [], []
         first = 0
         for count, into, outof, bias in zip(self.stages, self.into, self.outof, biases, strict=True):
@@ -94,37 +97,44 @@ class NestedQuantizer(nn.Module):
             if first < done:
                 first += count
                 continue
-            span = slice(first, first + count)
-            flat = slice(first * len(self.levels), (first + count) * len(self.levels))
-            first += count
-            where = index[:, flat]
-            shape = (batch, count, len(self.levels), height, width)
-            normal = decoded / scale
+            flat = slice(first * len(self.sizes), (first + count) * len(self.sizes))
+            where = index[..., flat]
+            shape = (*prior.shape[:3], count, len(self.sizes))
+            normal = known / scale
             state = (normal, torch.log(normal.abs() + 0.05), prior)
             assert isinstance(into, nn.Conv2d)
             assert isinstance(outof, nn.Conv2d)
-            hidden = F.silu(pointwise(into, *state) + bias)
-            shift, stretch = pointwise(outof, hidden).float().chunk(2, 1)  # (B, K, h, w) each
-            step = (log_step[:, flat] + 3 * torch.tanh(stretch.gather(1, where) / 3)).exp() * gain
-            mean = (shift * scale).gather(1, where)
-            refining = self.refining[span].view(1, -1, 1, 1)
-            if target is not None:
-                before = (target - decoded).gather(1, where)
-                value = fsq.quantize(((before - mean) / step).view(shape), self.levels)
-                change = (mean + value.flatten(1, 2) * step) * refining
-                removed.append((before.square() - (before - change).square()).detach().view(shape).sum(2))
+            hidden = F.silu(_rows(pointwise(into, *map(_planes, state))) + bias)
+            shift, stretch = (
+                _rows(pointwise(outof, _planes(hidden))).float().chunk(2, -1)
+            )  # (B, h, w, K) each
+            stretched = torch.tanh(stretch.gather(-1, where) / 3)
+            step = torch.add(log_step[..., flat], stretched, alpha=3).exp()
+            if gain is not None:
+                step = step * _rows(gain)
+            mean = (shift * scale).gather(-1, where)
+            if wanted is not None:
+                before = (wanted - known).gather(-1, where)
+                value = fsq.quantize(((before - mean) / step).view(shape), self.levels, self.range)
             else:
                 assert digits is not None
-                value = digits[:, span]
-                change = (mean + value.flatten(1, 2) * step) * refining
-                removed.append(torch.zeros_like(value[:, :, 0]))
-            decoded = decoded.scatter_add(1, where, change)
+                value = digits[:, first : first + count].permute(0, 3, 4, 1, 2)
+            change = torch.addcmul(mean, value.flatten(-2), step)
+            if first == 0:  # only digits of the first token say something else
+                change = change * self.refining[:count].flatten()
+            if wanted is not None:
+                both = (before + (before - change)).detach()  # change * both: one square minus another
+                removed.append((change.detach() * both).view(shape).sum(-1))
+            known = known.scatter_add(-1, where, change)
             all_changes.append(change.view(shape))
             all_digits.append(value)
-        coded = torch.cat(all_digits, 1)
+            first += count
+        coded = torch.cat(all_digits, 3).permute(0, 3, 4, 1, 2)
         if target is not None and not done:
             coded = torch.cat([self._name_class(coded[:, :1], cell_class), coded[:, 1:]], 1)
-        return Quantized(torch.cat(all_changes, 1), coded, torch.cat(removed, 1), decoded)
+        removed_ = torch.zeros_like(coded[:, :, 0]) if target is None else _planes(torch.cat(removed, -1))
+        changes = torch.cat(all_changes, 3).permute(0, 3, 4, 1, 2)
+        return Quantized(changes, coded, removed_, _planes(known))
 
     def order(self, kind: int, cell_class: torch.Tensor) -> torch.Tensor:
         """Which coefficient each digit refines: classes (B, h, w) to (B, R * D, h, w)."""
@@ -187,3 +197,13 @@ class NestedQuantizer(nn.Module):
         """The fixed part of this quantizer, for choosing classes."""
         step = self.log_step[kind].detach().exp()
         return classes.Orders(self.index[kind], step, self.refining, self.levels, self.stages)
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) to (B, h, w, C), a view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def _planes(x: torch.Tensor) -> torch.Tensor:
+    """Inverse of `_rows`."""
+    return x.permute(0, 3, 1, 2)

@@ -106,7 +106,7 @@ def encode(patches: torch.Tensor, floor: torch.Tensor | float, most: int) -> Str
         error = error.index_add(0, cells[own], -gain)
         threshold = threshold / 2
     error = (total[:, None] - out.gains().cumsum(1)).clamp_min(0)[:, symbols.PER_CODE - 1 :: symbols.PER_CODE]
-    length = torch.div(out.length - 1, symbols.PER_CODE, rounding_mode="floor") + 1
+    length = symbols.codes_of(out.length)
     codes = symbols.to_codes(out.symbols())
     return Streams(codes[:, :most], error[:, :most], length.clamp_max(most))
 

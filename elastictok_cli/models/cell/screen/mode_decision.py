@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from elastictok_cli.models.cell.screen import dct, palette, palette_search
+from elastictok_cli.models.cell.screen.outlook import Outlook, look_out
 from elastictok_cli.models.cell.screen.palette_search import Cells, Palettes
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.token_layout import DCT_MODE, FIRST_PALETTE_MODE, MAX_SCREEN_CODES
@@ -16,8 +17,10 @@ _MIN_TOKENS = 8.0  # cost, in tokens, from which on a cell without a mode tries 
 _KLT_FLOOR = 0.5  # times the goal: a cell tries the others too if all its FSQ codes leave a larger error
 _STREAM_FLOOR = 0.15  # times the goal: the error at which a DCT stream ends
 _USUAL_PRICE = 0.3  # times the goal of a cell: a token's price, while it is unknown
+# Times the expected lambda: where modes are looked for, as a picture that misses the target ends with a lower one.
+_LOOKED_AT = (1.0, 1 / 5, 1 / 25, 1 / 125)
 _PRICES = (1e-4, 4.0)  # times the goal: between them lambda is searched
-_BISECTIONS = 14
+_SPLITS, _PARTS = 6, 4  # so often the range is split into so many parts: to 0.3 %
 # What a mode has to save of the cost without one, as no network will touch the cell, in this block and those after.
 _MAX_SHARE, _MIN_TOKENS_SAVED = 0.75, 8.0
 _MODE_TOKENS = 1  # that name a mode
@@ -60,17 +63,22 @@ def choose(
     have a mode; palettes: of these, cells that may have a palette; wanted: cells that try one whatever FSQ codes
     promise; inter: whether pixels of the reference can be worth a copy.
     """
-    cell = frames.shape[-1] // possible.shape[-1]
     guess = price if price is not None else _USUAL_PRICE * goal
-    costly = _natural(natural, natural.curve.new_full((len(frames),), guess))[0] > _MIN_TOKENS * guess
+    prices = guess * torch.tensor(_LOOKED_AT, device=frames.device)
+    plain, left = _natural(natural, prices.unsqueeze(1).expand(-1, len(frames)))
     last = natural.curve.gather(1, natural.length.unsqueeze(1))[:, 0]
-    cells = Selection(possible & (wanted | costly | (last > _KLT_FLOOR * goal)))
+    cells = Selection(possible & (wanted | (plain[0] > _MIN_TOKENS * guess) | (last > _KLT_FLOOR * goal)))
     if not cells.count:
         return None
-    own = cells.take_patches(frames, cell), cells.take_patches(reference, cell)
-    allowed = palettes[cells.picture, cells.row, cells.column]
-    parts = zip(*(torch.split(x, _CELLS_AT_ONCE) for x in (*own, allowed)), strict=True)
-    tried = [_try(Cells(x, y, count, goal), may, guess, inter=inter) for x, y, may in parts]
+    met = left.mean((2, 3)) <= goal  # (K, B)
+    bars = _bar(plain, prices.view(-1, 1, 1, 1))
+    # no price is looked at below one at which FSQ codes alone meet the target
+    bars[1:].masked_fill_(met.cummax(0).values[:-1, :, None, None], 0)
+    cells, own, outlook = _hopeful(cells, frames, reference, prices, bars, palettes, count, goal, inter=inter)
+    if not cells.count:
+        return None
+    parts = zip(*(torch.split(x, _CELLS_AT_ONCE) for x in (*own, *outlook)), strict=True)
+    tried = [_try(Cells(x, y, count, goal), Outlook(*may), guess, inter=inter) for x, y, *may in parts]
     streams = dct.Streams(*(_join([t[0][n] for t in tried]) for n in range(3)))
     points = Palettes(*(torch.cat([t[1][n] for t in tried]) for n in range(4)))
     found = _price(natural, cells, streams, points, goal)
@@ -84,25 +92,58 @@ def choose(
     return _write(cells, chosen, mode, streams, points, Cells(*own, count, goal), each, natural.curve[:, 0])
 
 
+def _hopeful(
+    cells: Selection,
+    frames: torch.Tensor,
+    reference: torch.Tensor,
+    prices: torch.Tensor,
+    bars: torch.Tensor,
+    palettes: torch.Tensor,
+    count: int,
+    goal: float,
+    *,
+    inter: bool,
+) -> tuple[Selection, tuple[torch.Tensor, torch.Tensor], Outlook]:
+    """Of some cells, those for which a mode can pay, their pixels and those of the reference, and which mode can.
+
+    prices: (K,) looked at; bars: (K, B, h, w) what a mode has to stay below at each; the others are as in `choose`.
+    """
+    cell = frames.shape[-1] // cells.where.shape[-1]
+    index = (cells.picture, cells.row, cells.column)
+    own = cells.take_patches(frames, cell), cells.take_patches(reference, cell)
+    parts = zip(
+        *(torch.split(x, _CELLS_AT_ONCE) for x in own),
+        torch.split(bars[:, *index], _CELLS_AT_ONCE, 1),
+        strict=True,
+    )
+    seen = [look_out(Cells(x, y, count, goal), prices, bar, inter=inter) for x, y, bar in parts]
+    outlook = Outlook(*map(torch.cat, zip(*seen, strict=True)))
+    outlook = outlook._replace(palette=outlook.palette & palettes[index])
+    some = (outlook.stream | outlook.palette).nonzero().squeeze(1)
+    where = torch.zeros_like(cells.where)
+    where[cells.picture[some], cells.row[some], cells.column[some]] = True
+    return Selection(where), (own[0][some], own[1][some]), Outlook(*(x[some] for x in outlook))
+
+
 def _natural(natural: NaturalCosts, price: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The least cost (B, h, w) of each cell with FSQ codes at a price (B,), and the error that it leaves."""
-    number = torch.arange(natural.curve.shape[1], device=price.device).view(1, -1, 1, 1)
-    cost = natural.curve + price.view(-1, 1, 1, 1) * number
-    least, where = cost.masked_fill(number > natural.length.unsqueeze(1), torch.inf).min(1)
-    return least, natural.curve.gather(1, where.unsqueeze(1))[:, 0]
+    """The least cost (..., B, h, w) of each cell with FSQ codes at prices (..., B), and the error that it leaves."""
+    number = torch.arange(natural.curve.shape[1], device=price.device).view(-1, 1, 1)
+    cost = natural.curve + price[..., None, None, None] * number
+    least, where = cost.masked_fill_(number > natural.length.unsqueeze(1), torch.inf).min(-3)
+    return least, natural.curve.expand(cost.shape).gather(-3, where.unsqueeze(-3)).squeeze(-3)
 
 
 def _bar(plain: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
-    """The cost (n,) that a screen mode has to stay below, where that without one is `plain` (n,)."""
+    """The cost (...) that a screen mode has to stay below, where that without one is `plain` (...)."""
     return torch.minimum(_MAX_SHARE * plain, plain - _MIN_TOKENS_SAVED * price)
 
 
 def _stream(streams: dct.Streams, price: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The least cost (n,) of DCT streams at a price (n,), and the error that it leaves."""
+    """The least cost (..., n) of DCT streams at prices (..., n), and the error that it leaves."""
     number = torch.arange(1, streams.error.shape[1] + 1, device=price.device)
-    cost = streams.error + price[:, None] * (number + _MODE_TOKENS)
-    least, where = cost.masked_fill(number > streams.length[:, None], torch.inf).min(1)
-    return least, streams.error.gather(1, where[:, None])[:, 0]
+    cost = streams.error + price.unsqueeze(-1) * (number + _MODE_TOKENS)
+    least, where = cost.masked_fill_(number > streams.length[:, None], torch.inf).min(-1)
+    return least, streams.error.expand(cost.shape).gather(-1, where.unsqueeze(-1)).squeeze(-1)
 
 
 def _price(
@@ -112,29 +153,49 @@ def _price(
     batch, _, rows, columns = natural.curve.shape
     allowed = goal * rows * columns
     low, high = (torch.full((batch,), goal * end, device=natural.curve.device) for end in _PRICES)
-    for _ in range(_BISECTIONS):
-        price = (low * high).sqrt()
+    number = torch.arange(1, _PARTS, device=low.device).view(-1, 1)
+    index = (cells.picture, cells.row, cells.column)
+    for _ in range(_SPLITS):
+        step = (high / low) ** (1 / _PARTS)
+        price = low * step**number  # (_PARTS - 1, B)
         cost, left = _natural(natural, price)
-        own = price[cells.picture]
-        index = (cells.picture, cells.row, cells.column)
-        best, error = _bar(cost[index], own), left[index]
+        own = price[:, cells.picture]
+        best, error = _bar(cost[:, *index], own), left[:, *index]
         for other, other_error in (
             _stream(streams, own),
             (points.error + own * (points.codes + _MODE_TOKENS), points.error),
         ):
             error = torch.where(other < best, other_error, error)
             best = torch.minimum(other, best)
-        left = left.index_put(index, error)
-        fits = left.sum((1, 2)) <= allowed
-        low, high = torch.where(fits, price, low), torch.where(fits, high, price)
+        left[:, *index] = error
+        fits = (left.sum((2, 3)) <= allowed).cumprod(0).sum(0)  # prices of a picture that are low enough
+        low, high = low * step**fits, low * step ** (fits + 1)
     return low
 
 
-def _try(cells: Cells, allowed: torch.Tensor, price: float, *, inter: bool) -> tuple[dct.Streams, Palettes]:
-    """The DCT streams and the best palettes of n cells. allowed: (n,) bool, cells that may have a palette."""
-    streams = dct.encode(cells.patches - cells.reference, _STREAM_FLOOR * cells.goal, MAX_SCREEN_CODES)
-    rival, _ = _stream(streams, torch.full_like(streams.error[:, 0], price))
-    return streams, palette_search.search(cells, allowed, rival, price, inter=inter)
+def _try(cells: Cells, outlook: Outlook, price: float, *, inter: bool) -> tuple[dct.Streams, Palettes]:
+    """The DCT streams and the best palettes of n cells, where each can pay."""
+    streams = _streams(cells, outlook.stream.nonzero().squeeze(1))
+    cost, _ = _stream(streams, torch.full_like(outlook.stream_cost, price))
+    rival = torch.where(outlook.stream, cost, outlook.stream_cost)
+    return streams, palette_search.search(cells, outlook.palette, rival, price, inter=inter)
+
+
+def _streams(cells: Cells, some: torch.Tensor) -> dct.Streams:
+    """The DCT streams of n cells; those that are not among some (m,) have none, and endless costs."""
+    count, device = len(cells.patches), some.device
+    length = torch.zeros(count, dtype=torch.int64, device=device)
+    if not len(some):
+        none = torch.zeros(count, 1, device=device)
+        return dct.Streams(none.long(), none, length)
+    residual = cells.patches[some] - cells.reference[some]
+    found = dct.encode(residual, _STREAM_FLOOR * cells.goal, MAX_SCREEN_CODES)
+    codes, error = (x.new_zeros(count, x.shape[1]) for x in (found.codes, found.error))
+    return dct.Streams(
+        codes.index_copy_(0, some, found.codes),
+        error.index_copy_(0, some, found.error),
+        length.index_copy_(0, some, found.length),
+    )
 
 
 def _write(
@@ -160,7 +221,7 @@ def _write(
     number = torch.arange(streams.codes.shape[1], device=mode.device)
     codes = streams.codes.masked_fill(number >= streams.length[:, None], -1)
     error, length = streams.error, streams.length.clone()
-    longest = int(length[some].max())
+    longest = max(1, int(length[some].max()))
     codes, error = codes[:, :longest], error[:, :longest]
     for place, size in enumerate(palette.SIZES):
         for copies in (False, True):

@@ -33,6 +33,7 @@ SIZES = (1, 2, 3, 4, 5, 6, 8)  # colours of a palette
 _LEVELS = symbols.SYMBOLS  # of a channel
 _FINER = 7  # steps in a level, once colours are refined
 _RUN_SYMBOLS = 36
+_SKIPS = (1, 4, 16)  # times the longest run of a symbol: what each of the three other symbols skips
 _SIDE = 16  # pixels of a cell
 _ROUNDS = 2  # of Lloyd's algorithm
 
@@ -62,7 +63,7 @@ def fit(
     patches: torch.Tensor,
     predicted: torch.Tensor,
     size: int,
-    copies: torch.Tensor,
+    copies: torch.Tensor | None,
     bias: float,
     *,
     refine: bool = True,
@@ -70,79 +71,115 @@ def fit(
     """Choose `size` colours for each of n cells, and the labels of their pixels.
 
     patches, predicted: (n, T, 3, 16, 16), the real frames and their prediction; copies: (n,) bool, cells that may
-    copy pixels of the prediction; bias: squared error that a pixel may have more if it is copied; refine: whether
-    the error with refined colours is wanted.
+    copy pixels of the prediction, None: no cell may; bias: squared error that a pixel may have more if it is copied;
+    refine: whether the error with refined colours is wanted.
     """
     count, frames = patches.shape[:2]
-    pixels = patches.transpose(2, 1).flatten(2).transpose(1, 2)  # (n, N, 3)
-    guess = predicted.transpose(2, 1).flatten(2).transpose(1, 2)
-    copied = (pixels - guess).square().sum(2)  # (n, N)
-    copied = torch.where(copies[:, None], copied - bias, torch.inf)
-    weight = (copied > 0).float()  # pixels that want a colour
+    pixels = patches.transpose(2, 1).flatten(2)  # (n, 3, N)
     some = _sample(frames, patches.device)
-    seen, share = pixels[:, some], weight[:, some]
+    seen = pixels[..., some]
+    copied = None
+    share = torch.ones_like(seen[:, 0])  # of the pixels, those that want a colour
+    if copies is not None:
+        copied = (pixels - predicted.transpose(2, 1).flatten(2)).square().sum(1)  # (n, N)
+        copied = torch.where(copies[:, None], copied - bias, torch.inf)
+        share = (copied[:, some] > 0).float()
     centres = _first_centres(seen, share, size)
-    number = torch.arange(size, device=patches.device)
     for _ in range(_ROUNDS):
-        nearest = (_distances(seen, centres).argmin(2, keepdim=True) == number) * share[..., None]
-        total = nearest.sum(1)
-        mean = nearest.transpose(1, 2) @ seen / total.clamp_min(1)[..., None]
-        centres = torch.where(total[..., None] > 0, mean, centres)
+        nearest = _nearest(seen, centres) * share[:, None]
+        total = nearest.sum(2)[..., None]
+        mean = nearest @ seen.transpose(1, 2) / total.clamp_min(1)
+        centres = torch.where(total > 0, mean, centres)
     colours = ((centres + 1) * ((_LEVELS - 1) / 2)).round().clamp(0, _LEVELS - 1)
     # the commonest colour first: it is what pixels are predicted to have where nothing is known
-    order = ((_distances(seen, to_rgb(colours)).argmin(2, keepdim=True) == number) * share[..., None]).sum(1)
+    order = (_nearest(seen, to_rgb(colours)) * share[:, None]).sum(2)
     order = order.argsort(dim=1, descending=True, stable=True)[..., None].expand(-1, -1, 3)
     colours, centres = colours.gather(1, order), centres.gather(1, order)
     finer = ((centres + 1) * ((_LEVELS - 1) / 2) - colours).mul(_FINER).round().add(_FINER // 2)
     finer = finer.clamp(0, _FINER - 1)
-    distances = torch.cat([copied[..., None], _distances(pixels, to_rgb(colours))], 2)
-    label = distances.argmin(2)
-    chosen = label[..., None]
-    exact = torch.where(copies[:, None, None] & (chosen == 0), bias, 0.0)
-    error = (distances.gather(2, chosen) + exact).sum((1, 2))
-    finer_error = error
-    if refine:
-        distances[..., 1:] = _distances(pixels, to_rgb(colours, finer))
-        finer_error = (distances.gather(2, chosen) + exact).sum((1, 2))
-    label = torch.where(copies[:, None], label, label - 1)
+    distances = _distances(pixels, to_rgb(colours))
+    finer_distances = _distances(pixels, to_rgb(colours, finer)) if refine else distances
+    if copied is not None:
+        distances, finer_distances = (
+            torch.cat([copied[:, None], x], 1) for x in (distances, finer_distances)
+        )
+    labels, least = _first_least(distances)
+    finest = finer_distances.gather(1, labels[:, None]) if refine else least
+    exact = torch.zeros_like(least)
+    if copies is None:
+        copies = torch.zeros(count, dtype=torch.bool, device=labels.device)
+    else:
+        exact = torch.where(copies[:, None] & (labels == 0), bias, 0.0)[:, None]
+        labels = torch.where(copies[:, None], labels, labels - 1)
+    error, finer_error = ((x + exact).sum((1, 2)) for x in (least, finest))
     shape = (count, frames, _SIDE, _SIDE)
-    return Fit(colours.long(), finer.long(), label.view(shape), copies, error, finer_error)
+    return Fit(colours.long(), finer.long(), labels.view(shape), copies, error, finer_error)
+
+
+class _Events(NamedTuple):
+    """Where the labels of n cells are not as predicted, m times in all, in the order of the streams."""
+
+    cell: torch.Tensor  # (m,) int64
+    run: torch.Tensor  # (m,) pixels as predicted before each
+    symbol: torch.Tensor  # (m,) which of the other labels the pixel has
+    others: torch.Tensor  # (m,) how many other labels there are
+    skips: list[torch.Tensor]  # (m,) each: pixels that a symbol can skip, most first
+
+
+def _events(fitted: Fit) -> _Events:
+    labels = fitted.labels
+    predicted, flat = predict(labels).flatten(1), labels.flatten(1)
+    own, place = (flat != predicted).nonzero(as_tuple=True)
+    same = F.pad(own[1:] == own[:-1], (1, 0))[: len(own)]
+    run = place - torch.where(same, place.roll(1), -1) - 1
+    label, wrong = flat[own, place], predicted[own, place]
+    others = (fitted.colours.shape[1] + fitted.copies.long() - 1).clamp_min(1)  # labels that can be right
+    others = others[own]
+    reach = torch.div(_RUN_SYMBOLS, others, rounding_mode="floor")
+    skips = [reach * times for times in reversed(_SKIPS)]
+    return _Events(own, run, label - (label > wrong).long(), others, skips)
+
+
+def count_codes(fitted: Fit) -> torch.Tensor:
+    """How many codes (n,) of each palette are needed, as `encode` has it, without writing them."""
+    events = _events(fitted)
+    counts, _ = symbols.split_runs(events.run, events.skips)
+    written = torch.zeros_like(fitted.copies, dtype=torch.int64)  # symbols but the first and the last
+    written.index_add_(0, events.cell, 1 + counts[0] + counts[1] + counts[2])
+    return _needed(fitted, written)
+
+
+def _needed(fitted: Fit, written: torch.Tensor) -> torch.Tensor:
+    """Codes (n,) that palettes need, from the symbols (n,) between the first and the last of their streams."""
+    size = fitted.colours.shape[1]
+    silent = ~fitted.copies & (written == 0)  # all labels are as predicted, so nothing has to be said
+    return torch.where(silent, size, size + symbols.codes_of(written + 2))
 
 
 def encode(fitted: Fit) -> Streams:
     """The codes of palettes."""
-    labels, copies = fitted.labels, fitted.copies
+    copies = fitted.copies
     count, size = fitted.colours.shape[:2]
-    everyone = torch.arange(count, device=labels.device)
-    out = symbols.Writer(count, labels.device)
+    everyone = torch.arange(count, device=copies.device)
+    out = symbols.Writer(count, copies.device)
     out.put(everyone, copies.long())
-    predicted = predict(labels).flatten(1)
-    flat = labels.flatten(1)
-    own, place = (flat != predicted).nonzero(as_tuple=True)
-    same = torch.zeros_like(own, dtype=torch.bool)
-    same[1:] = own[1:] == own[:-1]
-    run = place - torch.where(same, place.roll(1), -1) - 1
-    label, wrong = flat[own, place], predicted[own, place]
-    others = (size + copies.long() - 1).clamp_min(1)  # of each cell: labels that can be right
-    reach = torch.div(_RUN_SYMBOLS, others, rounding_mode="floor")
-    gain = torch.zeros_like(run, dtype=torch.float32)
+    events = _events(fitted)
     out.put_runs(
-        own,
-        run,
-        label - (label > wrong).long(),
-        gain,
-        scale=others[own],
+        events.cell,
+        events.run,
+        events.symbol,
+        torch.zeros_like(events.run, dtype=torch.float32),
+        scale=events.others,
         skips=tuple(
-            ((reach * times)[own], _RUN_SYMBOLS + n) for n, times in reversed(list(enumerate((1, 4, 16))))
+            (reach, _RUN_SYMBOLS + n)
+            for reach, n in zip(events.skips, reversed(range(len(_SKIPS))), strict=True)
         ),
     )
     out.put(everyone, torch.full_like(everyone, symbols.END))
-    length = torch.div(out.length - 1, symbols.PER_CODE, rounding_mode="floor") + 1
     colours = symbols.to_codes(fitted.colours.flatten(1))
     codes = torch.cat([colours, symbols.to_codes(out.symbols())], 1)
     finer = symbols.to_codes(fitted.finer.flatten(1))
-    silent = ~copies & (out.length == 2)  # all labels are as predicted, so nothing has to be said
-    return Streams(codes, size + length, torch.where(silent, size, size + length), finer)
+    return Streams(codes, size + symbols.codes_of(out.length), _needed(fitted, out.length - 2), finer)
 
 
 def decode(
@@ -266,10 +303,28 @@ def _digits(codes: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     return symbols.from_codes(found.reshape(-1, 1)).view(*at.shape, symbols.PER_CODE)
 
 
+def _nearest(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Which colour (n, P, 3) is nearest to each pixel (n, 3, N): (n, P, N) float, 1 for the nearest, else 0."""
+    closeness = _closeness(pixels, centres)
+    nearest = (closeness == closeness.amin(1, keepdim=True)).float()
+    return nearest * (nearest.cumsum(1) == 1)  # of colours that are the same, the first
+
+
+def _first_least(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first place (n, N) of the least of values (n, P, N), and that least (n, 1, N). Quicker than `min`."""
+    least = x.amin(1, keepdim=True)
+    backwards = torch.arange(x.shape[1], 0, -1, dtype=x.dtype, device=x.device)[:, None]
+    return x.shape[1] - ((x == least) * backwards).amax(1).long(), least
+
+
 def _distances(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Squared distances (n, N, P) between pixels (n, N, 3) and colours (n, P, 3)."""
-    away = centres.square().sum(2)[:, None] - 2 * (pixels @ centres.transpose(1, 2))
-    return (away + pixels.square().sum(2, keepdim=True)).clamp_min(0)
+    """Squared distances (n, P, N) between pixels (n, 3, N) and colours (n, P, 3)."""
+    return _closeness(pixels, centres).add_(pixels.square().sum(1, keepdim=True)).clamp_min_(0)
+
+
+def _closeness(pixels: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Squared distances (n, P, N), less the squares of the pixels, between pixels (n, 3, N) and colours (n, P, 3)."""
+    return torch.baddbmm(centres.square().sum(2, keepdim=True), centres, pixels, alpha=-2)
 
 
 def _sample(frames: int, device: torch.device) -> torch.Tensor:
@@ -281,15 +336,18 @@ def _sample(frames: int, device: torch.device) -> torch.Tensor:
 
 
 def _first_centres(pixels: torch.Tensor, weight: torch.Tensor, size: int) -> torch.Tensor:
-    """Colours (n, P, 3) to start from: each the pixel that is farthest from those before it, first from the mean."""
-    mean = (pixels * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp_min(1)
+    """Colours (n, P, 3) to start from: each the pixel that is farthest from those before it, first from the mean.
+
+    pixels: (n, 3, N); weight: (n, N).
+    """
+    mean = (pixels * weight[:, None]).sum(2, keepdim=True) / weight.sum(1).clamp_min(1).view(-1, 1, 1)
     if size == 1:
-        return mean[:, None]
-    far = (pixels - mean[:, None]).square().sum(2) * weight
+        return mean.transpose(1, 2)
+    far = (pixels - mean).square().sum(1) * weight
     found = []
     for number in range(size):
-        where = far.argmax(1)
-        found.append(pixels.gather(1, where.view(-1, 1, 1).expand(-1, 1, 3))[:, 0])
-        away = (pixels - found[-1][:, None]).square().sum(2) * weight
+        where = far.argmax(1).view(-1, 1, 1).expand(-1, 3, 1)
+        found.append(pixels.gather(2, where))
+        away = (pixels - found[-1]).square_().sum(1) * weight
         far = away if number == 0 else torch.minimum(far, away)
-    return torch.stack(found, 1)
+    return torch.cat(found, 2).transpose(1, 2)

@@ -36,7 +36,7 @@ class Cells(NamedTuple):
         """Palettes of a size for some (m,) cells. Errors are scaled up to a whole block."""
         bias = _COPY_BIAS * self.goal / (self.patches[0].numel() / 3)
         real, known = self.patches[which, : self.real_frames], self.reference[which, : self.real_frames]
-        copying = torch.full((len(which),), copies, device=which.device)
+        copying = torch.ones_like(which, dtype=torch.bool) if copies else None
         fitted = palette.fit(real, known, size, copying, bias, refine=refine)
         scale = self.patches.shape[1] / self.real_frames
         return fitted._replace(error=scale * fitted.error, finer_error=scale * fitted.finer_error)
@@ -88,7 +88,7 @@ class _Search:
         if not len(which):
             return self.best.error[which], self.best.error[which]
         fitted = self._cells.fit(which, size, copies, refine=False)
-        codes = palette.encode(fitted).needed
+        codes = palette.count_codes(fitted)
         cost = fitted.error + self._price * codes
         new = (fitted.error, codes, torch.full_like(codes, palette.SIZES.index(size)), fitted.copies)
         better = cost < self.cost[which]

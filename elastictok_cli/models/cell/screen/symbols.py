@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 SYMBOLS = 40  # values of a symbol
@@ -21,6 +23,22 @@ def from_codes(codes: torch.Tensor) -> torch.Tensor:
     """Inverse of `to_codes`: codes (n, k), 0 to 63,999, as symbols (n, 3 * k)."""
     digits = (codes, codes // SYMBOLS, codes // SYMBOLS**2)
     return torch.stack([digit % SYMBOLS for digit in digits], 2).flatten(1)
+
+
+def codes_of(count: torch.Tensor) -> torch.Tensor:
+    """How many codes hold so many symbols, at least one."""
+    return torch.div(count - 1, PER_CODE, rounding_mode="floor") + 1
+
+
+def split_runs(
+    run: torch.Tensor, distances: Sequence[torch.Tensor | int]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """How many skips of each distance, the longest first, runs (m,) begin with, and what is left of the runs."""
+    counts = []
+    for distance in distances:
+        counts.append(torch.div(run, distance, rounding_mode="floor"))
+        run = run - counts[-1] * distance
+    return counts, run
 
 
 class Writer:
@@ -50,11 +68,8 @@ class Writer:
         skips: tuple[tuple[torch.Tensor | int, int], ...],
     ) -> None:
         """A skip symbol for each longer part of a run, then the symbol of the event, for all events in order."""
-        counts, values = [], []
-        for distance, skip in skips:
-            counts.append(torch.div(run, distance, rounding_mode="floor"))
-            values.append(torch.full_like(run, skip))
-            run = run - counts[-1] * distance
+        counts, run = split_runs(run, [distance for distance, _ in skips])
+        values = [torch.full_like(run, skip) for _, skip in skips]
         times = torch.stack([*counts, torch.ones_like(run)], 1)  # (m, k): how often each symbol is written
         symbols = torch.stack([*values, symbol + run * scale], 1).flatten().repeat_interleave(times.flatten())
         needed = times.sum(1)
