@@ -222,15 +222,6 @@ def _places(curve: torch.Tensor) -> torch.Tensor:
     return place == torch.arange(4, device=curve.device).view(-1, 1, 1)
 
 
-def without_token(without: torch.Tensor, curve: torch.Tensor, length: torch.Tensor, later: Hull) -> Hull:
-    """The hulls of curves (B, G + 1, h, w) whose error without a token is `without` (B, h, w) instead.
-
-    later: `hull_after_first(curve, length)`.
-    """
-    number, with_tokens = _tokens(curve, length)
-    return _with_first(without, with_tokens, later, number)
-
-
 def _tokens(curve: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The numbers of tokens (1, G, 1, 1), 1 to G, and the errors (B, G, h, w) that they leave: infinite where a cell
     does not have them."""

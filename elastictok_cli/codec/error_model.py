@@ -37,8 +37,6 @@ class ErrorModel:
         self._weight = weight
         # which cells are filled in from the others, where cells without a token are
         self._filled_in: allocation.FilledIn | None = None
-        self._rounds = allocation.ROUNDS  # in which the next keep map decides that
-        self._measured = False  # whether any keep map was
         self._ratio = torch.full_like(
             self._curve[:, 0], bias
         )  # measured / predicted error of cells with tokens
@@ -66,25 +64,19 @@ class ErrorModel:
     ) -> tuple[torch.Tensor, allocation.Hull]:
         """The errors (1, h, w) of cells without a token, filled in from the others, and the hulls with those.
 
-        Which cells are filled in is decided twice: before anything is decoded, and when the first measurement has shown
-        how much filling in errs. Keep maps in between and after differ in few cells.
+        Which cells are filled in is decided in several rounds before anything is decoded, then in one for each probe.
         """
-        if self._rounds:
-            self._filled_in = allocation.filled_in(
-                curve,
-                self._length,
-                allowed,
-                self._filled,
-                later=later,
-                weight=self._weight,
-                start=self._filled_in,
-                rounds=self._rounds,
-            )
-            self._rounds = 0
-            return self._filled_in.without, self._filled_in.hulls
-        assert self._filled_in is not None
-        without = self._filled_in.without
-        return without, allocation.without_token(without, curve, self._length, later)
+        self._filled_in = allocation.filled_in(
+            curve,
+            self._length,
+            allowed,
+            self._filled,
+            later=later,
+            weight=self._weight,
+            start=self._filled_in,
+            rounds=allocation.ROUNDS if self._filled_in is None else 1,
+        )
+        return self._filled_in.without, self._filled_in.hulls
 
     def one_length(self, allowed: torch.Tensor) -> tuple[torch.Tensor, bool]:
         """The keep map (1, h, w) of the smallest length for all cells that should leave at most `allowed` (1,).
@@ -129,8 +121,6 @@ class ErrorModel:
         without = (self._filled_in.without + (extra - self._extra)).clamp_min(0)
         self._filled_in = self._filled_in._replace(without=without)
         self._extra = extra
-        if not self._measured:
-            self._measured, self._rounds = True, 1
 
     def _filled(self, coded: torch.Tensor) -> torch.Tensor:
         """The error (1, h, w) expected of each cell without a token, if the cells in `coded` (1, h, w) keep one."""
