@@ -65,3 +65,21 @@ def test_thin_pictures(side: tuple[int, int]) -> None:
     picture = ramp(*side)
     told = torch.ones(1, side[0] // 16, side[1] // 16, dtype=torch.bool)
     assert filled(picture, told).shape == picture.shape
+
+
+@pytest.mark.parametrize("grid", [(3, 5), (8, 8), (9, 17), (1, 20)])
+def test_small_lattices_are_smoothed_as_large_ones(
+    grid: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = torch.rand(2, 3, 16 * grid[0], 16 * grid[1], generator=torch.Generator().manual_seed(0))
+    told = torch.cat([some(*grid, 0.3), some(*grid, 0.6, seed=1)])
+    usual = filled(picture, told)
+    monkeypatch.setattr(fill, "_FEW_POINTS", 0)
+    torch.testing.assert_close(filled(picture, told), usual, atol=2e-6, rtol=0)
+
+
+def test_errors_of_several_sets_of_cells_are_those_of_each_alone() -> None:
+    frames = torch.rand(2, 4, 3, 64, 80, generator=torch.Generator().manual_seed(0))
+    sets = [torch.cat([some(4, 5, 0.5, seed=n), some(4, 5, 0.7, seed=n + 9)]) for n in range(3)]
+    errors = fill.filled_errors(frames, 3, 16)
+    torch.testing.assert_close(errors(torch.cat(sets)), torch.cat([errors(one) for one in sets]))

@@ -22,6 +22,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from elastictok_cli.models.cell.screen import symbols
 from elastictok_cli.models.precision import full_precision
@@ -85,30 +86,60 @@ def encode(patches: torch.Tensor, floor: torch.Tensor | float, most: int) -> Str
     out = symbols.Writer(count, patches.device)
     everyone = torch.arange(count, device=patches.device)
     out.put(everyone, 2 * number.long() + still.long())
-    error = total
-    for _ in range(_THRESHOLDS):
-        going = (error > floor) & (out.length < symbols.PER_CODE * most)
-        cells = going.nonzero().squeeze(1)
-        if not len(cells):
-            break
-        rest, step = left[cells], threshold[cells]
-        own, place = (rest.abs() > step[:, None]).nonzero(as_tuple=True)
-        value = rest[own, place]
-        pulse = torch.sign(value) * _PULSE * step[own]
-        gain = value.square() - (value - pulse).square()
-        same = torch.zeros_like(own, dtype=torch.bool)
-        same[1:] = own[1:] == own[:-1]
-        before = torch.where(same, place.roll(1), -1)
-        sign = (value < 0).long()
-        out.put_runs(cells[own], place - before - 1, sign, gain, scale=2, skips=_SKIPS)
-        out.put(cells, torch.full_like(cells, symbols.END))
-        left[cells[own], place] = value - pulse
-        error = error.index_add(0, cells[own], -gain)
-        threshold = threshold / 2
+    events = _events(left, threshold, total, floor, symbols.PER_CODE * most)
+    is_end = events.place == COEFFICIENTS
+    before = F.pad(events.round, (1, 0), value=-1)[:-1]
+    ahead = events.round == before  # another pulse of the same pass of the same cell
+    run = events.place - torch.where(ahead, events.place.roll(1), -1) - 1
+    cell = torch.div(events.round, _THRESHOLDS, rounding_mode="floor")
+    symbol = torch.where(is_end, symbols.END, events.sign)
+    out.put_runs(cell, run.masked_fill(is_end, 0), symbol, events.gain, scale=2, skips=_SKIPS)
     error = (total[:, None] - out.gains().cumsum(1)).clamp_min(0)[:, symbols.PER_CODE - 1 :: symbols.PER_CODE]
     length = symbols.codes_of(out.length)
     codes = symbols.to_codes(out.symbols())
     return Streams(codes[:, :most], error[:, :most], length.clamp_max(most))
+
+
+class _Events(NamedTuple):
+    """The m pulses and ends of passes of all cells, in the order of the streams."""
+
+    round: torch.Tensor  # (m,) int64: _THRESHOLDS times the cell, plus the number of its pass
+    place: torch.Tensor  # (m,) int64 in the scan; COEFFICIENTS for an end
+    sign: torch.Tensor  # (m,) int64: 1 is minus
+    gain: torch.Tensor  # (m,) squared error removed
+
+
+def _events(
+    left: torch.Tensor, threshold: torch.Tensor, error: torch.Tensor, floor: torch.Tensor | float, most: int
+) -> _Events:
+    """The pulses of all passes, until the error of a cell is at most `floor`, or it has `most` pulses.
+
+    left: (n, 3072) coefficients, of which what the pulses leave will remain; threshold: (n,) the first ones; error:
+    (n,) squared error without any pulse.
+    """
+    pulses = torch.zeros_like(error)  # of each cell
+    passes: list[_Events] = []
+    for number in range(_THRESHOLDS):
+        cells = ((error > floor) & (pulses < most)).nonzero().squeeze(1)
+        if not len(cells):
+            break
+        rest, step = left[cells], threshold[cells] * 0.5**number
+        own, place = (rest.abs() > step[:, None]).nonzero(as_tuple=True)
+        value, cell = rest[own, place], cells[own]
+        after = value - torch.copysign(_PULSE * step[own], value)
+        gain = value.square() - after.square()
+        left[cell, place] = after
+        error = error.index_add(0, cell, gain, alpha=-1)
+        pulses = pulses.index_add(0, cell, torch.ones_like(gain))
+        end, nothing = torch.full_like(cells, COEFFICIENTS), torch.zeros_like(cells)
+        passes.append(_Events(cell * _THRESHOLDS + number, place, (value < 0).long(), gain))
+        passes.append(_Events(cells * _THRESHOLDS + number, end, nothing, nothing.to(gain.dtype)))
+    if not passes:
+        none = torch.zeros(0, dtype=torch.int64, device=left.device)
+        return _Events(none, none, none, left.new_zeros(0))
+    joined = _Events(*map(torch.cat, zip(*passes, strict=True)))
+    order = joined.round.argsort(stable=True)  # the end of a pass behind its pulses
+    return _Events(*(x[order] for x in joined))
 
 
 def decode(codes: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -68,18 +68,26 @@ class Writer:
         skips: tuple[tuple[torch.Tensor | int, int], ...],
     ) -> None:
         """A skip symbol for each longer part of a run, then the symbol of the event, for all events in order."""
-        counts, run = split_runs(run, [distance for distance, _ in skips])
-        values = [torch.full_like(run, skip) for _, skip in skips]
-        times = torch.stack([*counts, torch.ones_like(run)], 1)  # (m, k): how often each symbol is written
-        symbols = torch.stack([*values, symbol + run * scale], 1).flatten().repeat_interleave(times.flatten())
-        needed = times.sum(1)
+        counts, rest = split_runs(run, [distance for distance, _ in skips])
+        skipped = torch.stack(counts).sum(0)  # skip symbols before each event
+        needed = skipped + 1
         added = torch.zeros_like(self.length).index_add_(0, cell, needed)  # of each cell: its new symbols
         # what to add to a symbol's place in the row of all new ones, for its place in the stream of its cell
         shift = self.length - (added.cumsum(0) - added)
-        own = cell.repeat_interleave(needed, output_size=len(symbols))
-        self._parts.append((own, shift[own] + torch.arange(len(own), device=cell.device), symbols))
-        self._gains.append((cell, shift[cell] + needed.cumsum(0) - 1, gain))
+        place = shift[cell] + needed.cumsum(0) - 1
+        self._parts.append((cell, place, symbol + rest * scale))
+        self._gains.append((cell, place, gain))
         self.length += added
+        some = (skipped > 0).nonzero().squeeze(1)  # few events
+        if len(some):
+            skipped = skipped[some]
+            times = torch.stack([count[some] for count in counts], 1)
+            values = torch.tensor([skip for _, skip in skips], device=cell.device).expand(times.shape)
+            written = values.flatten().repeat_interleave(times.flatten())
+            # each event's skips begin so far before it
+            first = place[some] - skipped - (skipped.cumsum(0) - skipped)
+            first, own = (x.repeat_interleave(skipped, output_size=len(written)) for x in (first, cell[some]))
+            self._parts.append((own, first + torch.arange(len(written), device=cell.device), written))
 
     def symbols(self) -> torch.Tensor:
         """All streams, (n, 3 * k) int64, filled up with END."""
