@@ -11,7 +11,9 @@ from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.decode import reconstruct
 from elastictok_cli.models.cell.motion import block_matching, vectors
 from elastictok_cli.models.cell.motion.decision import choose_motion
+from elastictok_cli.models.cell.motion.luma import Luma
 from elastictok_cli.models.cell.prediction import predict_keyframe
+from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 
 _ROWS, _COLUMNS = 6, 8  # of cells
@@ -171,11 +173,16 @@ def test_vectors_are_searched_in_each_picture_for_its_own_cells_only() -> None:
     inherited = torch.randint(-8, 8, (3, 2, _ROWS, _COLUMNS), generator=generator) / 4
     share = torch.tensor([0.1, 0.5, 0.95]).view(3, 1, 1)
     wanted = torch.rand(3, _ROWS, _COLUMNS, generator=generator) < share
-    together = block_matching.search(last, frames, inherited, 16, wanted, 0.01)
+
+    def search(some: slice) -> torch.Tensor:
+        half = Luma.of(last[some], frames[some]).half()
+        coarse = block_matching.coarse_search(half, (_ROWS, _COLUMNS))
+        return block_matching.search(half, inherited[some], coarse, Selection(wanted[some]), 0.01)
+
+    together = search(slice(None))
     for n in range(3):
         one = slice(n, n + 1)
-        alone = block_matching.search(last[one], frames[one], inherited[one], 16, wanted[one], 0.01)
-        assert torch.equal(together[one], alone)
+        assert torch.equal(together[one], search(one))
     assert torch.equal(together[0, :, ~wanted[0]], vectors.in_table(inherited)[0, :, ~wanted[0]])
 
 

@@ -2,9 +2,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.models.cell.motion.block_matching import search
+from elastictok_cli.models.cell.motion import block_matching
 from elastictok_cli.models.cell.motion.compensation import warp
+from elastictok_cli.models.cell.motion.luma import Luma
 from elastictok_cli.models.cell.motion.vectors import VECTORS, index_to_vector, vector_to_index
+from elastictok_cli.models.cell.selection import Selection
+
+
+def search(
+    last: torch.Tensor, frames: torch.Tensor, inherited: torch.Tensor, price: float = 0.0
+) -> torch.Tensor:
+    """The motion vectors that are found for all cells."""
+    grid = (inherited.shape[2], inherited.shape[3])
+    half = Luma.of(last, frames).half()
+    cells = Selection.everywhere(len(last), grid, last.device)
+    return block_matching.search(half, inherited, block_matching.coarse_search(half, grid), cells, price)
 
 
 def texture(height: int, width: int) -> torch.Tensor:
@@ -36,7 +48,7 @@ def test_search_finds_a_known_vector(vy: float, vx: float, count: int) -> None:
     wide = texture(256, 256)
     vectors = torch.tensor([vy, vx]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
     frames = warp(wide, vectors, torch.arange(1, count + 1))
-    found = search(wide, frames, torch.zeros(1, 2, 16, 16), 16)
+    found = search(wide, frames, torch.zeros(1, 2, 16, 16))
     inner = found[:, :, 6:-6, 6:-6]
     wanted = vectors[:, :, 6:-6, 6:-6]
     assert (inner - wanted).abs().amax(1).le(0.5).float().mean() > 0.9
@@ -44,7 +56,7 @@ def test_search_finds_a_known_vector(vy: float, vx: float, count: int) -> None:
 
 def test_flat_pictures_stay_still() -> None:
     flat = torch.full((1, 3, 64, 64), 0.3)
-    assert not search(flat, flat[:, None].expand(1, 4, 3, 64, 64), torch.zeros(1, 2, 4, 4), 16).any()
+    assert not search(flat, flat[:, None].expand(1, 4, 3, 64, 64), torch.zeros(1, 2, 4, 4)).any()
 
 
 def test_a_price_makes_vectors_alike_and_only_that() -> None:
@@ -54,7 +66,7 @@ def test_a_price_makes_vectors_alike_and_only_that() -> None:
     still = torch.zeros(1, 2, 8, 8)
 
     def roughness(price: float) -> float:
-        found = search(last * 0.1, frames, still, 16, bit_price=price)
+        found = search(last * 0.1, frames, still, price)
         return float(found.diff(dim=2).ne(0).sum() + found.diff(dim=3).ne(0).sum())
 
     assert roughness(1e-3) < 0.7 * roughness(0.0)
@@ -64,4 +76,4 @@ def test_a_price_makes_vectors_alike_and_only_that() -> None:
     vectors[:, :, 3:5, 3:5] = 3.0
     alone = warp(last, vectors, torch.arange(1, 5))
     for price in (0.0, 1e-5):
-        assert search(last, alone, still, 16, bit_price=price)[0, :, 3, 3].tolist() == [3.0, 3.0]
+        assert search(last, alone, still, price)[0, :, 3, 3].tolist() == [3.0, 3.0]

@@ -83,36 +83,59 @@ def test_pictures_of_a_batch_follow_their_own_pans() -> None:
     assert torch.equal(followed[1], inherited[1] + 2)
 
 
+def chosen(
+    inherited: torch.Tensor, wanted: torch.Tensor, price: float | torch.Tensor = 1.0
+) -> tuple[torch.Tensor, camera_pan.Panned]:
+    """The pans where errors are how far vectors (B, 2, h, w) are from those that are wanted."""
+
+    def estimate(vectors: torch.Tensor) -> torch.Tensor:
+        return (vectors - wanted.unsqueeze(1)).abs().sum(2)
+
+    errors = Tried(estimate(inherited.unsqueeze(1))[:, 0], torch.zeros_like(wanted[:, 0]))
+    return choose(inherited, wanted, errors, torch.ones(len(wanted), 1, 1) * price, 0.9, estimate)
+
+
 @pytest.mark.parametrize("still", [0, 3])
 def test_which_cell_sends_a_pan(still: int) -> None:
     """Cells whose change is alike get one pan; a caption that stands still is left out of its scope."""
-    inherited = torch.full((2, 6, 8), 2.0)
-    inherited[:, :still] = 0
-    wanted = torch.where(
-        (inherited != 0).any(0), inherited + torch.tensor([0.0, 4.0]).view(2, 1, 1), inherited
-    )
-
-    def estimate(vectors: torch.Tensor) -> torch.Tensor:
-        return (vectors - wanted).abs().sum(1)
-
-    errors = Tried(estimate(inherited[None])[0], torch.zeros(6, 8))
-    pan = choose(inherited, wanted, errors, 1.0, 0.9, estimate)
+    inherited = torch.full((1, 2, 6, 8), 2.0)
+    inherited[:, :, :still] = 0
+    change = torch.tensor([0.0, 4.0]).view(1, 2, 1, 1)
+    wanted = torch.where((inherited != 0).any(1, keepdim=True), inherited + change, inherited)
+    pan, panned = chosen(inherited, wanted)
     assert int((pan > 0).sum()) == 1
-    assert torch.equal(follow(inherited[None], wanted[None], pan[None]).vectors[0], wanted)
+    assert torch.equal(panned.vectors, wanted)
     if still:
         assert int(pan.max()) == 1 + MOVING
 
 
 def test_no_pan_is_sent_where_changes_differ() -> None:
     generator = torch.Generator().manual_seed(0)
-    inherited = torch.zeros(2, 6, 8)
-    wanted = torch.randint(-20, 21, (2, 6, 8), generator=generator).float()
+    inherited = torch.zeros(1, 2, 6, 8)
+    wanted = torch.randint(-20, 21, (1, 2, 6, 8), generator=generator).float()
+    pan, panned = chosen(inherited, wanted)
+    assert not pan.any()
+    assert torch.equal(panned.vectors, inherited)
 
-    def estimate(vectors: torch.Tensor) -> torch.Tensor:
-        return (vectors - wanted).abs().sum(1)
 
-    errors = Tried(estimate(inherited[None])[0], torch.zeros(6, 8))
-    assert not choose(inherited, wanted, errors, 1.0, 0.9, estimate).any()
+def test_chosen_pans_are_those_that_a_decoder_follows_and_batches_have_their_own() -> None:
+    """Two speeds want two pans, noise none; what `choose` says of them is what `follow` makes of them."""
+    inherited = torch.randint(-32, 33, (3, 2, 6, 8), generator=torch.Generator().manual_seed(1)) / 16
+    inherited[0] = 0
+    price = torch.tensor([6.0, 1.0, 1.0]).view(3, 1, 1)
+    wanted = inherited.clone()
+    wanted[0, 0] = torch.where(torch.arange(8) < 4, 16.0, 8.0)
+    wanted[1] += torch.tensor([0.5, -0.75]).view(2, 1, 1)
+    wanted[2] = torch.randint(-20, 21, (2, 6, 8), generator=torch.Generator().manual_seed(2)).float()
+    pan, panned = chosen(inherited, wanted, price)
+    assert (pan > 0).flatten(1).sum(1).tolist() == [2, 1, 0]
+    followed = follow(inherited, wanted, pan)
+    assert torch.equal(panned.vectors, followed.vectors)
+    assert torch.equal(panned.lasting, followed.lasting)
+    assert torch.equal(panned.lasting[1], inherited[1])  # sway
+    for n in range(3):
+        alone, _ = chosen(inherited[n : n + 1], wanted[n : n + 1], price[n])
+        assert torch.equal(alone[0], pan[n])
 
 
 def texture(height: int, width: int) -> torch.Tensor:
@@ -179,9 +202,11 @@ def test_a_pan_comes_with_no_third_control_token(monkeypatch: pytest.MonkeyPatch
     shown = tokenizer(True)
     context, _ = shaken()
     stripes = torch.where(torch.arange(128) % 6 < 3, 1.0, -1.0).expand(1, 4, 3, 96, 128)
-    pan = torch.zeros(6, 8, dtype=torch.int64)
-    pan[2, 3] = 1 + EVERYTHING
-    monkeypatch.setattr(camera_pan, "choose", lambda *_: pan)
+    pan = torch.zeros(1, 6, 8, dtype=torch.int64)
+    pan[0, 2, 3] = 1 + EVERYTHING
+    monkeypatch.setattr(
+        camera_pan, "choose", lambda inherited, found, *_: (pan, follow(inherited, found, pan))
+    )
     encoding = shown.encode(stripes, context, count=4)
     special = (encoding.tokens >= shown.layout.codes).sum(1)[0]
     gains = (encoding.tokens >= shown.layout.first_gain) & (encoding.tokens < shown.layout.first_pan)

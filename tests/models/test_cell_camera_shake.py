@@ -1,8 +1,11 @@
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.pixels import errors_of, make_job, to_pixels
@@ -12,6 +15,7 @@ from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion import camera_shake
 from elastictok_cli.models.cell.motion.compensation import warp
 from elastictok_cli.models.cell.motion.decision import choose_motion
+from elastictok_cli.models.cell.motion.luma import Luma
 from elastictok_cli.models.cell.tokenizer import DefaultTokenizer
 
 _SHAKE = ((3.125, -8.5), (-6.25, -2.0), (12.0, 30.5), (11.0, 31.125))  # pixels, not even over the block
@@ -57,7 +61,7 @@ def shaken(count: int = 4) -> tuple[Context, torch.Tensor]:
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_shake_is_found_to_an_eighth_of_a_pixel(count: int) -> None:
     context, frames = shaken(count)
-    shake, gain = camera_shake.estimate(context.frame, frames, context.vectors, 16, 0.0035)
+    shake, gain = camera_shake.estimate(Luma.of(context.frame, frames).half(), context.vectors, 16, 0.0035)
     assert shake.shape == (1, count, 2)
     assert float((shake[0] - torch.tensor(_SHAKE[:count])).abs().max()) <= 0.125
     assert float(gain) > 1
@@ -68,8 +72,7 @@ def test_pictures_of_a_batch_have_shakes_of_their_own() -> None:
     still = context.frame[:, None].expand(-1, 4, -1, -1, -1)
     both = torch.cat([still, frames])
     shake, gain = camera_shake.estimate(
-        context.frame.expand(2, -1, -1, -1),
-        both,
+        Luma.of(context.frame.expand(2, -1, -1, -1), both).half(),
         torch.cat([torch.zeros_like(context.vectors), context.vectors]),
         16,
         torch.tensor([0.0035, 0.0035]).view(2, 1, 1),
@@ -148,6 +151,30 @@ def test_a_batch_takes_of_each_what_is_cheaper() -> None:
     assert float((found.shake[1] - torch.tensor(_SHAKE)).abs().max()) <= 0.25
     error = (own.clamp(-1, 1) - found.moved).square().mean((1, 2, 3, 4))
     assert float(error.max()) < 0.0035
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations, and those of them that wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_motion_decision_takes_few_operations_and_waits_for_few() -> None:
+    """What was found is read at two places, as lists; no cell or frame or pan is asked for by itself."""
+    model = tokenizer(True).model
+    context, frames = shaken()
+    with Counted() as counted:
+        choose_motion(model.config, frames, context, 0.0035, 4)
+    assert sum(counted.names.values()) < 1600  # views too
+    assert not any(
+        counted.names[name] for name in ("nonzero", "_local_scalar_dense", "equal", "masked_select")
+    )
 
 
 def test_lengths_that_are_all_alike_and_older_models_know_none() -> None:

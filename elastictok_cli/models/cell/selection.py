@@ -16,15 +16,51 @@ class Selection:
     each, M being the most that any picture has; pictures with fewer are filled up with cells that are never written.
     """
 
-    def __init__(self, where: torch.Tensor) -> None:
-        """where: (B, h, w) bool, the cells that are selected."""
+    def __init__(self, where: torch.Tensor, most: int | None = None, each: Places | None = None) -> None:
+        """where: (B, h, w) bool, the cells that are selected; most: M or more, or each: where they are, if it is known.
+        Then `take_each`, `write_each`, `take_pixels` and `write_pixels` need no host read."""
         self.where = where
-        self.picture, self.row, self.column = where.nonzero(as_tuple=True)  # (count,) int64 each
+        self._most, self._each = most, each
+
+    @cached_property
+    def _places(self) -> tuple[torch.Tensor, ...]:
+        return self.where.nonzero(as_tuple=True)
+
+    @property
+    def picture(self) -> torch.Tensor:
+        """The picture of each cell, (count,) int64."""
+        return self._places[0]
+
+    @property
+    def row(self) -> torch.Tensor:
+        """The row of each cell, (count,) int64."""
+        return self._places[1]
+
+    @property
+    def column(self) -> torch.Tensor:
+        """The column of each cell, (count,) int64."""
+        return self._places[2]
+
+    @classmethod
+    def spread(cls, batch: int, grid: tuple[int, int], most: int, device: torch.device) -> Selection:
+        """At most so many cells of each picture, spread evenly over it; the same ones in all of them."""
+        rows, columns = grid
+        cells = rows * columns
+        count = min(most, cells)
+        number = (2 * torch.arange(count, device=device) + 1) * cells // (2 * count)
+        number = number.expand(batch, -1)
+        where = torch.zeros(batch, cells, dtype=torch.bool, device=device).scatter(1, number, True)
+        picture = torch.arange(batch, device=device).view(-1, 1)
+        each = Places(picture, number // columns, number % columns, None)
+        return cls(where.view(batch, *grid), each=each)
 
     @classmethod
     def everywhere(cls, batch: int, grid: tuple[int, int], device: torch.device) -> Selection:
         """All cells of `batch` pictures."""
-        return cls(torch.ones(batch, *grid, dtype=torch.bool, device=device))
+        number = torch.arange(grid[0] * grid[1], device=device).expand(batch, -1)
+        picture = torch.arange(batch, device=device).view(-1, 1)
+        each = Places(picture, number // grid[1], number % grid[1], None)
+        return cls(torch.ones(batch, *grid, dtype=torch.bool, device=device), each=each)
 
     @property
     def count(self) -> int:
@@ -57,11 +93,13 @@ class Selection:
     @cached_property
     def each(self) -> Places:
         """The selected cells picture by picture."""
+        if self._each is not None:
+            return self._each
         batch, _, columns = self.where.shape
-        if batch == 1:
+        if batch == 1 and self._most is None:
             return Places(self.picture[None], self.row[None], self.column[None], None)
         flat = self.where.flatten(1)
-        most = int(flat.sum(1).max())
+        most = int(flat.sum(1).max()) if self._most is None else self._most
         number = flat.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         picture = torch.arange(batch, device=flat.device).view(-1, 1)
         return Places(picture, number // columns, number % columns, ~flat.gather(1, number))

@@ -11,19 +11,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
-from elastictok_cli.models.cell.motion.block_matching import NEIGHBOURS, full_search, luma
-from elastictok_cli.models.cell.motion.compensation import warp_cells
+from elastictok_cli.models.cell.motion.block_matching import NEIGHBOURS
+from elastictok_cli.models.cell.motion.compensation import CellSampler
+from elastictok_cli.models.cell.motion.luma import Luma
 from elastictok_cli.models.cell.selection import Selection
 
 _FINE_STEPS, _STEPS = 64, 125  # steps on each side of zero: those of an eighth of a pixel, all
 _SIDE = 2 * _STEPS + 1
 CODES = _SIDE**2
 NO_STEP = CODES // 2  # the code of a frame that is displaced as the frame before
-_COMMON = 3  # displacements that are tried: those most cells agree on
-_BINS = 18  # of the histogram of cells' displacements, on each side of zero
-_BIN_PIXELS = 4
+_CELLS, _COARSE_CELLS = 256, 64  # of a picture that are looked at: at half resolution, and in the full search
+_REACH = 12  # of the full search, at a quarter of the size: 48 pixels
 _REFINEMENT_PIXELS = (2.0, 1.0, 0.5, 0.25, 0.125)  # distances tried around the best so far
 
 
@@ -53,78 +52,98 @@ class Estimate(NamedTuple):
     gain: torch.Tensor  # (B,) by how much it lowers the log2 of cells' MSE, mean over cells and frames
 
 
-def estimate(
-    reference: torch.Tensor,
-    frames: torch.Tensor,
-    inherited: torch.Tensor,
-    cell: int,
-    floor: torch.Tensor | float,
-) -> Estimate:
-    """The shake with which `frames` (B, T, 3, H, W), all of them real, follow `reference` (B, 3, H, W) best.
+def estimate(half: Luma, inherited: torch.Tensor, cell: int, floor: torch.Tensor | float) -> Estimate:
+    """The shake with which the frames of a block follow their reference best.
 
-    inherited: (B, 2, h, w) motion vectors that move cells besides. Best is the least sum of the logarithms of cells'
-    errors, as the number of tokens grows with those; errors below `floor` (MSE, a float or (B, 1, 1)) hardly count.
-    The search is on luma at half resolution: frame by frame the displacements that most cells agree on, then finer
-    and finer around the best.
+    inherited: (B, 2, h, w) motion vectors that move cells besides; cell: pixels of its side in full size. Best is the
+    least sum of the logarithms of cells' errors, as the number of tokens grows with those; errors below `floor` (MSE, a
+    float or (B, 1, 1)) hardly count. The search is on luma of some cells: a full search between each frame and the one
+    before, and of each frame in the reference; then, at half resolution, finer and finer around the best of both.
     """
-    batch, count = frames.shape[:2]
-    grid = (inherited.shape[2], inherited.shape[3])
-    before = F.avg_pool2d(luma(reference), 2)
-    after = [F.avg_pool2d(luma(frame), 2) for frame in frames.unbind(1)]
-    small = [F.avg_pool2d(picture, 2) for picture in (before, *after)]
-    cells = Selection.everywhere(batch, grid, reference.device)
-    vectors = cells.take_each(inherited).unsqueeze(2)  # (B, M, 1, 2)
-    one_frame = torch.ones(1, device=reference.device)
-    least_error = floor.view(-1, 1, 1) if isinstance(floor, torch.Tensor) else floor
-    ring = torch.tensor(NEIGHBOURS, device=reference.device, dtype=torch.float32)
-    nowhere = torch.zeros(batch, 1, 2, device=reference.device)
-    here = step = nowhere
-    shake, gain = [], torch.zeros(batch, device=reference.device)
-    for number in range(count):
-        source_pixels = cells.take_pixels(after[number].unsqueeze(1), cell // 2).unsqueeze(2)
-        by_vectors = (number + 1) * vectors
+    cells = Selection.spread(
+        len(inherited), (inherited.shape[2], inherited.shape[3]), _CELLS, inherited.device
+    )
+    vectors = cells.take_each(inherited)[:, :, None, None]  # (B, M, 1, 1, 2)
+    least_error = torch.as_tensor(floor, device=inherited.device).view(-1, 1, 1)
+    source_pixels = cells.take_pixels(half.after, cell // 2)[
+        :, :, None, :, 0
+    ]  # (B, M, 1, T, cell / 2, cell / 2)
+    by_vectors = half.times.view(-1, 1) * vectors  # (B, M, 1, T, 2)
 
-        def log_error(
-            tries: torch.Tensor, by_vectors: torch.Tensor, source_pixels: torch.Tensor
-        ) -> torch.Tensor:
-            """Displacements (B, N, 2) to the mean log2 error of cells (B, N)."""
-            moved = warp_cells(before, (by_vectors + tries[:, None]) / 2, cells, cell // 2, one_frame)
-            error = (moved - source_pixels).flatten(3).square().mean(3)  # (B, M, N)
-            return torch.log2(error + least_error).mean(1)
+    sample = CellSampler(half.before, cells, cell // 2)
 
-        # a full search between two frames at a quarter of the size: 2 pixels per frame stand for 4
-        jumps = 2 * full_search(small[number], small[number + 1], grid) - inherited
-        tries = torch.cat([nowhere, here, here + step, here + _commonest(jumps)], 1)
-        costs = log_error(tries, by_vectors, source_pixels)
-        without = costs[:, 0]
-        best, least = _cheapest(tries, costs)
-        for distance in _REFINEMENT_PIXELS:
-            tries = best + distance * ring
-            other, other_cost = _cheapest(tries, log_error(tries, by_vectors, source_pixels))
-            better = other_cost < least
-            best = torch.where(better.view(-1, 1, 1), other, best)
-            least = torch.where(better, other_cost, least)
-        gain = gain + (without - least) / count
-        step, here = best - here, best
-        shake.append(best)
-    return Estimate(torch.cat(shake, 1), gain)
+    def log_error(tries: torch.Tensor) -> torch.Tensor:
+        """Displacements (B, N, T, 2) to the mean log2 error of cells (B, N, T)."""
+        moved = sample((by_vectors + tries[:, None]) / 2)
+        error = moved.sub_(source_pixels).square_().flatten(4).mean(4)  # (B, M, N, T)
+        return torch.log2(error + least_error.unsqueeze(3)).mean(1)
+
+    steps, jumps = _coarse_shifts(half.half(), inherited, cell // 4, least_error)
+    tries = torch.stack([torch.zeros_like(steps), steps.cumsum(1), jumps], 1)  # (B, 3, T, 2)
+    costs = log_error(tries)
+    without = costs[:, 0]
+    best, least = _cheapest(tries, costs)
+    ring = torch.tensor(NEIGHBOURS, device=inherited.device, dtype=torch.float32).view(1, -1, 1, 2)
+    for distance in _REFINEMENT_PIXELS:
+        tries = best.unsqueeze(1) + distance * ring
+        other, other_cost = _cheapest(tries, log_error(tries))
+        better = other_cost < least
+        best = torch.where(better.unsqueeze(2), other, best)
+        least = torch.where(better, other_cost, least)
+    return Estimate(best, (without - least).mean(1))
 
 
-def _commonest(jumps: torch.Tensor) -> torch.Tensor:
-    """The displacements (B, _COMMON, 2) that most cells' (B, 2, h, w) are near."""
-    side = 2 * _BINS + 1
-    at = (jumps.flatten(2) / _BIN_PIXELS).round().clamp(-_BINS, _BINS).to(torch.int64) + _BINS
-    number = at[:, 0] * side + at[:, 1]
-    counts = jumps.new_zeros(len(jumps), side * side)
-    counts.scatter_add_(1, number, torch.ones_like(number, dtype=counts.dtype))
-    most = counts.topk(_COMMON, 1).indices
-    return _BIN_PIXELS * (torch.stack([most // side, most % side], -1) - _BINS).to(jumps.dtype)
+def _coarse_shifts(
+    quarter: Luma, inherited: torch.Tensor, cell: int, floor: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The displacements (B, T, 2) of each frame from the one before and from the reference, of up to 48 pixels.
+
+    quarter: a block at a quarter of its size, where cells have `cell` pixels; inherited: (B, 2, h, w) and floor: (B or
+    1, 1, 1) as in `estimate`.
+    """
+    batch, count = quarter.after.shape[:2]
+    one_before = torch.cat([quarter.before.unsqueeze(1), quarter.after[:, :-1]], 1)
+    last = torch.stack([one_before, quarter.before.unsqueeze(1).expand_as(one_before)], 1)
+    cells = Selection.spread(
+        2 * batch * count, (inherited.shape[2], inherited.shape[3]), _COARSE_CELLS, last.device
+    )
+    frames = torch.stack([torch.ones_like(quarter.times), quarter.times])  # from `last` on
+    shift = (frames[..., None, None, None] * inherited[:, None, None] / 4).flatten(0, 2)  # (B 2 T, 2, h, w)
+    windows = CellSampler(last.flatten(0, 2), cells, cell, margin=_REACH)(cells.take_each(shift))
+    after = quarter.after.unsqueeze(1).expand_as(last).flatten(0, 2)
+    source_pixels = cells.take_pixels(after.unsqueeze(1), cell)[:, :, 0, 0]  # (B 2 T, M, cell, cell)
+    # cells come last, so that values that lie together are worked out alike
+    windows, source_pixels = (x.permute(0, 2, 3, 1).contiguous() for x in (windows, source_pixels))
+    side = 2 * _REACH + 1
+    error = windows.new_zeros(len(windows), side, side, cells.most)
+    for row in range(cell):
+        shifted = windows[:, row : row + side].unfold(2, side, 1).permute(0, 2, 1, 4, 3)
+        error += (shifted - source_pixels[:, row, :, None, None]).square_().sum(1)
+    error = (error / cell**2).unflatten(0, (batch, 2 * count))  # type: ignore[no-untyped-call]
+    costs = torch.log2(error + floor[..., None, None]).mean(-1)  # (B, 2 T, side, side)
+    found = 4 * _REACH - 4 * _lowest_point(costs)
+    return found[:, :count], found[:, count:]
+
+
+def _lowest_point(costs: torch.Tensor) -> torch.Tensor:
+    """Where (B, T, 2) the least of costs (B, T, n, n) is, between places too: where parabolas through it have it."""
+    side = costs.shape[-1]
+    place = costs.flatten(2).argmin(2)
+    place = torch.stack([place // side, place % side], -1)  # (B, T, 2)
+    inner = place.clamp(1, side - 2)
+    middle = (inner[..., 0] * side + inner[..., 1]).unsqueeze(-1)  # (B, T, 1)
+    away = torch.tensor([-side, side, -1, 1, 0], device=costs.device)
+    above, below, left, right, here = costs.flatten(2).gather(2, middle + away).unbind(2)
+    before, after = torch.stack([above, left], -1), torch.stack([below, right], -1)
+    bend = before + after - 2 * here.unsqueeze(-1)
+    offset = (0.5 * (before - after) / bend.clamp_min(1e-9)).clamp(-0.5, 0.5)
+    return torch.where(inner == place, inner + offset, place.to(offset.dtype))
 
 
 def _cheapest(tries: torch.Tensor, costs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, N, 2), (B, N) -> the cheapest (B, 1, 2) and its cost (B,)."""
+    """(B, N, T, 2), (B, N, T) -> the cheapest of each frame (B, T, 2) and its cost (B, T)."""
     least, which = costs.min(1)
-    return tries.gather(1, which.view(-1, 1, 1).expand(-1, 1, 2)), least
+    return tries.gather(1, which[:, None, :, None].expand(-1, 1, -1, 2)).squeeze(1), least
 
 
 def _step_table(device: torch.device) -> torch.Tensor:

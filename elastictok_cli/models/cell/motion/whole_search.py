@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from elastictok_cli.models.cell.motion.block_matching import luma
 from elastictok_cli.models.cell.motion.compensation import copy_whole
+from elastictok_cli.models.cell.motion.luma import to_luma
 from elastictok_cli.models.cell.motion.whole_vectors import REACH
 from elastictok_cli.models.cell.selection import Selection
 
@@ -25,7 +25,7 @@ def search(
     Pages scroll along one axis. So the candidates are shifts of up to 48 pixels along each axis, those that fit the
     profile of a cell best (the means of its rows or columns), those that most cells agree on, and what is near `start`.
     """
-    before, after = luma(reference), luma(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call]
+    before, after = to_luma(reference), to_luma(frames)
     first = after[:, 0]
     candidates = [_around(start, cells)]
     for axis in (0, 1):
