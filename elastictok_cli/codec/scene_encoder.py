@@ -207,16 +207,26 @@ class NestedCoder:
             context = self.tokenizer.start(*self.size)
         weight = self.lookahead.weights(block, target) if self.lookahead else None
 
-        return rate_control.draft(
-            self.tokenizer,
-            job,
-            context,
-            target,
-            allocation=self.options.allocation,
-            price=None if block.keyframe else state.price_of(len(block.frames)),
-            weight=weight,
-            bias=state.bias_of(block.keyframe, len(block.frames)),
-        )
+        def draft(price: float | None) -> Draft:
+            return rate_control.draft(
+                self.tokenizer,
+                job,
+                context,
+                target,
+                allocation=self.options.allocation,
+                price=price,
+                weight=weight,
+                bias=state.bias_of(block.keyframe, len(block.frames)),
+            )
+
+        price = state.price_of(len(block.frames))
+        one_length = self.options.allocation == "block"  # which needs no lambda
+        if block.keyframe or one_length or price is not None:
+            return draft(None if block.keyframe else price)
+        # No inter block of the scene is coded yet: lambda is unknown, and motion vectors depend on it. So the block is
+        # drafted at two lambdas, the model's own and the highest.
+        drafts = draft(None), draft(rate_control.price_range(self.tokenizer, target)[1])
+        return min(drafts, key=lambda d: (not d.reaches, d.tokens))
 
     def _meet_target(self, block: SourceBlock, draft: Draft, target: float, state: SceneState) -> Coded:
         """The block with the fewest tokens that meet the target. It reads the state and changes nothing."""

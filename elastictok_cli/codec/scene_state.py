@@ -45,7 +45,6 @@ class SceneState:
 
     curve_bias: measured / predicted error of the last block of the same kind (keyframe or not) and number of frames.
     price: lambda of the last draft of an inter block by its number of frames: the squared error its last token saves.
-        Before there is one, that of the keyframe block.
     singles_left: how many more single frames are expected to be cheaper than longer blocks.
     singles_in_a_row: how many they were at first; 0 where the last comparison said something else.
     whole_tokens_per_frame: of the whole block that they were found to be far cheaper than.
@@ -64,11 +63,14 @@ class SceneState:
     keyframe_tokens: float = 0.0
 
     def bias_of(self, keyframe: bool, frames: int) -> float:
-        """The curve bias to expect of a block; 1 where none like it was coded in this scene."""
-        return self.curve_bias.get((keyframe, frames), 1.0)
+        """The curve bias to expect of a block: that of the nearest number of frames; 1 where none of its kind is coded."""
+        known = [length for kind, length in self.curve_bias if kind == keyframe]
+        if not known:
+            return 1.0
+        return self.curve_bias[keyframe, min(known, key=lambda length: abs(length - frames))]
 
     def price_of(self, frames: int) -> float | None:
-        """The lambda to expect of an inter block of so many frames; None where nothing of the scene is coded yet.
+        """The lambda to expect of an inter block of so many frames; None before the first one.
 
         Errors of shorter blocks are scaled up to a whole one, so the fewer frames, the more a token saves.
         """
@@ -84,8 +86,7 @@ class SceneState:
         bias = min(max(coded.bias, MIN_CURVE_BIAS), MAX_CURVE_BIAS)
         if block.keyframe:  # what came before belongs to the segment that it ends
             fresh = SceneState()
-            price = {len(block.frames): draft.price}
-            return replace(fresh, curve_bias={kind: bias}, price=price, keyframe_tokens=draft.tokens)
+            return replace(fresh, curve_bias={kind: bias}, keyframe_tokens=draft.tokens)
         price, keyframe_tokens = dict(self.price), self.keyframe_tokens
         for tried, tried_draft in decision.drafts:
             if tried.keyframe:

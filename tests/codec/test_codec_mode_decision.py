@@ -175,11 +175,10 @@ def test_what_comes_into_view_is_not_what_a_scene_usually_costs() -> None:
 def test_a_keyframe_forgets_what_came_before_it() -> None:
     state = SceneState({(False, 4): 1.2}, {4: 3.0}, 2, 9, 12.0, 100.0)
     after = state.after(decided("keyframe", 1, 60, keyframe=True), CODED)
-    assert after == SceneState(curve_bias={(True, 1): 1.1}, price={1: 1.0}, keyframe_tokens=60)
+    assert after == SceneState(curve_bias={(True, 1): 1.1}, keyframe_tokens=60)
 
 
 def test_lambda_of_a_length_that_was_not_drafted_follows_from_the_nearest() -> None:
     assert SceneState().price_of(4) is None
     state = SceneState(price={1: 12.0, 4: 2.5})
     assert [state.price_of(frames) for frames in (1, 2, 3, 4)] == [12, 6, 10 / 3, 2.5]
-    assert SceneState(price={1: 8.0}).price_of(4) == 2  # as after a keyframe block of one frame
