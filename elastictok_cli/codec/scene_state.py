@@ -63,7 +63,7 @@ class SceneState:
     keyframe_tokens: float = 0.0
 
     def bias_of(self, keyframe: bool, frames: int) -> float:
-        """The curve bias to expect of a block: that of the nearest number of frames; 1 where none of its kind is coded."""
+        """The curve bias to expect of a block: of the nearest number of frames, 1 where none of its kind is coded."""
         known = [length for kind, length in self.curve_bias if kind == keyframe]
         if not known:
             return 1.0
