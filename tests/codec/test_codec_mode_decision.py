@@ -146,7 +146,8 @@ def test_a_committed_block_gives_the_next_state_and_leaves_the_old_one() -> None
     assert state == SceneState(price={1: 5.0}, singles_left=2, whole_tokens_per_frame=9)
     assert after.price == {1: 5.0, 4: 1.0}
     assert after.bias_of(False, 4) == 1.1
-    assert after.bias_of(False, 1) == 1.0
+    assert after.bias_of(False, 1) == 1.1  # of the nearest length
+    assert after.bias_of(True, 1) == 1.0
     assert (after.singles_left, after.whole_tokens_per_frame) == (0, 0)
     assert after.inter_tokens_per_frame == 20
     assert after.keyframe_tokens == 70  # drafted, and not chosen
