@@ -1,14 +1,16 @@
 """Frequencies that adapt to the symbols coded before, one table of counts a context (SPEC.md, 6.1)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding.rans import Coder, Symbols, cumulative_of
+from formats.coding.rans import FREQUENCY_SUM, Coder, Intervals, Symbols, cumulative
 
 COUNT_INCREMENT = 2  # what a symbol adds to its count
 _MIN_CHUNK_SYMBOLS = 16  # of the first chunk, which is coded with the first counts
+_MAX_COUNTS_AT_ONCE = 1 << 20  # that `intervals` holds; bounds its memory
 
 
 class Table:
@@ -18,31 +20,69 @@ class Table:
         self._counts: list[int] = counts.tolist()
         self._seen = 0
 
-    def _chunk(self) -> int:
+    def code(self, symbols: Symbols, coder: Coder) -> Symbols:
+        """Code a sequence of symbols (n,), learning from them."""
+        return coder.code_adaptive(self, symbols)
+
+    def chunk_size(self) -> int:
         """How many symbols may be coded before the next update."""
         return max(_MIN_CHUNK_SYMBOLS, self._seen // 4)
 
-    def _update(self, symbols: Symbols) -> None:
+    def edges(self) -> list[int]:
+        """Cumulative frequencies of the next chunk: as `cumulative` for one row, which costs less so."""
+        counts = self._counts
+        room, total = FREQUENCY_SUM - len(counts), sum(counts)
+        frequency = [1 + count * room // total for count in counts]
+        frequency[counts.index(max(counts))] += FREQUENCY_SUM - sum(frequency)
+        return [0, *accumulate(frequency)]
+
+    def learn(self, symbols: Symbols) -> None:
+        """Note the symbols of a chunk."""
         counts = self._counts
         self._seen += len(symbols)
-        if len(symbols) <= 4 * len(counts):
+        if len(symbols) <= 2 * _MIN_CHUNK_SYMBOLS:
             for symbol in symbols.tolist():
                 counts[symbol] += COUNT_INCREMENT
         else:
-            for symbol, times in enumerate(np.bincount(symbols).tolist()):
-                counts[symbol] += COUNT_INCREMENT * times
+            times = np.bincount(symbols, minlength=len(counts)).tolist()
+            self._counts = [
+                count + COUNT_INCREMENT * more for count, more in zip(counts, times, strict=True)
+            ]
 
-    def code(self, symbols: Symbols, coder: Coder) -> Symbols:
-        """Code symbols (n,) one chunk after the other, learning from each."""
-        parts = []
-        done = 0
-        while done < len(symbols):
-            chunk = symbols[done : done + self._chunk()]
-            part = coder.code_alike(cumulative_of(self._counts), chunk)
-            self._update(part)
-            parts.append(part)
-            done += len(chunk)
-        return parts[0] if len(parts) == 1 else np.concatenate([*parts, symbols[:0]])
+    def intervals(self, sequences: Sequence[Symbols]) -> Intervals:
+        """Where the symbols of sequences lie: what `edges` and `learn` would say chunk by chunk, all at once."""
+        sizes = [size for symbols in sequences for size in self._chunks(len(symbols))]
+        symbols = np.concatenate(sequences)
+        result = Intervals(np.empty(len(symbols), np.int32), np.empty(len(symbols), np.int32), sizes)
+        chunks_at_once = max(1, _MAX_COUNTS_AT_ONCE // len(self._counts))
+        place = 0
+        for first in range(0, len(sizes), chunks_at_once):
+            some = np.array(sizes[first : first + chunks_at_once])
+            span = slice(place, place + int(some.sum()))
+            result.frequencies[span], result.starts[span] = self._intervals(symbols[span], some)
+            place = span.stop
+        return result
+
+    def _chunks(self, count: int) -> Iterator[int]:
+        """The sizes of the chunks of a sequence of `count` symbols, noted as seen."""
+        while count:
+            size = min(count, self.chunk_size())
+            self._seen += size
+            count -= size
+            yield size
+
+    def _intervals(self, symbols: Symbols, sizes: Symbols) -> tuple[Symbols, Symbols]:
+        """Frequencies and starts of the symbols of chunks of these sizes; their counts are noted."""
+        width = len(self._counts)
+        chunk = np.repeat(np.arange(len(sizes)), sizes)
+        times = np.bincount(chunk * width + symbols, minlength=width * len(sizes)).reshape(-1, width)
+        after = np.array(self._counts) + COUNT_INCREMENT * times.cumsum(0)
+        edges = cumulative(after - COUNT_INCREMENT * times).ravel()
+        self._counts = after[-1].tolist()
+        chunk *= width + 1
+        chunk += symbols
+        starts = edges[chunk]
+        return edges[chunk + 1] - starts, starts
 
 
 Key = tuple[object, ...]
