@@ -82,7 +82,9 @@ def measure(checkout: Path, file: Path, segments: int) -> Measured:
     return Measured(float(write), float(read), int(tokens), int(size), digest)
 
 
-def write_synthetic(path: Path, blocks: int = 16, grid: tuple[int, int] = (68, 120), length: float = 7.0) -> None:
+def write_synthetic(
+    path: Path, blocks: int = 16, grid: tuple[int, int] = (68, 120), length: float = 8.2
+) -> None:
     """A file of one segment, like natural video of 1920 x 1080: smooth keep maps, moving areas, FSQ codes near zero.
 
     length: tokens that a cell of a block keeps on average.
@@ -98,15 +100,16 @@ def write_synthetic(path: Path, blocks: int = 16, grid: tuple[int, int] = (68, 1
     weights = np.cumprod([1, *levels[:-1]])
     made = []
     for number in range(blocks):
-        busy = _smooth(rng, grid)
-        keep = np.minimum(np.floor(length / 2 * np.exp(busy) * (4 if number == 0 else 0.9)), 256).astype(np.uint16)
-        total = int(keep.sum())
-        digits = [
-            np.clip(np.rint(rng.normal(n // 2, n / 5, total)), 0, n - 1).astype(np.int64) for n in levels
-        ]
-        tokens = sum(d * w for d, w in zip(digits, weights, strict=True))
-        # the first tokens of a block are those of its cells in order
-        moves = (_smooth(rng, grid)[keep > 0] > 0.5) & (number > 0)
+        share = 4 if number == 0 else 0.94  # of tokens; keyframe blocks have more
+        keep = np.minimum(np.floor(share * length / 2 * np.exp(_smooth(rng, grid))), 256).astype(np.uint16)
+        # index of each token in its sequence: the later ones vary less
+        index = np.repeat(np.arange(256), (keep.ravel() > np.arange(256)[:, None]).sum(1))
+        spread = np.where(index < 2, 0.35, 0.14) * (1.3 if number == 0 else 1)
+        digits = [np.clip(np.rint(rng.normal(n // 2, n * spread)), 0, n - 1) for n in levels]
+        tokens = sum(d.astype(np.int64) * w for d, w in zip(digits, weights, strict=True))
+        moves = (_smooth(rng, grid)[keep > 0] > 0.5) & (
+            number > 0
+        )  # first tokens of a block are in order of cells
         row, column = (np.clip(radix // 2 + np.rint(4 * _smooth(rng, grid)), 0, radix - 1) for _ in range(2))
         tokens[: len(moves)][moves] = (64000 + radix * row + column)[keep > 0][moves]
         pts = tuple(range(8 * number, 8 * number + 8))

@@ -45,9 +45,7 @@ class Table:
                 counts[symbol] += COUNT_INCREMENT
         else:
             times = np.bincount(symbols, minlength=len(counts)).tolist()
-            self._counts = [
-                count + COUNT_INCREMENT * more for count, more in zip(counts, times, strict=True)
-            ]
+            self._counts = [count + COUNT_INCREMENT * more for count, more in zip(counts, times, strict=True)]
 
     def intervals(self, sequences: Sequence[Symbols]) -> Intervals:
         """Where the symbols of sequences lie: what `edges` and `learn` would say chunk by chunk, all at once."""

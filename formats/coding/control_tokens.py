@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from formats.coding.adaptive import COUNT_INCREMENT, Table
-from formats.coding.networks import NO_CELL, NOTHING_KEPT, Tables, tables
+from formats.coding.networks import NO_CELL, NOTHING_KEPT, Networks, tables
 from formats.coding.rans import Coder, Symbols
 from formats.coding.wavefront import NEAREST, Grid
 from formats.errors import Corrupt
@@ -40,7 +40,7 @@ def code_control_tokens(
     first_control: int,  # the first value that is a control token
     vocabulary: int,
     coder: Coder,
-    known: Tables | None = None,
+    known: Networks | None = None,
     *,
     adaptive: bool = False,  # other control tokens have frequencies that adapt (coding 5)
 ) -> tuple[Symbols, Symbols]:

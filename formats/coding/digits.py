@@ -18,7 +18,9 @@ from formats.coding.screen_codes import ScreenCodes
 from formats.records import UInt16Array
 
 CONTEXTS = 8
-_GROUPS = np.array([0, 1, 2, 2, 2, 2, 3], np.uint16)  # of contexts, by how many codes the cell has had, 6 standing for more
+_GROUPS = np.array(
+    [0, 1, 2, 2, 2, 2, 3], np.uint16
+)  # of contexts, by how many codes the cell has had, 6 standing for more
 _TOKENS_AT_ONCE = 1 << 17  # bounds the memory; but all those of one index at least
 
 FirstCounts = Callable[[int, int], Symbols]  # of a digit's number and its context
@@ -86,7 +88,8 @@ def _indices(keep: npt.NDArray[np.integer]) -> Iterator[tuple[int, list[Symbols]
     """For some indices of the sequences at a time: the first one, and for each the cells that have it."""
     cells = keep.nonzero()[0]
     lengths = keep[cells]
-    index, first, lists, total = 0, 0, [], 0
+    index, first, total = 0, 0, 0
+    lists: list[Symbols] = []
     while len(cells):
         if lists and total + len(cells) > _TOKENS_AT_ONCE:
             yield first, lists

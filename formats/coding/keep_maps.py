@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding.networks import BIN_EDGES, BIN_SIZES, LOG_FEATURE, Tables, bin_of, tables
+from formats.coding.networks import BIN_EDGES, BIN_SIZES, LOG_FEATURE, Networks, bin_of, tables
 from formats.coding.rans import Coder, Reader, Symbols, Writer, lanes_for
 from formats.coding.wavefront import MAX_PREDICTED_CELLS, NEIGHBOURS, Grid
 from formats.errors import Corrupt, LimitExceeded, UnsupportedVersion
@@ -173,7 +173,7 @@ def _pack_nibbles(residuals: npt.NDArray[Any]) -> bytes | None:
 
 
 def code_keep_maps(
-    keeps: UInt16Array, totals: Symbols, frames: Symbols, coder: Coder, known: Tables | None = None
+    keeps: UInt16Array, totals: Symbols, frames: Symbols, coder: Coder, known: Networks | None = None
 ) -> Symbols:
     """Keep maps (blocks, h, w) of blocks with `totals` tokens and `frames` real frames, coded or decoded.
 

@@ -61,7 +61,7 @@ class Adaptive(Protocol):
         """Cumulative frequencies (k + 1) of the next chunk."""
         ...
 
-    def learn(self, symbols: list[int]) -> None:
+    def learn(self, symbols: Symbols) -> None:
         """Note the symbols of a chunk."""
         ...
 
@@ -93,7 +93,7 @@ class Coder(Protocol):
         ...
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
-        """Code a chunk where each of the n symbols has `sizes` (n,) equally likely values, a power of two up to 2^16."""
+        """Code a chunk of n symbols with `sizes` (n,) equally likely values, powers of two up to 2^16."""
         ...
 
 
@@ -102,7 +102,7 @@ class Writer:
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
-        self._parts: list[Intervals | None] = []  # None: of an adaptive table, known in the end
+        self._parts: list[Intervals] = []  # empty ones: of adaptive tables, known in the end
         # sequences of each adaptive table, and which parts they are
         self._waiting: dict[Adaptive, tuple[list[int], list[Symbols]]] = {}
 
@@ -119,7 +119,7 @@ class Writer:
             numbers, sequences = self._waiting.setdefault(table, ([], []))
             numbers.append(len(self._parts))
             sequences.append(symbols)
-            self._parts.append(None)
+            self._parts.append(_UNKNOWN)
         return symbols
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
@@ -182,6 +182,7 @@ class Writer:
 
 
 _NONE = np.zeros(0, np.int64)
+_UNKNOWN = Intervals(_NONE, _NONE, [])
 
 
 def _put_as_arrays(state: Symbols, part: Intervals, words: list[Symbols]) -> None:
@@ -212,7 +213,11 @@ def _put_one_by_one(state: Symbols, part: Intervals, words: list[Symbols]) -> No
     lane_of = np.concatenate([np.arange(size) for size in part.chunks]) % len(state)
     order = np.argsort(lane_of, kind="stable")[::-1]
     ends = np.bincount(lane_of, minlength=len(state))[::-1].cumsum().tolist()
-    frequencies, starts, places = part.frequencies[order].tolist(), part.starts[order].tolist(), order.tolist()
+    frequencies, starts, places = (
+        part.frequencies[order].tolist(),
+        part.starts[order].tolist(),
+        order.tolist(),
+    )
     found: list[tuple[int, int]] = []  # place of a symbol, and a word that is put before it
     begin = 0
     for lane, end in zip(range(len(state) - 1, -1, -1), ends, strict=True):
@@ -311,7 +316,7 @@ class Reader:
 
     def _read_batch(self, frequencies: Symbols, starts: Symbols, inner: Symbols, count: int) -> Symbols:
         slot = self._state[:count] & _SLOT_MASK
-        found = inner.searchsorted(slot, "right")
+        found: Symbols = inner.searchsorted(slot, "right")
         slot -= starts[found]
         self._advance(frequencies[found], slot)
         return found
