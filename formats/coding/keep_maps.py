@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from formats.coding.networks import BIN_EDGES, BIN_SIZES, LOG_FEATURE, Networks, bin_of, tables
-from formats.coding.rans import Coder, Reader, Symbols, Writer, lanes_for
-from formats.coding.wavefront import MAX_PREDICTED_CELLS, NEIGHBOURS, Grid
+from formats.coding.rans import FREQUENCY_SUM, Coder, Reader, Symbols, Writer, in_order, lanes_for
+from formats.coding.wavefront import MAX_PREDICTED_CELLS, NEIGHBOURS, Grid, predicted
 from formats.errors import Corrupt, LimitExceeded, UnsupportedVersion
 from formats.records import MAX_SEGMENT_TOKENS, ModelRef, UInt16Array, check_token_count
 from formats.wire import Cursor, from_byte_planes, pack_blob, pack_uvarint, quick_size, to_byte_planes
@@ -48,7 +48,7 @@ def pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -
 def _pack_keep_predicted(keeps: UInt16Array, frames: Sequence[int]) -> bytes:
     totals = keeps.reshape(len(keeps), -1).sum(1, dtype=np.int64)
     writer = Writer(_keep_lanes(totals, keeps[0].size))
-    code_keep_maps(keeps, totals, np.array(frames, np.int64), writer)
+    write_keep_maps(keeps, totals, np.array(frames, np.int64), writer)
     data = writer.bytes()
     return b"".join(
         [bytes([_PREDICTED_CODING]), *map(pack_uvarint, totals.tolist()), pack_uvarint(2 * len(data)), data]
@@ -170,6 +170,50 @@ def _pack_nibbles(residuals: npt.NDArray[Any]) -> bytes | None:
     if len(zigzag) % 2:
         zigzag = np.append(zigzag, np.uint8(0))
     return (zigzag[0::2] | zigzag[1::2] << 4).astype(np.uint8).tobytes()
+
+
+def write_keep_maps(keeps: UInt16Array, totals: Symbols, frames: Symbols, writer: Writer) -> None:
+    """Write what `code_keep_maps` would, all steps at once, since everything is known."""
+    known = tables()
+    grid = Grid(keeps.shape)
+    kept = keeps.ravel().astype(np.int64)
+    field = grid.padded(_OUTSIDE_FEATURE, LOG_FEATURE[kept].reshape(keeps.shape))
+    step, cells, blocks, at = grid.visits()
+    kept = kept[cells]
+    # before each step, of each block: the tokens and the cells that are left
+    tokens_left = totals - _sums_before(step, blocks, len(keeps), kept)
+    cells_left = keeps[0].size - _sums_before(step, blocks, len(keeps), np.ones_like(kept))
+    left = tokens_left[step, blocks]
+    coded = left > 0
+    step, blocks, at, kept, left = (each[coded] for each in (step, blocks, at, kept, left))
+    share = LOG_FEATURE[np.minimum(8192, 32 * left // cells_left[step, blocks])]
+
+    def frequencies(span: slice) -> Symbols:
+        near = np.empty((len(at[span]), len(NEIGHBOURS) + 1))
+        near[:, :-1] = field[at[span, None] + grid.offsets]
+        near[:, -1] = share[span]
+        return known.keep(near, blocks[span], frames[blocks[span]])
+
+    bins = bin_of(kept)
+    wide = np.flatnonzero(BIN_SIZES[bins] > 1)
+    uniform = FREQUENCY_SUM // BIN_SIZES[bins[wide]]
+    inside = uniform * (kept[wide] - BIN_EDGES[bins[wide]])
+    writer.put(
+        in_order(
+            [
+                (2 * step, *predicted(len(at), frequencies, bins)),
+                (2 * step[wide] + 1, uniform, inside),
+            ]
+        )
+    )
+
+
+def _sums_before(step: Symbols, blocks: Symbols, count: int, values: Symbols) -> Symbols:
+    """Sums of cells' values before each step, for each block, (steps, count)."""
+    steps = int(step[-1]) + 1
+    sums = np.bincount(step * count + blocks, values, steps * count).astype(np.int64).reshape(steps, count)
+    before: Symbols = sums.cumsum(0) - sums
+    return before
 
 
 def code_keep_maps(

@@ -108,7 +108,7 @@ class Networks:
         return _to_cumulative(self._summed(1, which, columns, radix))
 
     def _summed(self, part: int, which: Symbols, near: Symbols, radix: int) -> Symbols:
-        """Logits (n, radix): sums over neighbours of what rows `which` (n, 8) of a table say of each distance to theirs.
+        """Logits (n, radix): sums over neighbours of what rows `which` (n, 8) of a table say of distances to theirs.
 
         part: 0 for the table of rows, 1 for that of columns. near: (n, 8) rows or columns of the neighbours.
         """
@@ -142,7 +142,7 @@ def _sums(first: Numbers, second: Numbers) -> Numbers:
 
 
 def _with_offset(outof: Symbols) -> Numbers:
-    scaled: npt.NDArray[np.float64] = outof * 2.0**-_LOGIT_SHIFT
+    scaled = np.asarray(outof * 2.0**-_LOGIT_SHIFT, np.float64)
     scaled[-1] += _OFFSET
     return scaled
 

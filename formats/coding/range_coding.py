@@ -66,6 +66,50 @@ def allows_screen(keeps: UInt16Array, model: ModelRef) -> bool:
     )
 
 
+class PredictedWriters:
+    """Writers of codings 4 and 5 for the same tokens.
+
+    ordered: (N,) in file order. keeps: (blocks, h, w). frames: (blocks,) real frames.
+    """
+
+    def __init__(self, ordered: UInt16Array, keeps: UInt16Array, frames: Symbols, model: ModelRef) -> None:
+        self._ordered, self._keeps, self._model = ordered, keeps, model
+        first_control = math.prod(model.levels)
+        flat = keeps.ravel()
+        counts = [int((flat > index).sum()) for index in (0, 1)]
+        first, second = np.full((2, len(flat)), -1, np.int64)
+        first[flat > 0] = ordered[: counts[0]]
+        second[flat > 1] = ordered[counts[0] : sum(counts)]
+        pattern = control_tokens.patterns_of(first, second, first_control, model.vocabulary)
+        self._first, self._second, self._pattern = first, second, pattern
+        self._control_counts = _CONTROL_TOKENS_IN[pattern]
+        self._describable = (ordered >= first_control).sum() == self._control_counts.sum()
+        self._controls: control_tokens.ControlTokens | None = None
+        if self._describable and model.vocabulary > first_control:
+            self._controls = control_tokens.ControlTokens(
+                first, second, pattern, keeps, frames, first_control, model.vocabulary
+            )
+
+    def writer(self, modes: screen_codes.Modes | None = None) -> Writer | None:
+        """A writer of coding 4, or 5 with `modes`, to which all has been written.
+
+        None where control tokens stand where it cannot describe them, and, of coding 5, where no cell has a screen
+        mode.
+        """
+        if not self._describable:
+            return None
+        first_control = math.prod(self._model.levels)
+        screen = _Screen.of(self._first, self._second, self._pattern, self._keeps, modes, first_control)
+        if modes is not None and screen is None:
+            return None
+        writer = Writer(lanes_for(len(self._ordered)))
+        if self._controls is not None:
+            self._controls.write(writer, adaptive=modes is not None)
+        for _ in _code_digits(self._ordered, self._keeps, self._model, writer, self._control_counts, screen):
+            pass
+        return writer
+
+
 def encode_predicted(
     ordered: UInt16Array,
     keeps: UInt16Array,
@@ -73,39 +117,9 @@ def encode_predicted(
     model: ModelRef,
     modes: screen_codes.Modes | None = None,
 ) -> bytes | None:
-    """Coding 4, or 5 with `modes`. frames: (blocks,) real frames.
-
-    None where control tokens stand where it cannot describe them, and, of coding 5, where no cell has a screen mode.
-    """
-    first_control = math.prod(model.levels)
-    flat = keeps.ravel()
-    counts = [int((flat > index).sum()) for index in (0, 1)]
-    first, second = np.full((2, len(flat)), -1, np.int64)
-    first[flat > 0] = ordered[: counts[0]]
-    second[flat > 1] = ordered[counts[0] : sum(counts)]
-    pattern = control_tokens.patterns_of(first, second, first_control, model.vocabulary)
-    control_counts = _CONTROL_TOKENS_IN[pattern]
-    if (ordered >= first_control).sum() != control_counts.sum():
-        return None
-    screen = _Screen.of(first, second, pattern, keeps, modes, first_control)
-    if modes is not None and screen is None:
-        return None
-    writer = Writer(lanes_for(len(ordered)))
-    if model.vocabulary > first_control:
-        control_tokens.code_control_tokens(
-            first,
-            second,
-            pattern,
-            keeps,
-            frames,
-            first_control,
-            model.vocabulary,
-            writer,
-            adaptive=modes is not None,
-        )
-    for _ in _code_digits(ordered, keeps, model, writer, control_counts, screen):
-        pass
-    return writer.bytes()
+    """Coding 4, or 5 with `modes`; None where it cannot describe the tokens (see `PredictedWriters`)."""
+    writer = PredictedWriters(ordered, keeps, frames, model).writer(modes)
+    return None if writer is None else writer.bytes()
 
 
 def decode_predicted(

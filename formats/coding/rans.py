@@ -78,6 +78,26 @@ class Intervals(NamedTuple):
     chunks: list[int]  # their sizes
 
 
+def intervals_of(starts: Symbols, symbols: Symbols) -> tuple[Symbols, Symbols]:
+    """Frequencies and starts (n,) of symbols (n,) that have these cumulative frequencies (n, k + 1)."""
+    rows = np.arange(len(symbols))
+    start = starts[rows, symbols]
+    return starts[rows, symbols + 1] - start, start
+
+
+def in_order(parts: Sequence[tuple[Symbols, Symbols, Symbols]]) -> Intervals:
+    """Symbols in ascending order of their keys; those with equal keys, which are of the same part, are a chunk.
+
+    parts: keys, frequencies and starts (n,) each.
+    """
+    keys, frequencies, starts = (np.concatenate(each) for each in zip(*parts, strict=True))
+    order = keys.argsort(kind="stable")
+    keys = keys[order]
+    ends = np.append(np.flatnonzero(keys[1:] != keys[:-1]) + 1, len(keys))
+    chunks = np.diff(ends, prepend=0).tolist() if len(keys) else []
+    return Intervals(frequencies[order], starts[order], chunks)
+
+
 class Coder(Protocol):
     """What a walk over symbols drives: a writer, which is given them, or a reader, which finds them."""
 
@@ -108,9 +128,8 @@ class Writer:
 
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        rows = np.arange(len(symbols))
-        start = starts[rows, symbols]
-        self.put(Intervals(starts[rows, symbols + 1] - start, start, [len(symbols)]))
+        frequencies, start = intervals_of(starts, symbols)
+        self.put(Intervals(frequencies, start, [len(symbols)] if len(symbols) else []))
         return symbols
 
     def code_adaptive(self, table: Adaptive, symbols: Symbols) -> Symbols:
@@ -125,12 +144,13 @@ class Writer:
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
         frequency = FREQUENCY_SUM // sizes
-        self.put(Intervals(frequency, frequency * symbols, [len(symbols)]))
+        self.put(Intervals(frequency, frequency * symbols, [len(symbols)] if len(symbols) else []))
         return symbols
 
     def put(self, part: Intervals) -> None:
         """Add chunks of symbols whose intervals are known."""
-        self._parts.append(part)
+        if part.chunks:
+            self._parts.append(part)
 
     def bits(self) -> float:
         """About how many bits the symbols take."""

@@ -20,6 +20,8 @@ _QUICK_TRIAL_BYTES = 1 << 12
 _MAX_QUICK_SIZE_RATIO = 1.1  # to the bytes of the other codings
 _SAMPLE_BYTES = 1 << 15
 _MAX_SAMPLED_SIZE_RATIO = 1.015
+# Of codings 4 and 5, the one whose symbols need more bits, beyond what rounding of states can make up for, is not made.
+_MAX_BITS_RATIO, _MAX_BITS_DIFFERENCE = 1.01, 1 << 12
 
 
 def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
@@ -89,10 +91,9 @@ def encode_tokens(
     ordered = in_segment_order(blocks, keeps)
     candidates = []
     if range_coding.allows(model):
-        for coding, modes in _predicted(keeps, model, control_tokens).items():
-            coded = range_coding.encode_predicted(ordered, keeps, np.array(frames, np.int64), model, modes)
-            if coded is not None:
-                candidates.append(bytes([coding]) + coded)
+        candidates += _encode_predicted(
+            ordered, keeps, frames, model, _predicted(keeps, model, control_tokens)
+        )
         if not candidates:
             candidates.append(bytes([RANGE_CODED]) + range_coding.encode(ordered, keeps, model))
     best = min(map(len, candidates), default=2 * len(ordered) + 1)
@@ -100,6 +101,27 @@ def encode_tokens(
         if _is_worth_packing(planes, best):
             candidates.append(bytes([coding]) + b"".join(map(pack_blob, planes)))
     return min(candidates, key=len)
+
+
+def _encode_predicted(
+    ordered: UInt16Array,
+    keeps: UInt16Array,
+    frames: Sequence[int],
+    model: ModelRef,
+    codings: dict[int, screen_codes.Modes | None],
+) -> list[bytes]:
+    """What those of codings 4 and 5 make of the tokens that can code them and may be the smaller one."""
+    if not codings:
+        return []
+    writers = range_coding.PredictedWriters(ordered, keeps, np.array(frames, np.int64), model)
+    found = {coding: writers.writer(modes) for coding, modes in codings.items()}
+    ready = {coding: writer for coding, writer in found.items() if writer is not None}
+    if len(ready) > 1:
+        # lanes make a stream longer than its bits, by about as much in both
+        bits = {coding: writer.bits() for coding, writer in ready.items()}
+        limit = _MAX_BITS_RATIO * min(bits.values()) + _MAX_BITS_DIFFERENCE
+        ready = {coding: writer for coding, writer in ready.items() if bits[coding] <= limit}
+    return [bytes([coding]) + writer.bytes() for coding, writer in ready.items()]
 
 
 def _is_worth_packing(planes: Sequence[bytes], best: int) -> bool:
