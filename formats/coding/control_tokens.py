@@ -33,7 +33,7 @@ def other_values(first_control: int, vocabulary: int) -> int:
 
 
 class ControlTokens:
-    """The control tokens of a segment as a writer knows them: all steps at once, for coding 4 as well as for coding 5."""
+    """The control tokens of a segment as a writer knows them: all steps at once, for codings 4 and 5."""
 
     def __init__(
         self,
@@ -51,20 +51,20 @@ class ControlTokens:
         step, cells, blocks, at = grid.visits()
         some = keeps.ravel()[cells] > 0
         step, cells, blocks, at = (each[some] for each in (step, cells, blocks, at))
-        # each part: its keys, which are those of a step's chunks, then frequencies and starts
-        self._parts = [
-            (_CHUNKS * step, *_written_patterns(grid, cells, blocks, at, pattern, keeps, frames)),
+        # parts of the stream: the keys of their symbols' chunks, frequencies, starts
+        self._parts: list[tuple[Symbols, Symbols, Symbols]] = [
+            (_keys(step, 0), *_written_patterns(grid, cells, blocks, at, pattern, keeps, frames))
         ]
         moving = (pattern[cells] & 1) > 0
         if moving.any():
             row, column = np.divmod(first - first_control, radix)
             own = (pattern & 1).reshape(keeps.shape) > 0
             vectors = _Vectors(grid, own, row.reshape(keeps.shape), column.reshape(keeps.shape), radix)
-            where, cell, own_step = at[moving], cells[moving], _CHUNKS * step[moving]
-            rows, columns = vectors.written(where, row[cell], column[cell])
-            self._parts += [(own_step + 1, *rows), (own_step + 2, *columns)]
-        # of the others: the steps of the cells and the values, first those of pattern 2, then those of pattern 3
-        self._steps_and_values = [
+            cell = cells[moving]
+            rows, columns = vectors.written(at[moving], row[cell], column[cell])
+            self._parts += [(_keys(step[moving], 1), *rows), (_keys(step[moving], 2), *columns)]
+        # of other control tokens: steps and values, of pattern 2, then of pattern 3
+        self._other_values = [
             (step[found], tokens[cells[found]] - first_control - radix**2)
             for tokens, found in ((first, pattern[cells] == 2), (second, pattern[cells] == 3))
         ]
@@ -72,33 +72,30 @@ class ControlTokens:
     def write(self, writer: Writer, *, adaptive: bool) -> None:
         """Write what `code_control_tokens` would."""
         parts = list(self._parts)
-        for place, (steps, values) in enumerate(self._steps_and_values):
+        for place, (steps, values) in enumerate(self._other_values):
             if not len(steps):
                 continue
-            keys = _CHUNKS * steps + 3 + place
+            keys = _keys(steps, 3 + place)
             if adaptive:
                 table = Table(np.full(self._others, COUNT_INCREMENT))
-                frequencies, starts, chunks = table.intervals(
-                    np.split(values, np.flatnonzero(np.diff(steps)) + 1)
-                )
-                # chunks of the same sequence follow each other
-                parts.append(
-                    (keys * _MAX_CHUNKS + np.repeat(np.arange(len(chunks)), chunks), frequencies, starts)
-                )
+                sequences = np.split(values, np.flatnonzero(np.diff(steps)) + 1)
+                frequencies, starts, chunks = table.intervals(sequences)
+                keys += np.repeat(np.arange(len(chunks)), chunks)
             else:
                 size = 1 << (self._others - 1).bit_length()
-                frequency = np.full(len(values), FREQUENCY_SUM // size)
-                parts.append((keys * _MAX_CHUNKS, frequency, frequency * values))
-        for number in range(len(self._parts)):
-            keys, frequencies, starts = parts[number]
-            parts[number] = keys * _MAX_CHUNKS, frequencies, starts
+                frequencies = np.full(len(values), FREQUENCY_SUM // size)
+                starts = frequencies * values
+            parts.append((keys, frequencies.astype(np.int64), starts.astype(np.int64)))
         writer.put(in_order(parts))
 
 
-_CHUNKS = (
-    5  # of a step: patterns, rows, columns, others of two kinds; the last two have chunks in adaptive codings
-)
-_MAX_CHUNKS = 1 << 21  # of others in a segment: more than cells
+def _keys(step: Symbols, part: int) -> Symbols:
+    """The key of a step's chunk: patterns, rows, columns, values of pattern 2 and of 3.
+
+    There is room between keys for the numbers of the chunks of values, which are fewer than cells.
+    """
+    keys: Symbols = (5 * step + part) << 21
+    return keys
 
 
 def _written_patterns(
@@ -160,8 +157,8 @@ class _Vectors:
 
         def of_columns(span: slice) -> Symbols:
             places = near(span)
-            fields = (field[places] for field in (self._status, self._rows, self._columns))
-            return known.column(*fields, row[span], self._radix)
+            status, rows, columns = (field[places] for field in (self._status, self._rows, self._columns))
+            return known.column(status, rows, columns, row[span], self._radix)
 
         return predicted(len(at), of_rows, row), predicted(len(at), of_columns, column)
 

@@ -6,13 +6,13 @@ digits is found for many tokens at once, for writer and reader alike.
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding.adaptive import Tables
+from formats.coding.adaptive import Tables, digits_of, runs
 from formats.coding.rans import Coder, Symbols
 from formats.coding.screen_codes import ScreenCodes
 from formats.records import UInt16Array
@@ -57,7 +57,7 @@ def code(
     Yields parts of the tokens: where they are in `ordered`, and what they are.
     """
     tables = Tables()
-    digits_of = _digits_of(levels)
+    of_values = digits_of(levels)
     weights = [math.prod(levels[:number]) for number in range(len(levels))]
     place = 0
     for first_index, lists in _indices(cells.keep):
@@ -66,10 +66,10 @@ def code(
         place = span.stop
         values = ordered[span].copy()
         # what a reader has in place of codes is 0
-        digits = digits_of[:, values[part.places]]
-        for number, runs in enumerate(part.runs):
+        digits = of_values[:, values[part.places]]
+        for number, own_runs in enumerate(part.runs):
             for digit, row in enumerate(digits):
-                for context, start, end in runs:
+                for context, start, end in own_runs:
                     table = tables.table((digit, context), partial(first_counts, digit, context))
                     row[start:end] = table.code(row[start:end], coder)
             own = part.screen_places[number] if screen is not None else ()
@@ -129,19 +129,7 @@ def _part(first_index: int, lists: list[Symbols], cells: Cells) -> _Part:
     key += context
     order = key.argsort(kind="stable")
     key = key[order]
-    runs: list[list[tuple[int, int, int]]] = [[] for _ in lists]
-    starts = np.flatnonzero(np.diff(key, prepend=~key[:1])) if len(key) else key
-    ends_of_runs = [*starts.tolist()[1:], len(key)]
-    for which, start, end in zip(key[starts].tolist(), starts.tolist(), ends_of_runs, strict=False):
-        runs[which // CONTEXTS].append((which % CONTEXTS, start, end))
-    return _Part(places[order], runs, screen_places, screen_cells)
-
-
-@cache
-def _digits_of(levels: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """The digits of each value of a token, (levels, 65536); of no meaning for control tokens."""
-    values = np.arange(1 << 16)
-    digits = np.empty((len(levels), len(values)), np.uint8)
-    for row, level in zip(digits, levels, strict=True):
-        values, row[:] = np.divmod(values, level)
-    return digits
+    by_index: list[list[tuple[int, int, int]]] = [[] for _ in lists]
+    for which, start, end in runs(key):
+        by_index[which // CONTEXTS].append((which % CONTEXTS, start, end))
+    return _Part(places[order], by_index, screen_places, screen_cells)

@@ -18,11 +18,13 @@ FREQUENCY_BITS = 16  # frequencies sum to 2^16; words of the stream have as many
 FREQUENCY_SUM = 1 << FREQUENCY_BITS
 MAX_LANES = 1024
 _MIN_LANES_FOR_ARRAYS = 32  # with fewer lanes, plain numbers are faster than arrays of a number a lane
-_SLOT_MASK = np.array(FREQUENCY_SUM - 1)  # an array costs less than a number, call by call
+# As arrays: these cost less than numbers, call by call.
+_SLOT_MASK, _BITS, _SUM = np.array(FREQUENCY_SUM - 1), np.array(FREQUENCY_BITS), np.array(FREQUENCY_SUM)
 _SYMBOLS_AT_ONCE = 1 << 18  # that a writer prepares; bounds its memory
 _TOO_SHORT = "range-coded data end early"
 
 Symbols = npt.NDArray[np.int64]
+AnySymbols = npt.NDArray[np.integer]  # of a type that holds them
 
 
 def lanes_for(symbols: int, per_lane: int) -> int:
@@ -57,15 +59,15 @@ class Adaptive(Protocol):
         """How many symbols may be coded before the frequencies change."""
         ...
 
-    def edges(self) -> list[int]:
-        """Cumulative frequencies (k + 1) of the next chunk."""
+    def edges(self) -> list[int] | Symbols:
+        """Cumulative frequencies (k + 1) of the next chunk; an array of many, which costs less so."""
         ...
 
     def learn(self, symbols: Symbols) -> None:
         """Note the symbols of a chunk."""
         ...
 
-    def intervals(self, sequences: Sequence[Symbols]) -> "Intervals":
+    def intervals(self, sequences: Sequence[AnySymbols]) -> "Intervals":
         """Where the symbols of sequences lie; all chunks at once."""
         ...
 
@@ -108,7 +110,7 @@ class Coder(Protocol):
         """
         ...
 
-    def code_adaptive(self, table: Adaptive, symbols: Symbols) -> Symbols:
+    def code_adaptive(self, table: Adaptive, symbols: AnySymbols) -> AnySymbols:
         """Code a sequence of n symbols, chunk by chunk, with frequencies that learn from each chunk."""
         ...
 
@@ -124,7 +126,7 @@ class Writer:
         self._lanes = lanes
         self._parts: list[Intervals] = []  # empty ones: of adaptive tables, known in the end
         # sequences of each adaptive table, and which parts they are
-        self._waiting: dict[Adaptive, tuple[list[int], list[Symbols]]] = {}
+        self._waiting: dict[Adaptive, tuple[list[int], list[AnySymbols]]] = {}
 
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
@@ -132,7 +134,7 @@ class Writer:
         self.put(Intervals(frequencies, start, [len(symbols)] if len(symbols) else []))
         return symbols
 
-    def code_adaptive(self, table: Adaptive, symbols: Symbols) -> Symbols:
+    def code_adaptive(self, table: Adaptive, symbols: AnySymbols) -> AnySymbols:
         """See `Coder`."""
         if len(symbols):
             numbers, sequences = self._waiting.setdefault(table, ([], []))
@@ -219,7 +221,7 @@ def _put_as_arrays(state: Symbols, part: Intervals, words: list[Symbols]) -> Non
             if len(full):
                 word = own[full]
                 words.append(word)
-                own[full] = word >> FREQUENCY_BITS
+                own[full] = word >> _BITS
             high = own // frequencies[at:end]
             # high * 2^16 + (own - high * frequency) + start
             high *= spaces[at:end]
@@ -290,7 +292,7 @@ class Reader:
         result -= 1
         return result
 
-    def code_adaptive(self, table: Adaptive, symbols: Symbols) -> Symbols:
+    def code_adaptive(self, table: Adaptive, symbols: AnySymbols) -> AnySymbols:
         """See `Coder`."""
         parts: list[Symbols] = []
         left = len(symbols)
@@ -319,11 +321,12 @@ class Reader:
             result[at : at + self._lanes] = found
         return result
 
-    def _read_alike(self, edges: list[int], count: int) -> Symbols:
+    def _read_alike(self, edges: list[int] | Symbols, count: int) -> Symbols:
         """Read a chunk of symbols that have the same cumulative frequencies."""
         if self._one_by_one:
-            return np.array(self._read_one_by_one(repeat(edges, count)), np.int64)
-        starts = np.array(edges, np.int64)
+            row = edges if isinstance(edges, list) else edges.tolist()
+            return np.array(self._read_one_by_one(repeat(row, count)), np.int64)
+        starts = np.asarray(edges, np.int64)
         frequencies, inner = starts[1:] - starts[:-1], starts[1:-1]
         if count <= self._lanes:
             return self._read_batch(frequencies, starts, inner, count)
@@ -344,16 +347,16 @@ class Reader:
     def _advance(self, frequency: Symbols, inside: Symbols) -> None:
         """Take one symbol each from the first lanes: its frequency, and how far inside its interval the slot is."""
         state = self._state[: len(inside)]
-        state >>= FREQUENCY_BITS
+        state >>= _BITS
         state *= frequency
         state += inside
-        empty = (state < FREQUENCY_SUM).nonzero()[0]
+        empty = (state < _SUM).nonzero()[0]
         if len(empty):
             words = self._words[self._next : self._next + len(empty)]
             if len(words) < len(empty):
                 raise Corrupt(_TOO_SHORT)
             self._next += len(empty)
-            state[empty] = state[empty] << FREQUENCY_BITS | words
+            state[empty] = state[empty] << _BITS | words
 
     def _read_one_by_one(self, rows: Iterable[Sequence[int]]) -> list[int]:
         """Read a symbol by each row of cumulative frequencies, one lane after the other."""

@@ -20,8 +20,9 @@ _QUICK_TRIAL_BYTES = 1 << 12
 _MAX_QUICK_SIZE_RATIO = 1.1  # to the bytes of the other codings
 _SAMPLE_BYTES = 1 << 15
 _MAX_SAMPLED_SIZE_RATIO = 1.015
-# Of codings 4 and 5, the one whose symbols need more bits, beyond what rounding of states can make up for, is not made.
-_MAX_BITS_RATIO, _MAX_BITS_DIFFERENCE = 1.01, 1 << 12
+# Of codings 4 and 5, the one whose symbols need more bits, by more than the last states of 1024 lanes and rounding can
+# make up for, is not made.
+_MAX_BITS_RATIO, _MAX_BITS_DIFFERENCE = 1.01, 1 << 14
 
 
 def pack_tokens(grid: npt.NDArray[Any], keep: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
@@ -117,7 +118,6 @@ def _encode_predicted(
     found = {coding: writers.writer(modes) for coding, modes in codings.items()}
     ready = {coding: writer for coding, writer in found.items() if writer is not None}
     if len(ready) > 1:
-        # lanes make a stream longer than its bits, by about as much in both
         bits = {coding: writer.bits() for coding, writer in ready.items()}
         limit = _MAX_BITS_RATIO * min(bits.values()) + _MAX_BITS_DIFFERENCE
         ready = {coding: writer for coding, writer in ready.items() if bits[coding] <= limit}
