@@ -46,7 +46,9 @@ def main() -> None:
         "digits": first_counts(seen.digits),
     }
     np.savez_compressed(options.out, **tables)
-    known = networks.Tables(*(tables[name].astype(np.int64) for name in networks.Tables._fields))
+    known = networks.Networks(
+        networks.Tables(*(tables[name].astype(np.int64) for name in networks.Tables._fields))
+    )
     for path in options.held_out:
         cost = Cost()
         walk(path, known, cost)

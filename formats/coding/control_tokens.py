@@ -9,11 +9,12 @@ are.
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from formats.coding.adaptive import COUNT_INCREMENT, Table
-from formats.coding.networks import NO_CELL, NOTHING_KEPT, Tables, tables
-from formats.coding.rans import Coder, Symbols
-from formats.coding.wavefront import NEAREST, Grid
+from formats.coding.networks import NO_CELL, NOTHING_KEPT, Networks, tables
+from formats.coding.rans import FREQUENCY_SUM, Coder, Symbols, Writer, in_order
+from formats.coding.wavefront import NEAREST, Grid, predicted
 from formats.errors import Corrupt
 from formats.records import UInt16Array
 
@@ -31,6 +32,137 @@ def other_values(first_control: int, vocabulary: int) -> int:
     return vocabulary - first_control - math.isqrt(vocabulary - first_control) ** 2
 
 
+class ControlTokens:
+    """The control tokens of a segment as a writer knows them: all steps at once, for codings 4 and 5."""
+
+    def __init__(
+        self,
+        first: Symbols,  # (cells,) the first token of each cell, -1 where there is none
+        second: Symbols,  # (cells,) and the second
+        pattern: Symbols,  # (cells,)
+        keeps: UInt16Array,  # (blocks, h, w)
+        frames: Symbols,  # (blocks,)
+        first_control: int,
+        vocabulary: int,
+    ) -> None:
+        radix = math.isqrt(vocabulary - first_control)
+        self._others = other_values(first_control, vocabulary)
+        grid = Grid(keeps.shape)
+        step, cells, blocks, at = grid.visits()
+        some = keeps.ravel()[cells] > 0
+        step, cells, blocks, at = (each[some] for each in (step, cells, blocks, at))
+        # parts of the stream: the keys of their symbols' chunks, frequencies, starts
+        self._parts: list[tuple[Symbols, Symbols, Symbols]] = [
+            (_keys(step, 0), *_written_patterns(grid, cells, blocks, at, pattern, keeps, frames))
+        ]
+        moving = (pattern[cells] & 1) > 0
+        if moving.any():
+            row, column = np.divmod(first - first_control, radix)
+            own = (pattern & 1).reshape(keeps.shape) > 0
+            vectors = _Vectors(grid, own, row.reshape(keeps.shape), column.reshape(keeps.shape), radix)
+            cell = cells[moving]
+            rows, columns = vectors.written(at[moving], row[cell], column[cell])
+            self._parts += [(_keys(step[moving], 1), *rows), (_keys(step[moving], 2), *columns)]
+        # of other control tokens: steps and values, of pattern 2, then of pattern 3
+        self._other_values = [
+            (step[found], tokens[cells[found]] - first_control - radix**2)
+            for tokens, found in ((first, pattern[cells] == 2), (second, pattern[cells] == 3))
+        ]
+
+    def write(self, writer: Writer, *, adaptive: bool) -> None:
+        """Write what `code_control_tokens` would."""
+        parts = list(self._parts)
+        for place, (steps, values) in enumerate(self._other_values):
+            if not len(steps):
+                continue
+            keys = _keys(steps, 3 + place)
+            if adaptive:
+                table = Table(np.full(self._others, COUNT_INCREMENT))
+                sequences = np.split(values, np.flatnonzero(np.diff(steps)) + 1)
+                frequencies, starts, chunks = table.intervals(sequences)
+                keys += np.repeat(np.arange(len(chunks)), chunks)
+            else:
+                size = 1 << (self._others - 1).bit_length()
+                frequencies = np.full(len(values), FREQUENCY_SUM // size)
+                starts = frequencies * values
+            parts.append((keys, frequencies.astype(np.int64), starts.astype(np.int64)))
+        writer.put(in_order(parts))
+
+
+def _keys(step: Symbols, part: int) -> Symbols:
+    """The key of a step's chunk: patterns, rows, columns, values of pattern 2 and of 3.
+
+    There is room between keys for the numbers of the chunks of values, which are fewer than cells.
+    """
+    keys: Symbols = (5 * step + part) << 21
+    return keys
+
+
+def _written_patterns(
+    grid: Grid,
+    cells: Symbols,
+    blocks: Symbols,
+    at: Symbols,
+    pattern: Symbols,
+    keeps: UInt16Array,
+    frames: Symbols,
+) -> tuple[Symbols, Symbols]:
+    """Frequencies and starts of the patterns of cells."""
+    known, nearest = tables(), grid.offsets[:NEAREST]
+    field = grid.padded(NO_CELL, np.where(keeps > 0, pattern.reshape(keeps.shape), NOTHING_KEPT))
+    keep = keeps.ravel()[cells].astype(np.int64)
+
+    def frequencies(span: slice) -> Symbols:
+        near = field[at[span, None] + nearest]
+        return known.pattern(near, keep[span], blocks[span], frames[blocks[span]])
+
+    return predicted(len(cells), frequencies, pattern[cells])
+
+
+class _Vectors:
+    """The motion vectors in force in all cells, in padded arrays whose last entry is a cell that stands still."""
+
+    def __init__(
+        self, grid: Grid, own: npt.NDArray[np.bool_], row: Symbols, column: Symbols, radix: int
+    ) -> None:
+        """own: (blocks, h, w) whether a cell has a motion vector; row, column: (blocks, h, w) which, if it has one."""
+        still = radix // 2
+        rows, columns = np.full((2, *own.shape), still)
+        for block in range(len(own)):
+            for field, found in ((rows, row), (columns, column)):
+                if block:
+                    field[block] = field[block - 1]
+                np.copyto(field[block], found[block], where=own[block])
+        self._radix = radix
+        self._nearest = grid.offsets[:NEAREST]
+        self._status, self._rows, self._columns = (
+            np.append(grid.padded(0, inside), last)
+            for inside, last in ((1 + own.astype(np.int64), 1), (rows, still), (columns, still))
+        )
+
+    def written(
+        self, at: Symbols, row: Symbols, column: Symbols
+    ) -> tuple[tuple[Symbols, Symbols], tuple[Symbols, Symbols]]:
+        """Frequencies and starts of the rows and of the columns of cells' motion vectors."""
+        known = tables()
+
+        def near(span: slice) -> Symbols:
+            found = np.full((len(at[span]), NEAREST + 1), len(self._status) - 1)
+            found[:, :-1] = at[span, None] + self._nearest
+            return found
+
+        def of_rows(span: slice) -> Symbols:
+            places = near(span)
+            return known.row(self._status[places], self._rows[places], self._radix)
+
+        def of_columns(span: slice) -> Symbols:
+            places = near(span)
+            status, rows, columns = (field[places] for field in (self._status, self._rows, self._columns))
+            return known.column(status, rows, columns, row[span], self._radix)
+
+        return predicted(len(at), of_rows, row), predicted(len(at), of_columns, column)
+
+
 def code_control_tokens(
     first: Symbols,  # (cells,) the first token of each cell; a reader gives zeros
     second: Symbols,  # (cells,) and the second
@@ -40,7 +172,7 @@ def code_control_tokens(
     first_control: int,  # the first value that is a control token
     vocabulary: int,
     coder: Coder,
-    known: Tables | None = None,
+    known: Networks | None = None,
     *,
     adaptive: bool = False,  # other control tokens have frequencies that adapt (coding 5)
 ) -> tuple[Symbols, Symbols]:

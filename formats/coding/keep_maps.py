@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding.networks import BIN_EDGES, BIN_SIZES, LOG_FEATURE, Tables, bin_of, tables
-from formats.coding.rans import Coder, Reader, Symbols, Writer, lanes_for
-from formats.coding.wavefront import MAX_PREDICTED_CELLS, NEIGHBOURS, Grid
+from formats.coding.networks import BIN_EDGES, BIN_SIZES, LOG_FEATURE, Networks, bin_of, tables
+from formats.coding.rans import FREQUENCY_SUM, Coder, Reader, Symbols, Writer, in_order, lanes_for
+from formats.coding.wavefront import MAX_PREDICTED_CELLS, NEIGHBOURS, Grid, predicted
 from formats.errors import Corrupt, LimitExceeded, UnsupportedVersion
 from formats.records import MAX_SEGMENT_TOKENS, ModelRef, UInt16Array, check_token_count
-from formats.wire import Cursor, from_byte_planes, pack_blob, pack_uvarint, to_byte_planes
+from formats.wire import Cursor, from_byte_planes, pack_blob, pack_uvarint, quick_size, to_byte_planes
 
 _OUTSIDE_FEATURE = -8  # network input for a cell that does not exist
 _PACKED_BIT = 8  # of the keep coding: two residuals in a byte
@@ -25,20 +25,30 @@ _CELLS_PER_LANE = 4096
 _MAX_PREDICTED_BYTES = 8 << 20  # 2^20 cells of 28 bits and their lanes are far less
 _AXES = 3  # blocks, rows, columns: bits 1, 2, 4 of the keep coding
 _CODINGS_TRIED = 4  # codings 0 to 15 that are compressed to see their size: those of the least entropy
+# zstd tries longer maps at its fastest level first, and at its best one those that gave at most 1.6 times the bytes of
+# the predicted coding and at most 1.05 times those of the smallest. The best level makes maps up to 1.5 times smaller.
+_QUICK_TRIAL_BYTES = 1 << 13
+_MAX_QUICK_SIZE_RATIO, _MAX_QUICK_DIFFERENCE = 1.6, 1.05
 
 
 def pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -> bytes:
     """Encode keep maps (blocks, h, w) of blocks with `frames` real frames, by the smallest of the codings."""
-    plain = _pack_keep_plainly(keeps, tokens_per_cell)
-    if keeps.size > MAX_PREDICTED_CELLS:
-        return plain
-    return min(plain, _pack_keep_predicted(keeps, frames), key=len)
+    predicted = [] if keeps.size > MAX_PREDICTED_CELLS else [_pack_keep_predicted(keeps, frames)]
+    plain = _plain_codings(keeps, tokens_per_cell)
+    if max(len(data) for _, data in plain) > _QUICK_TRIAL_BYTES:
+        sizes = [quick_size(data) for _, data in plain]
+        limit = _MAX_QUICK_DIFFERENCE * min(sizes)
+        if predicted:
+            limit = min(limit, _MAX_QUICK_SIZE_RATIO * len(predicted[0]))
+        plain = [each for each, size in zip(plain, sizes, strict=True) if size <= limit]
+    # at equal size, that of the least entropy
+    return min([*(bytes([coding]) + pack_blob(data) for coding, data in plain), *predicted], key=len)
 
 
 def _pack_keep_predicted(keeps: UInt16Array, frames: Sequence[int]) -> bytes:
     totals = keeps.reshape(len(keeps), -1).sum(1, dtype=np.int64)
     writer = Writer(_keep_lanes(totals, keeps[0].size))
-    code_keep_maps(keeps, totals, np.array(frames, np.int64), writer)
+    write_keep_maps(keeps, totals, np.array(frames, np.int64), writer)
     data = writer.bytes()
     return b"".join(
         [bytes([_PREDICTED_CODING]), *map(pack_uvarint, totals.tolist()), pack_uvarint(2 * len(data)), data]
@@ -60,7 +70,8 @@ def _keep_lanes(totals: npt.NDArray[np.int64], cells: int) -> int:
     return lanes_for(int((totals > 0).sum()) * cells, _CELLS_PER_LANE)
 
 
-def _pack_keep_plainly(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
+def _plain_codings(keeps: UInt16Array, tokens_per_cell: int) -> list[tuple[int, bytes]]:
+    """Those of codings 0 to 15 that are worth compressing, and the bytes to compress; least entropy first."""
     values = keeps.astype(_keep_type(tokens_per_cell))
     candidates = []
     for axes in range(1 << _AXES):
@@ -74,7 +85,7 @@ def _pack_keep_plainly(keeps: UInt16Array, tokens_per_cell: int) -> bytes:
         if nibbles is not None:
             candidates.append((axes | _PACKED_BIT, nibbles))
     candidates.sort(key=lambda candidate: _entropy(candidate[1]))
-    return min((bytes([coding]) + pack_blob(data) for coding, data in candidates[:_CODINGS_TRIED]), key=len)
+    return candidates[:_CODINGS_TRIED]
 
 
 def unpack_keep(
@@ -161,8 +172,52 @@ def _pack_nibbles(residuals: npt.NDArray[Any]) -> bytes | None:
     return (zigzag[0::2] | zigzag[1::2] << 4).astype(np.uint8).tobytes()
 
 
+def write_keep_maps(keeps: UInt16Array, totals: Symbols, frames: Symbols, writer: Writer) -> None:
+    """Write what `code_keep_maps` would, all steps at once, since everything is known."""
+    known = tables()
+    grid = Grid(keeps.shape)
+    kept = keeps.ravel().astype(np.int64)
+    field = grid.padded(_OUTSIDE_FEATURE, LOG_FEATURE[kept].reshape(keeps.shape))
+    step, cells, blocks, at = grid.visits()
+    kept = kept[cells]
+    # before each step, of each block: the tokens and the cells that are left
+    tokens_left = totals - _sums_before(step, blocks, len(keeps), kept)
+    cells_left = keeps[0].size - _sums_before(step, blocks, len(keeps), np.ones_like(kept))
+    left = tokens_left[step, blocks]
+    coded = left > 0
+    step, blocks, at, kept, left = (each[coded] for each in (step, blocks, at, kept, left))
+    share = LOG_FEATURE[np.minimum(8192, 32 * left // cells_left[step, blocks])]
+
+    def frequencies(span: slice) -> Symbols:
+        near = np.empty((len(at[span]), len(NEIGHBOURS) + 1))
+        near[:, :-1] = field[at[span, None] + grid.offsets]
+        near[:, -1] = share[span]
+        return known.keep(near, blocks[span], frames[blocks[span]])
+
+    bins = bin_of(kept)
+    wide = np.flatnonzero(BIN_SIZES[bins] > 1)
+    uniform = FREQUENCY_SUM // BIN_SIZES[bins[wide]]
+    inside = uniform * (kept[wide] - BIN_EDGES[bins[wide]])
+    writer.put(
+        in_order(
+            [
+                (2 * step, *predicted(len(at), frequencies, bins)),
+                (2 * step[wide] + 1, uniform, inside),
+            ]
+        )
+    )
+
+
+def _sums_before(step: Symbols, blocks: Symbols, count: int, values: Symbols) -> Symbols:
+    """Sums of cells' values before each step, for each block, (steps, count)."""
+    steps = int(step[-1]) + 1
+    sums = np.bincount(step * count + blocks, values, steps * count).astype(np.int64).reshape(steps, count)
+    before: Symbols = sums.cumsum(0) - sums
+    return before
+
+
 def code_keep_maps(
-    keeps: UInt16Array, totals: Symbols, frames: Symbols, coder: Coder, known: Tables | None = None
+    keeps: UInt16Array, totals: Symbols, frames: Symbols, coder: Coder, known: Networks | None = None
 ) -> Symbols:
     """Keep maps (blocks, h, w) of blocks with `totals` tokens and `frames` real frames, coded or decoded.
 

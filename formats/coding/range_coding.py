@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from formats.coding import control_tokens, networks, screen_codes, wavefront
+from formats.coding import control_tokens, digits, networks, screen_codes, wavefront
 from formats.coding.adaptive import COUNT_INCREMENT, Tables, groups
 from formats.coding.rans import Coder, Reader, Symbols, Writer
 from formats.coding.rans import lanes_for as _lanes_for
@@ -66,6 +66,50 @@ def allows_screen(keeps: UInt16Array, model: ModelRef) -> bool:
     )
 
 
+class PredictedWriters:
+    """Writers of codings 4 and 5 for the same tokens.
+
+    ordered: (N,) in file order. keeps: (blocks, h, w). frames: (blocks,) real frames.
+    """
+
+    def __init__(self, ordered: UInt16Array, keeps: UInt16Array, frames: Symbols, model: ModelRef) -> None:
+        self._ordered, self._keeps, self._model = ordered, keeps, model
+        first_control = math.prod(model.levels)
+        flat = keeps.ravel()
+        counts = [int((flat > index).sum()) for index in (0, 1)]
+        first, second = np.full((2, len(flat)), -1, np.int64)
+        first[flat > 0] = ordered[: counts[0]]
+        second[flat > 1] = ordered[counts[0] : sum(counts)]
+        pattern = control_tokens.patterns_of(first, second, first_control, model.vocabulary)
+        self._first, self._second, self._pattern = first, second, pattern
+        self._control_counts = _CONTROL_TOKENS_IN[pattern]
+        self._describable = (ordered >= first_control).sum() == self._control_counts.sum()
+        self._controls: control_tokens.ControlTokens | None = None
+        if self._describable and model.vocabulary > first_control:
+            self._controls = control_tokens.ControlTokens(
+                first, second, pattern, keeps, frames, first_control, model.vocabulary
+            )
+
+    def writer(self, modes: screen_codes.Modes | None = None) -> Writer | None:
+        """A writer of coding 4, or 5 with `modes`, to which all has been written.
+
+        None where control tokens stand where it cannot describe them, and, of coding 5, where no cell has a screen
+        mode.
+        """
+        if not self._describable:
+            return None
+        first_control = math.prod(self._model.levels)
+        screen = _Screen.of(self._first, self._second, self._pattern, self._keeps, modes, first_control)
+        if modes is not None and screen is None:
+            return None
+        writer = Writer(lanes_for(len(self._ordered)))
+        if self._controls is not None:
+            self._controls.write(writer, adaptive=modes is not None)
+        for _ in _code_digits(self._ordered, self._keeps, self._model, writer, self._control_counts, screen):
+            pass
+        return writer
+
+
 def encode_predicted(
     ordered: UInt16Array,
     keeps: UInt16Array,
@@ -73,39 +117,9 @@ def encode_predicted(
     model: ModelRef,
     modes: screen_codes.Modes | None = None,
 ) -> bytes | None:
-    """Coding 4, or 5 with `modes`. frames: (blocks,) real frames.
-
-    None where control tokens stand where it cannot describe them, and, of coding 5, where no cell has a screen mode.
-    """
-    first_control = math.prod(model.levels)
-    flat = keeps.ravel()
-    counts = [int((flat > index).sum()) for index in (0, 1)]
-    first, second = np.full((2, len(flat)), -1, np.int64)
-    first[flat > 0] = ordered[: counts[0]]
-    second[flat > 1] = ordered[counts[0] : sum(counts)]
-    pattern = control_tokens.patterns_of(first, second, first_control, model.vocabulary)
-    control_counts = _CONTROL_TOKENS_IN[pattern]
-    if (ordered >= first_control).sum() != control_counts.sum():
-        return None
-    screen = _Screen.of(first, second, pattern, keeps, modes, first_control)
-    if modes is not None and screen is None:
-        return None
-    writer = Writer(lanes_for(len(ordered)))
-    if model.vocabulary > first_control:
-        control_tokens.code_control_tokens(
-            first,
-            second,
-            pattern,
-            keeps,
-            frames,
-            first_control,
-            model.vocabulary,
-            writer,
-            adaptive=modes is not None,
-        )
-    for _ in _walk(ordered, keeps, model, writer, control_counts, screen):
-        pass
-    return writer.bytes()
+    """Coding 4, or 5 with `modes`; None where it cannot describe the tokens (see `PredictedWriters`)."""
+    writer = PredictedWriters(ordered, keeps, frames, model).writer(modes)
+    return None if writer is None else writer.bytes()
 
 
 def decode_predicted(
@@ -139,7 +153,7 @@ def decode_predicted(
         ordered[:count] = first[flat > 0]
         ordered[count : count + int((flat > 1).sum())] = second[flat > 1]
         screen = _Screen.of(first, second, pattern, keeps, modes, first_control)
-    for span, values in _walk(ordered, keeps, model, reader, control_counts, screen):
+    for span, values in _code_digits(ordered, keeps, model, reader, control_counts, screen):
         ordered[span] = values
     reader.finish()
     return ordered
@@ -185,20 +199,28 @@ class _Screen(NamedTuple):
         return cls(number, codes)
 
 
-def _walk(
+def _code_digits(
     ordered: UInt16Array,
     keeps: UInt16Array,
     model: ModelRef,
     coder: Coder,
-    control_counts: Symbols | None = None,
-    screen: _Screen | None = None,
+    control_counts: Symbols,
+    screen: _Screen | None,
+) -> Iterator[tuple[slice, UInt16Array]]:
+    flat = keeps.ravel()
+    later = np.arange(len(flat)) >= keeps[0].size
+    cells = digits.Cells(flat, later, control_counts, None if screen is None else screen.number)
+    codes = None if screen is None else screen.codes
+    return digits.code(ordered, cells, model.levels, coder, partial(_fitted_counts, model.levels), codes)
+
+
+def _walk(
+    ordered: UInt16Array, keeps: UInt16Array, model: ModelRef, coder: Coder
 ) -> Iterator[tuple[slice, Symbols]]:
-    """The order of symbols and their contexts, the same for writer and reader.
+    """The order of symbols of coding 3 and their contexts, the same for writer and reader.
 
     Yields the tokens of each sequence index: their place in `ordered` (N,) and their values. A writer gives all
-    tokens in `ordered`; a reader stores there what was yielded before it asks for more. `control_counts` (cells,): how
-    many control tokens each cell begins with, where they are coded, and stored in `ordered`, already (codings 4 and 5).
-    `screen`: the cells whose codes are of a screen mode (coding 5).
+    tokens in `ordered`; a reader zeros.
     """
     levels = model.levels
     code_values = math.prod(levels)
@@ -217,21 +239,15 @@ def _walk(
         values = ordered[span].astype(np.int64)
         later = (cells >= first_block).astype(np.int64)  # not of the keyframe block
         control = np.zeros(len(cells), bool)
-        if control_counts is not None:
-            control = control_counts[cells] > index
-        elif control_values:
+        if control_values:
             for kind, where in groups(later):
                 table = tables.table(("is control", min(index, 2), kind), lambda: np.array([16, 2], np.int64))
                 control[where] = table.code((values[where] >= code_values).astype(np.int64), coder) > 0
-        if control_counts is None and control.any():
+        if control.any():
             values[control] = code_values + _code_control_values(
                 values[control] - code_values, control_values, radix, tables, coder
             )
-        usual, in_screen = ~control, None
-        if screen is not None:
-            in_screen = screen.number[cells]
-            usual &= in_screen < 0
-        places = np.flatnonzero(usual)
+        places = np.flatnonzero(~control)
         rest = values[places]
         context = 2 * _experience_group(codes_before[cells[places]]) + later[places]
         by_context = list(groups(context))
@@ -241,21 +257,12 @@ def _walk(
             rest, digit = np.divmod(rest, level)
             coded = np.zeros_like(digit)
             for name, where in by_context:
-                start = (
-                    partial(_middle_peaked_counts, level)
-                    if control_counts is None
-                    else partial(_fitted_counts, levels, number, name)
-                )
-                table = tables.table((number, name), start)
+                table = tables.table((number, name), partial(_middle_peaked_counts, level))
                 coded[where] = table.code(digit[where], coder)
             result += weight * coded
             weight *= level
         values[places] = result
         codes_before[cells[places]] += 1
-        if screen is not None and in_screen is not None:
-            own = np.flatnonzero((in_screen >= 0) & ~control)
-            if len(own):
-                values[own] = screen.codes.code(index, in_screen[own], values[own], coder)
         yield span, values
 
 

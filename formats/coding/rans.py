@@ -6,8 +6,8 @@ those of the whole chunk.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, repeat
-from typing import Protocol
+from itertools import chain, repeat
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,13 @@ FREQUENCY_BITS = 16  # frequencies sum to 2^16; words of the stream have as many
 FREQUENCY_SUM = 1 << FREQUENCY_BITS
 MAX_LANES = 1024
 _MIN_LANES_FOR_ARRAYS = 32  # with fewer lanes, plain numbers are faster than arrays of a number a lane
+# As arrays: these cost less than numbers, call by call.
+_SLOT_MASK, _BITS, _SUM = np.array(FREQUENCY_SUM - 1), np.array(FREQUENCY_BITS), np.array(FREQUENCY_SUM)
+_SYMBOLS_AT_ONCE = 1 << 18  # that a writer prepares; bounds its memory
 _TOO_SHORT = "range-coded data end early"
 
 Symbols = npt.NDArray[np.int64]
+AnySymbols = npt.NDArray[np.integer]  # of a type that holds them
 
 
 def lanes_for(symbols: int, per_lane: int) -> int:
@@ -37,21 +41,63 @@ def cumulative(weights: Symbols) -> Symbols:
     Every symbol gets at least 1.
     """
     rows, count = weights.shape
+    # weights are below 2^37 / k, so these quotients are exact: float64 is faster than division of integers
+    scaled = weights * float(FREQUENCY_SUM - count)
+    scaled /= np.add.reduce(weights, 1)[:, None]
     starts = np.zeros((rows, count + 1), np.int64)
-    frequency = weights * (FREQUENCY_SUM - count)
-    frequency //= weights.sum(1)[:, None]
+    frequency = scaled.astype(np.int64)
     frequency += 1
-    frequency[np.arange(rows), weights.argmax(1)] += FREQUENCY_SUM - frequency.sum(1)
+    frequency[np.arange(rows), weights.argmax(1)] += FREQUENCY_SUM - np.add.reduce(frequency, 1)
     frequency.cumsum(1, out=starts[:, 1:])
     return starts
 
 
-def cumulative_of(counts: list[int]) -> list[int]:
-    """The same for one row, which costs less so."""
-    room, total = FREQUENCY_SUM - len(counts), sum(counts)
-    frequency = [1 + count * room // total for count in counts]
-    frequency[counts.index(max(counts))] += FREQUENCY_SUM - sum(frequency)
-    return [0, *accumulate(frequency)]
+class Adaptive(Protocol):
+    """Frequencies that a coder uses for one sequence after the other, and that change with what was coded."""
+
+    def chunk_size(self) -> int:
+        """How many symbols may be coded before the frequencies change."""
+        ...
+
+    def edges(self) -> list[int] | Symbols:
+        """Cumulative frequencies (k + 1) of the next chunk; an array of many, which costs less so."""
+        ...
+
+    def learn(self, symbols: Symbols) -> None:
+        """Note the symbols of a chunk."""
+        ...
+
+    def intervals(self, sequences: Sequence[AnySymbols]) -> "Intervals":
+        """Where the symbols of sequences lie; all chunks at once."""
+        ...
+
+
+class Intervals(NamedTuple):
+    """Symbols of some chunks, as a writer needs them."""
+
+    frequencies: npt.NDArray[np.integer]  # (n,)
+    starts: npt.NDArray[np.integer]  # (n,) sums of the frequencies before
+    chunks: list[int]  # their sizes
+
+
+def intervals_of(starts: Symbols, symbols: Symbols) -> tuple[Symbols, Symbols]:
+    """Frequencies and starts (n,) of symbols (n,) that have these cumulative frequencies (n, k + 1)."""
+    rows = np.arange(len(symbols))
+    start = starts[rows, symbols]
+    return starts[rows, symbols + 1] - start, start
+
+
+def in_order(parts: Sequence[tuple[Symbols, Symbols, Symbols]]) -> Intervals:
+    """Symbols in ascending order of their keys; those with equal keys, which are of the same part, are a chunk.
+
+    parts: keys, frequencies and starts (n,) each.
+    """
+    keys, frequencies, starts = (np.concatenate(each) for each in zip(*parts, strict=True))
+    order = keys.argsort(kind="stable")
+    keys = keys[order]
+    ends = np.append(np.flatnonzero(keys[1:] != keys[:-1]) + 1, len(keys))
+    chunks = np.diff(ends, prepend=0).tolist() if len(keys) else []
+    return Intervals(frequencies[order], starts[order], chunks)
 
 
 class Coder(Protocol):
@@ -64,12 +110,12 @@ class Coder(Protocol):
         """
         ...
 
-    def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
-        """The same where all n symbols have the same cumulative frequencies."""
+    def code_adaptive(self, table: Adaptive, symbols: AnySymbols) -> AnySymbols:
+        """Code a sequence of n symbols, chunk by chunk, with frequencies that learn from each chunk."""
         ...
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
-        """The same where each of the n symbols has `sizes` (n,) equally likely values, a power of two up to 2^16."""
+        """Code a chunk of n symbols with `sizes` (n,) equally likely values, powers of two up to 2^16."""
         ...
 
 
@@ -78,66 +124,136 @@ class Writer:
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
-        self._chunks: list[tuple[Symbols, Symbols]] = []  # frequencies and starts of the symbols of a chunk
+        self._parts: list[Intervals] = []  # empty ones: of adaptive tables, known in the end
+        # sequences of each adaptive table, and which parts they are
+        self._waiting: dict[Adaptive, tuple[list[int], list[AnySymbols]]] = {}
 
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
-        rows = np.arange(len(symbols))
-        start = starts[rows, symbols]
-        self._chunks.append((starts[rows, symbols + 1] - start, start))
+        frequencies, start = intervals_of(starts, symbols)
+        self.put(Intervals(frequencies, start, [len(symbols)] if len(symbols) else []))
         return symbols
 
-    def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
+    def code_adaptive(self, table: Adaptive, symbols: AnySymbols) -> AnySymbols:
         """See `Coder`."""
-        edges = np.array(starts, np.int64)
-        start = edges[symbols]
-        self._chunks.append((edges[symbols + 1] - start, start))
+        if len(symbols):
+            numbers, sequences = self._waiting.setdefault(table, ([], []))
+            numbers.append(len(self._parts))
+            sequences.append(symbols)
+            self._parts.append(_UNKNOWN)
         return symbols
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
         frequency = FREQUENCY_SUM // sizes
-        self._chunks.append((frequency, frequency * symbols))
+        self.put(Intervals(frequency, frequency * symbols, [len(symbols)] if len(symbols) else []))
         return symbols
+
+    def put(self, part: Intervals) -> None:
+        """Add chunks of symbols whose intervals are known."""
+        if part.chunks:
+            self._parts.append(part)
+
+    def bits(self) -> float:
+        """About how many bits the symbols take."""
+        self._settle()
+        frequencies = self._joined(0, len(self._parts)).frequencies
+        return float(FREQUENCY_BITS * len(frequencies) - np.log2(frequencies).sum())
 
     def bytes(self) -> bytes:
         """The coded bytes."""
+        self._settle()
         state = np.full(self._lanes, FREQUENCY_SUM, np.int64)
         words: list[Symbols] = []  # last first
-        put = self._put_one_by_one if self._lanes < _MIN_LANES_FOR_ARRAYS else self._put_as_arrays
-        for frequencies, starts in reversed(self._chunks):
-            put(state, frequencies, starts, words)
+        put = _put_one_by_one if self._lanes < _MIN_LANES_FOR_ARRAYS else _put_as_arrays
+        end = len(self._parts)
+        while end:
+            start, symbols = end, 0
+            while start and symbols < _SYMBOLS_AT_ONCE:
+                start -= 1
+                symbols += len(self._parts[start].starts)
+            put(state, self._joined(start, end), words)
+            end = start
         stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
-        return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
+        return state.astype("<u4").tobytes() + (stream & FREQUENCY_SUM - 1).astype("<u2").tobytes()
 
-    def _put_as_arrays(
-        self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]
-    ) -> None:
-        last = (len(starts) - 1) // self._lanes * self._lanes
-        for at in range(last, -1, -self._lanes):
-            frequency, start = frequencies[at : at + self._lanes], starts[at : at + self._lanes]
-            own = state[: len(start)]
-            full = own >= frequency << FREQUENCY_BITS
-            words.append(own[full] & FREQUENCY_SUM - 1)
-            own = np.where(full, own >> FREQUENCY_BITS, own)
-            high, low = np.divmod(own, frequency)
-            state[: len(start)] = (high << FREQUENCY_BITS) + low + start
+    def _settle(self) -> None:
+        """Find the intervals of the sequences of adaptive tables."""
+        for table, (numbers, sequences) in self._waiting.items():
+            frequencies, starts, chunks = table.intervals(sequences)
+            place, chunk = 0, 0
+            for number, symbols in zip(numbers, sequences, strict=True):
+                end, first_chunk, left = place + len(symbols), chunk, len(symbols)
+                while left:
+                    left -= chunks[chunk]
+                    chunk += 1
+                self._parts[number] = Intervals(
+                    frequencies[place:end], starts[place:end], chunks[first_chunk:chunk]
+                )
+                place = end
+        self._waiting.clear()
 
-    def _put_one_by_one(
-        self, state: Symbols, frequencies: Symbols, starts: Symbols, words: list[Symbols]
-    ) -> None:
-        """The same, one lane after the other."""
-        states, out = state.tolist(), []
-        pairs = list(zip(frequencies.tolist(), starts.tolist(), strict=True))
-        for number in range(len(pairs) - 1, -1, -1):
-            frequency, start = pairs[number]
-            own = states[number % self._lanes]
-            if own >= frequency << FREQUENCY_BITS:
-                out.append(own & FREQUENCY_SUM - 1)
-                own >>= FREQUENCY_BITS
-            states[number % self._lanes] = (own // frequency << FREQUENCY_BITS) + own % frequency + start
-        state[:] = states
-        words.append(np.array(out[::-1], np.int64))
+    def _joined(self, start: int, end: int) -> Intervals:
+        """Parts from `start` to before `end` as one, in int64."""
+        parts = self._parts[start:end]
+        return Intervals(
+            np.concatenate([_NONE, *(part.frequencies for part in parts)]),
+            np.concatenate([_NONE, *(part.starts for part in parts)]),
+            list(chain.from_iterable(part.chunks for part in parts)),
+        )
+
+
+_NONE = np.zeros(0, np.int64)
+_UNKNOWN = Intervals(_NONE, _NONE, [])
+
+
+def _put_as_arrays(state: Symbols, part: Intervals, words: list[Symbols]) -> None:
+    """Code the symbols of a part, all lanes at a time, from the last chunk to the first."""
+    lanes = len(state)
+    frequencies, starts = part.frequencies, part.starts
+    limits, spaces = frequencies << FREQUENCY_BITS, FREQUENCY_SUM - frequencies
+    end = len(starts)
+    for size in reversed(part.chunks):
+        first = end - size
+        for at in range(first + (size - 1) // lanes * lanes, first - 1, -lanes):
+            own = state[: end - at]
+            full = (own >= limits[at:end]).nonzero()[0]
+            if len(full):
+                word = own[full]
+                words.append(word)
+                own[full] = word >> _BITS
+            high = own // frequencies[at:end]
+            # high * 2^16 + (own - high * frequency) + start
+            high *= spaces[at:end]
+            own += high
+            own += starts[at:end]
+            end = at
+
+
+def _put_one_by_one(state: Symbols, part: Intervals, words: list[Symbols]) -> None:
+    """The same, one lane after the other: each lane's states depend on its own symbols only."""
+    lane_of = np.concatenate([np.arange(size) for size in part.chunks]) % len(state)
+    order = np.argsort(lane_of, kind="stable")[::-1]
+    ends = np.bincount(lane_of, minlength=len(state))[::-1].cumsum().tolist()
+    frequencies, starts, places = (
+        part.frequencies[order].tolist(),
+        part.starts[order].tolist(),
+        order.tolist(),
+    )
+    found: list[tuple[int, int]] = []  # place of a symbol, and a word that is put before it
+    begin = 0
+    for lane, end in zip(range(len(state) - 1, -1, -1), ends, strict=True):
+        own = int(state[lane])
+        span = slice(begin, end)
+        for frequency, start, place in zip(frequencies[span], starts[span], places[span], strict=True):
+            if own >= frequency << 16:
+                found.append((place, own))
+                own >>= 16
+            own += own // frequency * (65536 - frequency) + start
+        state[lane] = own
+        begin = end
+    found.sort()
+    words.append(np.array([word for _, word in found], np.int64))
 
 
 class Reader:
@@ -159,57 +275,90 @@ class Reader:
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
         if self._one_by_one:
-            return self._read_one_by_one(starts.tolist())
-        result = np.zeros(len(symbols), np.int64)
-        for at in range(0, len(result), self._lanes):
-            rows = starts[at : at + self._lanes]
-            number, slot = np.arange(len(rows)), self._state[: len(rows)] & FREQUENCY_SUM - 1
-            found = (rows <= slot[:, None]).sum(1) - 1
-            start = rows[number, found]
-            self._advance(rows[number, found + 1] - start, start)
-            result[at : at + self._lanes] = found
+            return np.array(self._read_one_by_one(starts.tolist()), np.int64)
+        count, width = starts.shape
+        flat = starts.ravel()
+        rows = np.arange(0, count * width, width)
+        result = np.empty(count, np.int64)
+        for at in range(0, count, self._lanes):
+            end = min(at + self._lanes, count)
+            slot = self._state[: end - at] & _SLOT_MASK
+            # the first edge above the slot; the last edge, 2^16, always is
+            after = (starts[at:end] > slot[:, None]).argmax(1)
+            result[at:end] = after
+            after += rows[at:end]
+            start = flat[after - 1]
+            self._advance(flat[after] - start, slot - start)
+        result -= 1
         return result
 
-    def code_alike(self, starts: list[int], symbols: Symbols) -> Symbols:
+    def code_adaptive(self, table: Adaptive, symbols: AnySymbols) -> AnySymbols:
         """See `Coder`."""
-        if self._one_by_one:
-            return self._read_one_by_one(repeat(starts, len(symbols)))
-        result, edges = np.zeros(len(symbols), np.int64), np.array(starts, np.int64)
-        for at in range(0, len(result), self._lanes):
-            slot = self._state[: len(result) - at] & FREQUENCY_SUM - 1
-            found = np.searchsorted(edges, slot, side="right") - 1
-            start = edges[found]
-            self._advance(edges[found + 1] - start, start)
-            result[at : at + self._lanes] = found
-        return result
+        parts: list[Symbols] = []
+        left = len(symbols)
+        while left:
+            size = min(left, table.chunk_size())
+            part = self._read_alike(table.edges(), size)
+            table.learn(part)
+            parts.append(part)
+            left -= size
+        return parts[0] if len(parts) == 1 else np.concatenate([_NONE, *parts])
 
     def code_uniform(self, sizes: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
         if self._one_by_one:
-            return self._read_one_by_one(
+            found = self._read_one_by_one(
                 range(0, FREQUENCY_SUM + 1, FREQUENCY_SUM // size) for size in sizes.tolist()
             )
-        result = np.zeros(len(symbols), np.int64)
+            return np.array(found, np.int64)
+        result = np.empty(len(symbols), np.int64)
+        frequencies = FREQUENCY_SUM // sizes
         for at in range(0, len(result), self._lanes):
-            frequency = FREQUENCY_SUM // sizes[at : at + self._lanes]
-            found = (self._state[: len(frequency)] & FREQUENCY_SUM - 1) // frequency
-            self._advance(frequency, found * frequency)
+            frequency = frequencies[at : at + self._lanes]
+            slot = self._state[: len(frequency)] & _SLOT_MASK
+            found = slot // frequency
+            self._advance(frequency, slot - found * frequency)
             result[at : at + self._lanes] = found
         return result
 
-    def _advance(self, frequency: Symbols, start: Symbols) -> None:
-        """Take one symbol each, of these frequencies and starts, from the first lanes."""
-        state = self._state[: len(start)]
-        state = frequency * (state >> FREQUENCY_BITS) + (state & FREQUENCY_SUM - 1) - start
-        empty = np.flatnonzero(state < FREQUENCY_SUM)
-        words = self._words[self._next : self._next + len(empty)]
-        if len(words) < len(empty):
-            raise Corrupt(_TOO_SHORT)
-        self._next += len(empty)
-        state[empty] = state[empty] << FREQUENCY_BITS | words
-        self._state[: len(state)] = state
+    def _read_alike(self, edges: list[int] | Symbols, count: int) -> Symbols:
+        """Read a chunk of symbols that have the same cumulative frequencies."""
+        if self._one_by_one:
+            row = edges if isinstance(edges, list) else edges.tolist()
+            return np.array(self._read_one_by_one(repeat(row, count)), np.int64)
+        starts = np.asarray(edges, np.int64)
+        frequencies, inner = starts[1:] - starts[:-1], starts[1:-1]
+        if count <= self._lanes:
+            return self._read_batch(frequencies, starts, inner, count)
+        return np.concatenate(
+            [
+                self._read_batch(frequencies, starts, inner, min(self._lanes, count - at))
+                for at in range(0, count, self._lanes)
+            ]
+        )
 
-    def _read_one_by_one(self, rows: Iterable[Sequence[int]]) -> Symbols:
+    def _read_batch(self, frequencies: Symbols, starts: Symbols, inner: Symbols, count: int) -> Symbols:
+        slot = self._state[:count] & _SLOT_MASK
+        found: Symbols = inner.searchsorted(slot, "right")
+        slot -= starts[found]
+        self._advance(frequencies[found], slot)
+        return found
+
+    def _advance(self, frequency: Symbols, inside: Symbols) -> None:
+        """Take one symbol each from the first lanes: its frequency, and how far inside its interval the slot is."""
+        state = self._state[: len(inside)]
+        state >>= _BITS
+        state *= frequency
+        state += inside
+        empty = (state < _SUM).nonzero()[0]
+        if len(empty):
+            words = self._words[self._next : self._next + len(empty)]
+            if len(words) < len(empty):
+                raise Corrupt(_TOO_SHORT)
+            self._next += len(empty)
+            state[empty] = state[empty] << _BITS | words
+
+    def _read_one_by_one(self, rows: Iterable[Sequence[int]]) -> list[int]:
         """Read a symbol by each row of cumulative frequencies, one lane after the other."""
         states, words, place = self._states, self._plain_words, self._next
         lane, last_lane = 0, self._lanes - 1
@@ -230,7 +379,7 @@ class Reader:
         except IndexError:  # no word is left
             raise Corrupt(_TOO_SHORT) from None
         self._next = place
-        return np.array(symbols, np.int64)
+        return symbols
 
     def finish(self) -> None:
         """Raises Corrupt unless all words are used and every lane is back where the writer began."""

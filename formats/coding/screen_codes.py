@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from formats.coding.adaptive import Tables, groups
+from formats.coding.adaptive import Tables, digits_of, runs
 from formats.coding.rans import Coder, Symbols
 from formats.errors import Corrupt
 from formats.records import PALETTE_SIZES, ControlRange
@@ -115,68 +115,126 @@ class ScreenCodes:
 
         Raises Corrupt where a value is no code of the model.
         """
-        step = _Step(self, index, cells)
-        result, before, coded = np.zeros((3, len(values)), np.int64)
+        of_palette = self._of_palette[cells]
+        where = of_palette.nonzero()[0]
+        palettes = _Palettes(self, index, cells[where]) if len(where) else None
+        elsewhere = slice(None) if palettes is None else (~of_palette).nonzero()[0]
+        pulses = None if len(where) == len(cells) else _Pulses(self, index, cells[elsewhere])
+        symbols = digits_of((SYMBOLS,) * len(_WEIGHTS))[:, values]
+        contexts = np.empty(len(cells), np.int16)
+        result = np.zeros(len(values), np.int64)
         for number, weight in enumerate(_WEIGHTS):
-            contexts = step.contexts(number, coded)
-            # the channels of a colour are alike: each but the first as the difference to the one before
-            base = np.where(step.in_colour, before, 0)
-            symbols = (values // weight - base) % SYMBOLS
-            coded = np.empty_like(symbols)
-            for context, where in groups(contexts):
-                table = self._tables.table((context,), partial(_first_counts_of, context))
-                coded[where] = table.code(symbols[where], coder)
-            before = (coded + base) % SYMBOLS
-            step.advance(number, before)
-            result += weight * before
-        step.store()
+            own = symbols[number]
+            if pulses is not None:
+                contexts[elsewhere] = pulses.contexts(number)
+            if palettes is not None:
+                contexts[where] = palettes.contexts(number)
+                own[where] = palettes.coded(own[where])
+            coded = self._code_by_context(contexts, own, coder)
+            if palettes is not None:
+                coded[where] = palettes.advance(number, coded[where])
+            if pulses is not None:
+                pulses.advance(number, coded[elsewhere])
+            result += weight * coded
+        for part in (pulses, palettes):
+            if part is not None:
+                part.store()
         if int(result.max(initial=0)) >= self._code_values:
             raise Corrupt("a code is outside the codes of the model")
         return result
 
+    def _code_by_context(self, contexts: Small, symbols: npt.NDArray[np.uint8], coder: Coder) -> Symbols:
+        """Code symbols (m,), those of the lowest context first."""
+        order = contexts.argsort(kind="stable")
+        symbols = symbols[order]
+        coded = np.empty(len(symbols), np.int64)
+        for context, start, end in runs(contexts[order]):
+            table = self._tables.table((context,), partial(_first_counts_of, context))
+            coded[start:end] = table.code(symbols[start:end], coder)
+        result = np.empty_like(coded)
+        result[order] = coded
+        return result
 
-class _Step:
-    """The codes of m cells at one index: what each is for, and where its stream stands."""
+
+class _Pulses:
+    """The codes of m cells at one index that are a whole vector or of a DCT stream, and where the streams stand."""
 
     def __init__(self, codes: ScreenCodes, index: int, cells: Symbols) -> None:
         self._codes, self._cells = codes, cells
-        of_palette, stream = codes._of_palette[cells], codes._stream[cells]
+        stream = codes._stream[cells]
+        self._in_stream, self._begins = index >= stream, index == stream
+        self._some_vectors, self._some_begin = not np.all(self._in_stream), bool(np.any(self._begins))
+        self._first_context = _FIRST + codes._later[cells]
+        self._before: Small = codes._before[cells]
+
+    def contexts(self, number: int) -> Small:
+        """The contexts (m,) of the symbols with this number in their code."""
+        found: Small = self._before + np.int16(_PULSES)
+        if self._some_vectors:
+            found = np.where(self._in_stream, found, np.int16(_VECTOR + number))
+        if self._some_begin and number == 0:
+            found = np.where(self._begins, self._first_context, found)
+        return found
+
+    def advance(self, number: int, symbols: Symbols) -> None:
+        """Note the symbols (m,) with this number."""
+        before = _CLASS_OF_PULSE[symbols]
+        if self._some_vectors or self._some_begin:
+            in_pulses = self._in_stream & ~self._begins if number == 0 else self._in_stream
+            before = np.where(in_pulses, before, self._before)
+        self._before = before
+
+    def store(self) -> None:
+        """Keep where the streams stand."""
+        self._codes._before[self._cells] = self._before
+
+
+class _Palettes:
+    """The codes of m cells at one index that are of a palette, a colour or of the stream of labels."""
+
+    def __init__(self, codes: ScreenCodes, index: int, cells: Symbols) -> None:
+        self._codes, self._cells = codes, cells
+        stream = codes._stream[cells]
         self._place = np.minimum(index - codes._begin[cells], _PLACES - 1)
-        self.in_colour = of_palette & (index < stream)
-        self._in_pulses, self._in_labels = ~of_palette & (index >= stream), of_palette & (index >= stream)
-        self._begins = index == stream
-        self._first_context = _FIRST + 2 * of_palette.astype(np.int16) + codes._later[cells]
+        self._in_colour, self._begins = index < stream, index == stream
+        self._first_context = _FIRST + 2 + codes._later[cells]
         self._colours = codes._colours[cells]
         left = codes._keep[cells] - 1 - index
         self._may_close = (left == 0) | (left == self._colours)
-        self._before: Small = codes._before[cells]
         self._labels: Small = codes._labels[cells]
         self._missed: npt.NDArray[np.int32] = codes._missed[cells]
         self._end: Small = np.where(codes._end[cells] > 0, np.int16(_BEHIND_END), np.int16(0))
+        # the symbols before in the same code, and what was coded for them
+        self._before, self._coded = np.zeros((2, len(cells)), np.int64)
 
-    def contexts(self, number: int, difference: Symbols) -> Small:
-        """The contexts (m,) of the symbols with this number in their code; difference: (m,) the symbols before."""
+    def contexts(self, number: int) -> Small:
+        """The contexts (m,) of the symbols with this number in their code."""
         colour = _COLOUR + _PLACES * number + self._place
         if number == 2:
-            off = np.minimum(difference, SYMBOLS - difference)
+            off = np.minimum(self._coded, SYMBOLS - self._coded)
             colour += _PLACES * ((off > 0).astype(np.int16) + (off > 2))
-        found = np.where(self.in_colour, colour, np.int16(_VECTOR + number))
-        found = np.where(self._in_pulses, _PULSES + self._before, found)
         labels = 2 * (np.maximum(self._labels, 2) - 2) + self._may_close
         labels = _LABELS + _DISTANCES * labels + _class_of_missed()[self._missed]
         labels[self._end == _AT_END], labels[self._end == _BEHIND_END] = _PADDING, _FINER
-        found = np.where(self._in_labels, labels, found)
-        return np.where(self._begins, self._first_context, found) if number == 0 else found
+        if number == 0:
+            labels = np.where(self._begins, self._first_context, labels)
+        return np.where(self._in_colour, colour, labels)
 
-    def advance(self, number: int, symbols: npt.NDArray[np.integer]) -> None:
-        """Note the symbols (m,) with this number."""
-        symbols = symbols.astype(np.int16)
-        in_pulses, in_labels = self._in_pulses, self._in_labels & (self._end == 0)
+    def coded(self, symbols: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """What is coded for symbols (m,): of a colour, but its first one, the difference to the one before."""
+        coded: npt.NDArray[np.integer] = (symbols - np.where(self._in_colour, self._before, 0)) % SYMBOLS
+        return coded
+
+    def advance(self, number: int, coded: Symbols) -> Symbols:
+        """The symbols (m,) with this number, from what was coded for them; they are noted."""
+        before: Symbols = (coded + np.where(self._in_colour, self._before, 0)) % SYMBOLS
+        self._before, self._coded = before, coded
+        symbols = before.astype(np.int16)
+        in_labels = ~self._in_colour & (self._end == 0)
         if number == 0:  # the first symbol of a stream
             labels = self._colours + (symbols & 1)
             self._labels = np.where(in_labels & self._begins, labels, self._labels)
-            in_pulses, in_labels = in_pulses & ~self._begins, in_labels & ~self._begins
-        self._before = np.where(in_pulses, _CLASS_OF_PULSE[symbols], self._before)
+            in_labels &= ~self._begins
         others = np.maximum(self._labels - 1, 1)
         says_label = symbols < _RUN_SYMBOLS
         skipped = _RUN_SYMBOLS // others << 2 * np.clip(symbols - _RUN_SYMBOLS, 0, 2)
@@ -184,12 +242,12 @@ class _Step:
         missed = (self._missed << passed | says_label) & (1 << _ROW) - 1
         self._missed = np.where(in_labels, missed, self._missed)
         self._end[in_labels & (symbols == _END)] = _AT_END
+        return before
 
     def store(self) -> None:
         """Keep where the streams stand."""
         codes, cells = self._codes, self._cells
-        codes._before[cells], codes._labels[cells] = self._before, self._labels
-        codes._missed[cells], codes._end[cells] = self._missed, self._end
+        codes._labels[cells], codes._missed[cells], codes._end[cells] = self._labels, self._missed, self._end
 
 
 @cache
