@@ -61,8 +61,9 @@ MAX_GROWTH_OF_FIRST_PROBE = (
 AIMS = (0.99, 0.994, 0.996)
 # Range of a draft's lambda, as shares of the squared error that the target leaves a cell of a whole block.
 MIN_PRICE_SHARE, MAX_PRICE_SHARE = 0.1, 3.0
-# What a miss multiplies the aim of later probes by.
-AIM_AFTER_NEAR_MISS, AIM_AFTER_MISS, AIM_AFTER_LATE_MISS = 0.995, 0.985, 0.9
+# What a miss multiplies the aim of later probes by: an effort's own probes, those up to LATE_PROBES more, and the rest.
+AIM_AFTER_NEAR_MISS, AIM_AFTER_MISS, AIM_AFTER_LATE_MISS, AIM_AFTER_LAST_MISSES = 0.99, 0.985, 0.97, 0.9
+LATE_PROBES = 3
 NEAR_MISS = 1.01  # times the target
 AIM_AFTER_REPEAT = 0.9  # where a keep map comes out that has been probed and missed
 MIN_SAVING = 0.02  # share of the tokens: a pass that saves less than this on the best one ends the probes
@@ -236,8 +237,11 @@ def _probe_cells(
                 break
         if coded.missed and attempt >= 1:
             near = coded.mse < NEAR_MISS * target
-            scale_after_miss = AIM_AFTER_NEAR_MISS if near else AIM_AFTER_MISS
-            aim_scale *= scale_after_miss if attempt < effort.probes else AIM_AFTER_LATE_MISS
+            if attempt < effort.probes:
+                aim_scale *= AIM_AFTER_NEAR_MISS if near else AIM_AFTER_MISS
+            else:
+                late = attempt < effort.probes + LATE_PROBES
+                aim_scale *= AIM_AFTER_LATE_MISS if late else AIM_AFTER_LAST_MISSES
     if best is not None:
         return best
     return _probe(tokenizer, job, encoding, encoding.length, context, target)

@@ -109,6 +109,17 @@ def test_which_cell_sends_a_pan(still: int) -> None:
         assert int(pan.max()) == 1 + MOVING
 
 
+def test_a_pan_of_whole_vectors_is_that_of_most_cells() -> None:
+    """Also where a cell has the fastest vector of the table, which is nearer to others."""
+    inherited = torch.zeros(1, 2, 6, 8)
+    wanted = torch.zeros(1, 2, 6, 8)
+    wanted[:, 0] = -37
+    wanted[:, 0, 0, 0] = -24
+    pan, panned = chosen(inherited, wanted)
+    assert int((pan > 0).sum()) == 1
+    assert bool((panned.vectors[:, 0] == -37).all())
+
+
 def test_no_pan_is_sent_where_changes_differ() -> None:
     generator = torch.Generator().manual_seed(0)
     inherited = torch.zeros(1, 2, 6, 8)

@@ -6,7 +6,7 @@ import torch
 from elastictok_cli.models.cell.config import DefaultConfig
 from elastictok_cli.models.cell.context import Context
 from elastictok_cli.models.cell.motion import camera_pan, compensation, vectors, whole_search, whole_vectors
-from elastictok_cli.models.cell.motion.decision import Motion, choose_motion
+from elastictok_cli.models.cell.motion.decision import Motion, _sends, choose_motion
 from elastictok_cli.models.cell.screen import patches
 from elastictok_cli.models.cell.selection import Selection
 from elastictok_cli.models.cell.transform import cell_energy
@@ -209,6 +209,14 @@ def test_a_page_that_scrolls_is_a_whole_vector_that_speaks_for_all() -> None:
     # the next block goes on
     lasting = (found.lasting == torch.tensor([-37.0, 0]).view(1, 2, 1, 1)).all(1)
     assert int((lasting & known).sum()) >= int(known.sum()) - 1
+
+
+def test_a_whole_vector_is_sent_where_it_leaves_little() -> None:
+    """What comes into view would be somewhat nearer to other text, and then have no palette."""
+    error, left = torch.ones(4), torch.tensor([0.05, 0.2, 0.2, 0.2])
+    whole = torch.tensor([True, True, False, True])
+    pan = torch.tensor([0, 0, 0, 1])
+    assert _sends(error, left, pan, whole, torch.tensor(0.01)).tolist() == [True, False, True, True]
 
 
 def test_whole_vectors_of_the_table_are_sent_as_such() -> None:

@@ -19,6 +19,9 @@ _BIT_PRICE = (
 )
 _MAX_ERROR_LEFT = 0.9  # a motion vector is sent only if it removes at least 10 % of the cell's error
 _TOKENS_OF_WHOLE = 2  # of a whole vector
+# A whole vector is sent only if it removes most of the cell's error: a cell that sends one can have neither FSQ codes
+# nor a palette, which what comes into view needs.
+_MAX_ERROR_LEFT_OF_WHOLE = 0.1
 _PIXEL_STEP = 2  # errors of luma are estimated from every second row and column of pixels
 _MANY_CELLS = 1024
 _INTERPOLATION_OF_PANS = "bilinear"  # quicker, where many pans are compared
@@ -244,7 +247,7 @@ class _Block:
                 improvable.flatten(1).sum(1) >= camera_pan.MIN_CELLS,
             )
             error = estimate(panned.vectors.unsqueeze(1))[:, 0]
-        sent = self._sends(error, found_error, pan, whole, price)
+        sent = _sends(error, found_error, pan, whole, price)
         tokens = sent.sum((1, 2)) + (pan > 0).sum((1, 2))
         cost = _expected(torch.where(sent, found_error, error), price).sum((1, 2)) + price.flatten() * tokens
         candidates = (error - found_error > _MIN_ESTIMATED_GAIN * price) | (pan > 0)
@@ -293,7 +296,7 @@ class _Block:
             cells.write_each(found_error, (by_frame * self._weights).sum(2, keepdim=True))
             found_error = found_error.squeeze(1).masked_fill(~found.candidates, torch.inf)
             price = self.price * (3 * c.frames * cell**2)
-            sent = self._sends(error, found_error, found.pan, found.whole, price)
+            sent = _sends(error, found_error, found.pan, found.whole, price)
             if shaken is not None:
                 sends_shake = _first_best(sent, found.candidates & (found.pan == 0)) & shaken.plausible.view(
                     -1, 1, 1
@@ -315,19 +318,6 @@ class _Block:
             shake,
             None if shaken is None else shaken.codes,
         )
-
-    def _sends(
-        self,
-        error: torch.Tensor,
-        found_error: torch.Tensor,
-        pan: torch.Tensor,
-        whole: torch.Tensor,
-        price: torch.Tensor,
-    ) -> torch.Tensor:
-        """Which cells (B, h, w) send their motion vector; errors, and the price of a token, in the same unit."""
-        sends = camera_pan.sends(error, found_error, price, _MAX_ERROR_LEFT)
-        saves_both_tokens = error - found_error > _TOKENS_OF_WHOLE * price
-        return sends & (~whole | saves_both_tokens) | (pan > 0)
 
     def _estimator(self, luma: Luma, shake: torch.Tensor | None) -> CellErrors:
         """A function from motion vectors (B, N, 2, h, w) to MSE (B, N, h, w), of luma at some pixels of each cell."""
@@ -374,6 +364,21 @@ class _Block:
             torch.where(better, error, found_error),
             better & ~known,
         )
+
+
+def _sends(
+    error: torch.Tensor,
+    found_error: torch.Tensor,
+    pan: torch.Tensor,
+    whole: torch.Tensor,
+    price: torch.Tensor,
+) -> torch.Tensor:
+    """Which cells (B, h, w) send their motion vector; errors, and the price of a token, in the same unit."""
+    sends = camera_pan.sends(error, found_error, price, _MAX_ERROR_LEFT)
+    copies = (error - found_error > _TOKENS_OF_WHOLE * price) & (
+        found_error < _MAX_ERROR_LEFT_OF_WHOLE * error
+    )
+    return sends & (~whole | copies) | (pan > 0)
 
 
 def _expected(error: torch.Tensor, token_price: torch.Tensor) -> torch.Tensor:
