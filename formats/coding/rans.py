@@ -60,8 +60,8 @@ class Adaptive(Protocol):
         """How many symbols may be coded before the frequencies change."""
         ...
 
-    def edges(self) -> list[int] | Symbols:
-        """Cumulative frequencies (k + 1) of the next chunk; an array of many, which costs less so."""
+    def edges(self) -> list[int]:
+        """Cumulative frequencies (k + 1) of the next chunk."""
         ...
 
     def learn(self, symbols: Symbols) -> None:
@@ -322,17 +322,16 @@ class Reader:
             result[at : at + self._lanes] = found
         return result
 
-    def _read_alike(self, edges: list[int] | Symbols, count: int) -> Symbols:
+    def _read_alike(self, edges: list[int], count: int) -> Symbols:
         """Read a chunk of symbols that have the same cumulative frequencies."""
-        if self._one_by_one or count <= _FEW_SYMBOLS:
-            row = edges if isinstance(edges, list) else edges.tolist()
-            if self._one_by_one:
-                return np.array(self._read_one_by_one(repeat(row, count), self._states), np.int64)
+        if self._one_by_one:
+            return np.array(self._read_one_by_one(repeat(edges, count), self._states), np.int64)
+        if count <= _FEW_SYMBOLS:
             states = self._state[:count].tolist()
-            found = self._read_one_by_one(repeat(row, count), states)
+            found = self._read_one_by_one(repeat(edges, count), states)
             self._state[:count] = states
             return np.array(found, np.int64)
-        starts = np.asarray(edges, np.int64)
+        starts = np.array(edges, np.int64)
         frequencies, inner = starts[1:] - starts[:-1], starts[1:-1]
         if count <= self._lanes:
             return self._read_batch(frequencies, starts, inner, count)
