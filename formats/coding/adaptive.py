@@ -11,7 +11,6 @@ from formats.coding.rans import FREQUENCY_SUM, AnySymbols, Coder, Intervals, Sym
 
 COUNT_INCREMENT = 2  # what a symbol adds to its count
 _MIN_CHUNK_SYMBOLS = 16  # of the first chunk, which is coded with the first counts
-_MOST_COUNTS_OF_A_LIST = 16  # more are faster as an array
 _MAX_COUNTS_AT_ONCE = 1 << 20  # that `intervals` holds; bounds its memory
 
 
@@ -19,11 +18,8 @@ class Table:
     """Adaptive frequencies of one context. Counts change only between chunks; later chunks are longer."""
 
     def __init__(self, counts: Symbols) -> None:
-        self._few = len(counts) <= _MOST_COUNTS_OF_A_LIST
-        # one of the two is used
-        self._counts: list[int] = counts.tolist() if self._few else []
-        self._many = counts.astype(np.int64)
-        self._total = int(counts.sum())
+        self._counts: list[int] = counts.tolist()
+        self._total = sum(self._counts)
         self._seen = 0
 
     def code(self, symbols: AnySymbols, coder: Coder) -> AnySymbols:
@@ -34,44 +30,32 @@ class Table:
         """How many symbols may be coded before the next update."""
         return max(_MIN_CHUNK_SYMBOLS, self._seen // 4)
 
-    def edges(self) -> list[int] | Symbols:
+    def edges(self) -> list[int]:
         """Cumulative frequencies of the next chunk: as `cumulative` for one row, which costs less so."""
-        room = FREQUENCY_SUM - len(self._many)
-        if not self._few:
-            frequencies = self._many * room
-            frequencies //= self._total
-            frequencies += 1
-            frequencies[self._many.argmax()] += FREQUENCY_SUM - np.add.reduce(frequencies)
-            edges = np.zeros(len(frequencies) + 1, np.int64)
-            frequencies.cumsum(out=edges[1:])
-            return edges
         counts, total = self._counts, self._total
+        room = FREQUENCY_SUM - len(counts)
         frequency = [1 + count * room // total for count in counts]
         frequency[counts.index(max(counts))] += FREQUENCY_SUM - sum(frequency)
         return [0, *accumulate(frequency)]
 
     def learn(self, symbols: Symbols) -> None:
         """Note the symbols of a chunk."""
+        counts = self._counts
         self._seen += len(symbols)
         self._total += COUNT_INCREMENT * len(symbols)
-        if self._few and len(symbols) <= 2 * _MIN_CHUNK_SYMBOLS:
-            counts = self._counts
+        if len(symbols) <= 2 * _MIN_CHUNK_SYMBOLS:
             for symbol in symbols.tolist():
                 counts[symbol] += COUNT_INCREMENT
-            return
-        times = np.bincount(symbols, minlength=len(self._many))
-        times *= COUNT_INCREMENT
-        if self._few:
-            self._counts = [a + b for a, b in zip(self._counts, times.tolist(), strict=True)]
         else:
-            self._many += times
+            times = np.bincount(symbols, minlength=len(counts)).tolist()
+            self._counts = [count + COUNT_INCREMENT * more for count, more in zip(counts, times, strict=True)]
 
     def intervals(self, sequences: Sequence[AnySymbols]) -> Intervals:
         """Where the symbols of sequences lie: what `edges` and `learn` would say chunk by chunk, all at once."""
         sizes = [size for symbols in sequences for size in self._chunks(len(symbols))]
         symbols = np.concatenate(sequences)
         result = Intervals(np.empty(len(symbols), np.int32), np.empty(len(symbols), np.int32), sizes)
-        chunks_at_once = max(1, _MAX_COUNTS_AT_ONCE // len(self._many))
+        chunks_at_once = max(1, _MAX_COUNTS_AT_ONCE // len(self._counts))
         place = 0
         for first in range(0, len(sizes), chunks_at_once):
             some = np.array(sizes[first : first + chunks_at_once])
@@ -90,13 +74,12 @@ class Table:
 
     def _intervals(self, symbols: AnySymbols, sizes: Symbols) -> tuple[Symbols, Symbols]:
         """Frequencies and starts of the symbols of chunks of these sizes; their counts are noted."""
-        width = len(self._many)
+        width = len(self._counts)
         chunk = np.repeat(np.arange(len(sizes)), sizes)
         times = np.bincount(chunk * width + symbols, minlength=width * len(sizes)).reshape(-1, width)
-        before = np.array(self._counts) if self._few else self._many
-        after = before + COUNT_INCREMENT * times.cumsum(0)
+        after = np.array(self._counts) + COUNT_INCREMENT * times.cumsum(0)
         edges = cumulative(after - COUNT_INCREMENT * times).ravel()
-        self._counts, self._many = after[-1].tolist(), after[-1].copy()
+        self._counts = after[-1].tolist()
         self._total += COUNT_INCREMENT * len(symbols)
         chunk *= width + 1
         chunk += symbols

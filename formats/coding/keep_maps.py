@@ -26,9 +26,9 @@ _MAX_PREDICTED_BYTES = 8 << 20  # 2^20 cells of 28 bits and their lanes are far 
 _AXES = 3  # blocks, rows, columns: bits 1, 2, 4 of the keep coding
 _CODINGS_TRIED = 4  # codings 0 to 15 that are compressed to see their size: those of the least entropy
 # zstd tries longer maps at its fastest level first, and at its best one those that gave at most 1.6 times the bytes of
-# the predicted coding and at most 1.05 times those of the smallest. The best level makes maps up to 1.5 times smaller.
+# the predicted coding and at most 1.02 times those of the smallest. The best level makes maps up to 1.5 times smaller.
 _QUICK_TRIAL_BYTES = 1 << 13
-_MAX_QUICK_SIZE_RATIO, _MAX_QUICK_DIFFERENCE = 1.6, 1.05
+_MAX_QUICK_SIZE_RATIO, _MAX_RATIO_TO_SMALLEST = 1.6, 1.02
 
 
 def pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -> bytes:
@@ -37,7 +37,7 @@ def pack_keep(keeps: UInt16Array, frames: Sequence[int], tokens_per_cell: int) -
     plain = _plain_codings(keeps, tokens_per_cell)
     if max(len(data) for _, data in plain) > _QUICK_TRIAL_BYTES:
         sizes = [quick_size(data) for _, data in plain]
-        limit = _MAX_QUICK_DIFFERENCE * min(sizes)
+        limit = _MAX_RATIO_TO_SMALLEST * min(sizes)
         if predicted:
             limit = min(limit, _MAX_QUICK_SIZE_RATIO * len(predicted[0]))
         plain = [each for each, size in zip(plain, sizes, strict=True) if size <= limit]

@@ -20,6 +20,7 @@ MAX_LANES = 1024
 _MIN_LANES_FOR_ARRAYS = 32  # with fewer lanes, plain numbers are faster than arrays of a number a lane
 # As arrays: these cost less than numbers, call by call.
 _SLOT_MASK, _BITS, _SUM = np.array(FREQUENCY_SUM - 1), np.array(FREQUENCY_BITS), np.array(FREQUENCY_SUM)
+_FEW_SYMBOLS = 8  # and so are they for such short chunks
 _SYMBOLS_AT_ONCE = 1 << 18  # that a writer prepares; bounds its memory
 _TOO_SHORT = "range-coded data end early"
 
@@ -59,8 +60,8 @@ class Adaptive(Protocol):
         """How many symbols may be coded before the frequencies change."""
         ...
 
-    def edges(self) -> list[int] | Symbols:
-        """Cumulative frequencies (k + 1) of the next chunk; an array of many, which costs less so."""
+    def edges(self) -> list[int]:
+        """Cumulative frequencies (k + 1) of the next chunk."""
         ...
 
     def learn(self, symbols: Symbols) -> None:
@@ -275,7 +276,7 @@ class Reader:
     def code(self, starts: Symbols, symbols: Symbols) -> Symbols:
         """See `Coder`."""
         if self._one_by_one:
-            return np.array(self._read_one_by_one(starts.tolist()), np.int64)
+            return np.array(self._read_one_by_one(starts.tolist(), self._states), np.int64)
         count, width = starts.shape
         flat = starts.ravel()
         rows = np.arange(0, count * width, width)
@@ -308,7 +309,7 @@ class Reader:
         """See `Coder`."""
         if self._one_by_one:
             found = self._read_one_by_one(
-                range(0, FREQUENCY_SUM + 1, FREQUENCY_SUM // size) for size in sizes.tolist()
+                (range(0, FREQUENCY_SUM + 1, FREQUENCY_SUM // size) for size in sizes.tolist()), self._states
             )
             return np.array(found, np.int64)
         result = np.empty(len(symbols), np.int64)
@@ -321,12 +322,16 @@ class Reader:
             result[at : at + self._lanes] = found
         return result
 
-    def _read_alike(self, edges: list[int] | Symbols, count: int) -> Symbols:
+    def _read_alike(self, edges: list[int], count: int) -> Symbols:
         """Read a chunk of symbols that have the same cumulative frequencies."""
         if self._one_by_one:
-            row = edges if isinstance(edges, list) else edges.tolist()
-            return np.array(self._read_one_by_one(repeat(row, count)), np.int64)
-        starts = np.asarray(edges, np.int64)
+            return np.array(self._read_one_by_one(repeat(edges, count), self._states), np.int64)
+        if count <= _FEW_SYMBOLS:
+            states = self._state[:count].tolist()
+            found = self._read_one_by_one(repeat(edges, count), states)
+            self._state[:count] = states
+            return np.array(found, np.int64)
+        starts = np.array(edges, np.int64)
         frequencies, inner = starts[1:] - starts[:-1], starts[1:-1]
         if count <= self._lanes:
             return self._read_batch(frequencies, starts, inner, count)
@@ -358,10 +363,10 @@ class Reader:
             self._next += len(empty)
             state[empty] = state[empty] << _BITS | words
 
-    def _read_one_by_one(self, rows: Iterable[Sequence[int]]) -> list[int]:
-        """Read a symbol by each row of cumulative frequencies, one lane after the other."""
-        states, words, place = self._states, self._plain_words, self._next
-        lane, last_lane = 0, self._lanes - 1
+    def _read_one_by_one(self, rows: Iterable[Sequence[int]], states: list[int]) -> list[int]:
+        """Read a symbol by each row of cumulative frequencies, one lane after the other; changes `states`."""
+        words, place = self._plain_words, self._next
+        lane, last_lane = 0, len(states) - 1
         symbols: list[int] = []
         try:
             for row in rows:
