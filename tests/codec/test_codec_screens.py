@@ -89,9 +89,8 @@ def test_a_flipping_checkerboard_takes_few_tokens_once_it_is_known(model: Model,
     video = encoded(clip, model, mse)
     assert not video.missed.any()
     first, *rest = video.tokens_per_block.tolist()
-    assert (
-        sum(rest) < first / 8
-    )  # at half size, where motion is searched, it is all grey: some vectors are luck
+    # at half size, where motion is searched, the board is all grey: some vectors are luck
+    assert sum(rest) < first / 8
 
 
 @pytest.mark.parametrize("mse", [0.007, 0.001])
@@ -106,9 +105,7 @@ def test_a_page_with_a_cursor_that_blinks_takes_a_few_tokens_a_block(model: Mode
     assert video.keyframes.tolist() == [True] + [False] * (len(video) - 1)
     first, *rest = video.tokens_per_block.tolist()
     assert max(rest) <= 24
-    assert (
-        sum(rest) < first / 8
-    )  # at half size, where motion is searched, it is all grey: some vectors are luck
+    assert sum(rest) < first / 10
     shown = elastictok_cli.decode(video, model)
     still_cells = np.ones((64, 96), bool)
     still_cells[16:48, 32:48] = False
