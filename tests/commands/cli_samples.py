@@ -168,7 +168,7 @@ def _smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def make_page(path: Path, *, count: int = 4) -> Path:
-    """Lossless frames of text that scrolls (left), of a smooth picture that moves (middle), and of noise that rests."""
+    """Lossless frames: text that scrolls, half of it getting darker, a smooth picture that moves, noise that rests."""
     width, height, step = 128, 64, 13
     rng = np.random.default_rng(0)
     ink = (rng.random(((height + step * count) // 2 + 1, width // 6 + 1)) < 0.3).repeat(2, 0).repeat(3, 1)
@@ -182,7 +182,9 @@ def make_page(path: Path, *, count: int = 4) -> Path:
             red = 128 + 100 * np.sin((x + 2 * index) / 17) * np.cos(y / 23)
             green, blue = 128 + 90 * np.sin(y / 19 + index / 9), 128 + 80 * np.cos((x + y) / 31)
             picture = np.stack([red, green, blue], -1).astype(np.uint8)
-            picture[:, : width // 2] = text[step * index : step * index + height, : width // 2]
+            page = text[step * index : step * index + height, : width // 2].astype(float)
+            page[:, width // 4 :] -= 40 * index
+            picture[:, : width // 2] = page.clip(0, 255)
             picture[:, 3 * width // 4 :] = noise
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")
             frame.pts, frame.time_base = index, Fraction(1, 25)
