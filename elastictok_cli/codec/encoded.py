@@ -10,7 +10,7 @@ import torch
 
 from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.options import EncodeOptions
-from elastictok_cli.codec.rate_control import Coded
+from elastictok_cli.codec.probing import Coded
 from elastictok_cli.codec.scene_encoder import encode_scene
 from elastictok_cli.codec.scenes import Scene
 from elastictok_cli.models.interface import Loaded

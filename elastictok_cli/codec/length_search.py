@@ -15,7 +15,7 @@ import torch
 
 from elastictok_cli.codec import bracketing
 from elastictok_cli.codec.pixels import Job, frame_errors, to_pixels
-from elastictok_cli.codec.rate_control import Coded
+from elastictok_cli.codec.probing import Coded
 from elastictok_cli.models.interface import LengthTokenizer, Trial
 
 Method = Literal["binary", "linear", "predict"]

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from elastictok_cli.codec.block_splitting import SourceBlock
-from elastictok_cli.codec.rate_control import Coded, Draft
+from elastictok_cli.codec.probing import Coded, Draft
 from elastictok_cli.codec.scene_state import Decision, Reason, SceneState
 
 # All ratios are of tokens per frame, unless a comment says otherwise.

@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 import torch
 
-from elastictok_cli.codec.error_model import ErrorModel
-from elastictok_cli.codec.pixels import Job, errors_of, real_share
+from elastictok_cli.codec.pixels import Job
+from elastictok_cli.codec.probing import Coded, Draft, all_tokens, allowed_error, error_model, probe
 from elastictok_cli.models.interface import Encoding, NestedTokenizer
-from formats import max_segment_tokens
 
 Allocation = Literal["cell", "block"]  # a length for each cell, or one length for all cells of a block
 
@@ -69,57 +68,6 @@ AIM_AFTER_REPEAT = 0.9  # where a keep map comes out that has been probed and mi
 MIN_SAVING = 0.02  # share of the tokens: a pass that saves less than this on the best one ends the probes
 
 
-@dataclass(frozen=True)
-class Coded:
-    """One block with its tokens decided.
-
-    tokens: (1, G, h, w) int64, or (1, G, h, w, D) float16 vectors; all of each cell, kept or not.
-    keep: (1, h, w) int64, how many tokens each cell keeps.
-    frame_mse: of each real frame, on the [-1, 1] scale. mse: their mean.
-    missed: whether the block does not meet the target.
-    context: what the model needs of it for the next block.
-    cell_errors: (1, h, w) squared error of each cell, scaled up to a whole block; None where it was not measured.
-    bias: measured / predicted error, the prediction being that of the curves.
-    """
-
-    tokens: torch.Tensor
-    keep: torch.Tensor
-    frame_mse: tuple[float, ...]
-    mse: float
-    missed: bool
-    context: Any
-    cell_errors: torch.Tensor | None = None
-    bias: float = 1.0
-
-
-@dataclass(frozen=True)
-class Draft:
-    """One block before any decode: what its error curves predict.
-
-    job, context, encoding: the block, what the model knows of the one before, and all tokens of the block.
-    model: the error model at its start. Rate control works on copies of it.
-    keep: (1, h, w) int64, the cheapest keep map that should meet the target.
-    tokens: how many it keeps in all. reaches: whether it should meet the target at all.
-    price: lambda of the keep map, the squared error that its last token saves, within `price_range`.
-    weight: (1, h, w), how much the error of each cell matters; None: the same everywhere.
-    """
-
-    job: Job
-    context: Any
-    encoding: Encoding
-    model: ErrorModel
-    keep: torch.Tensor
-    tokens: int
-    reaches: bool
-    price: float
-    weight: torch.Tensor | None = None
-
-    @property
-    def per_frame(self) -> float:
-        """Tokens per real frame."""
-        return self.tokens / len(self.job.source)
-
-
 def draft(
     tokenizer: NestedTokenizer,
     job: Job,
@@ -139,14 +87,14 @@ def draft(
     """
     if allocation == "block":
         encoding = _complete(tokenizer, job, context, target)
-        model = _error_model(tokenizer, job, encoding, None)
-        allowed = _allowed_error(job, target, encoding.curve.device)
+        model = error_model(tokenizer, job, encoding, None)
+        allowed = allowed_error(job, target, encoding.curve.device)
         keep, reaches = model.one_length(allowed)
         return Draft(job, context, encoding, model, keep, int(keep.sum()), reaches, 0.0)
-    encoding = _encode(tokenizer, job, context, target=target, price=price)
-    model = _error_model(tokenizer, job, encoding, weight)
+    encoding = all_tokens(tokenizer, job, context, target=target, price=price)
+    model = error_model(tokenizer, job, encoding, weight)
     model.expect(bias)
-    allowed = _allowed_error(job, target, encoding.curve.device)
+    allowed = allowed_error(job, target, encoding.curve.device)
     keep, found = model.allocate(allowed)
     reaches = model.reaches(keep, allowed)
     lowest, highest = price_range(tokenizer, target)
@@ -176,10 +124,10 @@ def meet_target(
         return coded
     # The encoder left out tokens of cells that need none for this target. Now every cell has to be able to help.
     encoding = _complete(tokenizer, job, context, target)
-    everything = _probe(tokenizer, job, encoding, encoding.length, context, target)
+    everything = probe(tokenizer, job, encoding, encoding.length, context, target)
     if everything.missed:  # no keep map can meet the target
         return everything
-    model = _error_model(tokenizer, job, encoding, drafted.weight)
+    model = error_model(tokenizer, job, encoding, drafted.weight)
     complete = replace(drafted, encoding=encoding, model=model, keep=encoding.length)
     return _probe_cells(tokenizer, complete, target, effort, bias)
 
@@ -193,8 +141,8 @@ def price_range(tokenizer: NestedTokenizer, target: float) -> tuple[float, float
 
 def fixed_length(tokenizer: NestedTokenizer, job: Job, context: Any, tokens: int) -> Coded:
     """Code one block with `tokens` tokens in every cell, or all that a cell has where it has fewer."""
-    encoding = _encode(tokenizer, job, context, complete=True)
-    return _probe(tokenizer, job, encoding, encoding.length.clamp_max(tokens), context, None)
+    encoding = all_tokens(tokenizer, job, context, complete=True)
+    return probe(tokenizer, job, encoding, encoding.length.clamp_max(tokens), context, None)
 
 
 def _probe_cells(
@@ -203,7 +151,7 @@ def _probe_cells(
     """Probe keep maps with a length for each cell; each probe corrects the error model for the next."""
     job, encoding, context = drafted.job, drafted.encoding, drafted.context
     device = encoding.curve.device
-    allowed = _allowed_error(job, target, device)
+    allowed = allowed_error(job, target, device)
     model = copy.copy(drafted.model)  # it replaces its tensors, so the draft's own stay as they are
     model.expect(bias)
     aim_scale = 1.0  # below 1 after a miss: later probes then aim at less error
@@ -221,7 +169,7 @@ def _probe_cells(
             aim_scale *= AIM_AFTER_REPEAT
             continue
         tried.add(fingerprint)
-        coded = _probe(tokenizer, job, encoding, keep, context, target)
+        coded = probe(tokenizer, job, encoding, keep, context, target)
         assert coded.cell_errors is not None
         coded = replace(coded, bias=model.learn(keep, coded.cell_errors))
         little_to_gain = False
@@ -244,7 +192,7 @@ def _probe_cells(
                 aim_scale *= AIM_AFTER_LATE_MISS if late else AIM_AFTER_LAST_MISSES
     if best is not None:
         return best
-    return _probe(tokenizer, job, encoding, encoding.length, context, target)
+    return probe(tokenizer, job, encoding, encoding.length, context, target)
 
 
 def _probe_lengths(
@@ -256,57 +204,15 @@ def _probe_lengths(
     best: Coded | None = None
     while low <= high:
         middle = (low + high) // 2
-        coded = _probe(tokenizer, job, encoding, encoding.length.clamp_max(middle), context, target)
+        coded = probe(tokenizer, job, encoding, encoding.length.clamp_max(middle), context, target)
         if coded.missed:
             low = middle + 1
         else:
             best, high = coded, middle - 1
-    return best or _probe(tokenizer, job, encoding, encoding.length, context, target)
-
-
-def _probe(
-    tokenizer: NestedTokenizer,
-    job: Job,
-    encoding: Encoding,
-    keep: torch.Tensor,
-    context: Any,
-    target: float | None,
-) -> Coded:
-    """Decode the block with a keep map (1, h, w) and measure its error. Without a target nothing is missed."""
-    decoded, next_context = tokenizer.decode(
-        encoding.tokens, keep, context, count=len(job.source), reuse=encoding.reuse
-    )
-    errors = errors_of(job, decoded, tokenizer.spec.cell)
-    frame_mse = tuple(errors.frames.tolist())
-    mse = sum(frame_mse) / len(frame_mse)
-    missed = target is not None and mse > target
-    return Coded(
-        encoding.tokens, keep, frame_mse, mse, missed, next_context, errors.cells.to(keep.device).float()
-    )
+    return best or probe(tokenizer, job, encoding, encoding.length, context, target)
 
 
 def _complete(tokenizer: NestedTokenizer, job: Job, context: Any, target: float) -> Encoding:
     """The block with all tokens of every cell."""
     price, _ = price_range(tokenizer, target)
-    return _encode(tokenizer, job, context, target=target, complete=True, price=price)
-
-
-def _encode(tokenizer: NestedTokenizer, job: Job, context: Any, **goal: Any) -> Encoding:
-    """All tokens of a block, but no more in a cell than a segment of the file can hold in each of them."""
-    encoding = tokenizer.encode(job.frames, context, count=len(job.source), **goal)
-    most = max_segment_tokens(tokenizer.spec.vector) // encoding.length.numel()
-    if encoding.tokens.shape[1] <= most:
-        return encoding
-    return replace(encoding, length=encoding.length.clamp_max(most))
-
-
-def _error_model(
-    tokenizer: NestedTokenizer, job: Job, encoding: Encoding, weight: torch.Tensor | None
-) -> ErrorModel:
-    return ErrorModel(encoding, real_share(job, tokenizer.spec.cell).to(encoding.curve.device), weight)
-
-
-def _allowed_error(job: Job, target: float, device: torch.device) -> torch.Tensor:
-    """The squared error a block may keep, (1,), scaled up to a whole block where frames of it are padding."""
-    frames = job.frames.shape[1] / len(job.source)
-    return torch.full((1,), target * job.source.numel() * frames, device=device)
+    return all_tokens(tokenizer, job, context, target=target, complete=True, price=price)

@@ -20,7 +20,7 @@ from elastictok_cli.codec.lookahead import LOOKAHEAD_FRAMES, Lookahead
 from elastictok_cli.codec.mode_decision import Candidates
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.pixels import job_of
-from elastictok_cli.codec.rate_control import Coded, Draft
+from elastictok_cli.codec.probing import Coded, Draft
 from elastictok_cli.codec.scene_state import Decision, SceneState
 from elastictok_cli.codec.scenes import Scene
 from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer, TokenizerSpec

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from elastictok_cli.codec.block_splitting import SourceBlock
-from elastictok_cli.codec.rate_control import Coded, Draft
+from elastictok_cli.codec.probing import Coded, Draft
 
 # A single frame that was far cheaper than a whole block is followed by so many more single frames before longer blocks
 # are tried again: by the first number, and twice as many each time that longer blocks turn out far dearer again.

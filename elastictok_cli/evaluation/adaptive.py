@@ -18,6 +18,7 @@ import torch
 from elastictok_cli.codec import rate_control as search
 from elastictok_cli.codec.block_splitting import BlockSplitter
 from elastictok_cli.codec.pixels import Job, job_of
+from elastictok_cli.codec.probing import Coded
 from elastictok_cli.codec.scenes import split_scenes
 from elastictok_cli.evaluation.clips import Clip
 from elastictok_cli.models.interface import NestedTokenizer
@@ -132,7 +133,7 @@ def code_adaptive(
     cheaper, as the encoder would.
     """
 
-    def least(job: Job, context: Any) -> search.Coded:
+    def least(job: Job, context: Any) -> Coded:
         drafted = search.draft(tokenizer, job, context, target, allocation=allocation)
         return search.meet_target(tokenizer, drafted, target, allocation=allocation)
 
@@ -150,7 +151,7 @@ def _code(
     tokenizer: NestedTokenizer,
     clip: Clip,
     device: torch.device,
-    code: Callable[[Job, Any], search.Coded],
+    code: Callable[[Job, Any], Coded],
 ) -> list[Spent]:
     context = None
     spent = []

@@ -9,7 +9,7 @@ import torch
 
 from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.mode_decision import Candidates, choose, is_sudden, split_first_frame
-from elastictok_cli.codec.rate_control import Coded, Draft
+from elastictok_cli.codec.probing import Coded, Draft
 from elastictok_cli.codec.scene_state import Decision, SceneState
 from elastictok_cli.video.records import Frame
 

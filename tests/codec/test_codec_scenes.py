@@ -15,7 +15,7 @@ from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.encoded import to_record
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
 from elastictok_cli.codec.pixels import job_of
-from elastictok_cli.codec.rate_control import Coded, Draft
+from elastictok_cli.codec.probing import Coded, Draft
 from elastictok_cli.codec.scene_encoder import NestedCoder, SegmentLimits, encode_scene
 from elastictok_cli.codec.scene_state import SceneState
 from elastictok_cli.codec.scenes import Scene, split_scenes

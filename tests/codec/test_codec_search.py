@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastictok_cli.codec import rate_control
+from elastictok_cli.codec import probing, rate_control
 from elastictok_cli.codec.error_model import ErrorModel
 from elastictok_cli.codec.pixels import Job, frame_errors, to_pixels
 from elastictok_cli.models.interface import Encoding, TokenizerSpec
@@ -59,7 +59,7 @@ class Fake:
         )
 
 
-def meet(fake: Fake, job: Job, target: float, allocation: str = "cell") -> rate_control.Coded:
+def meet(fake: Fake, job: Job, target: float, allocation: str = "cell") -> probing.Coded:
     return rate_control.meet_target(
         fake,
         rate_control.draft(fake, job, None, target, allocation=allocation),
