@@ -7,6 +7,7 @@ takes is what each token saves on its cell's hull, and the price is found by sel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -146,6 +147,14 @@ def allocate(
     return Allocated(keep, torch.where(needless, highest.amax((1, 2)).clamp_min(MIN_HIGHEST_PRICE), price))
 
 
+def at_price(
+    without: torch.Tensor, hulls: Hull, price: torch.Tensor, weight: torch.Tensor | None = None
+) -> Allocated:
+    """The keep map in which every token saves at least `price` (B,), by weight. The others are as in `allocate`."""
+    saved = hulls.saved if weight is None else hulls.saved * weight.unsqueeze(1)
+    return Allocated((saved >= price.clamp_min(MIN_PRICE).view(-1, 1, 1, 1)).sum(1), price)
+
+
 def _select(
     number: torch.Tensor, amount: torch.Tensor, spare: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,6 +171,10 @@ def error_of(curve: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     return curve.gather(1, keep.unsqueeze(1)).sum((1, 2, 3))
 
 
+# Which tokens are kept of the errors (B, h, w) without a token and the hulls: `allocate` or `at_price`, given its goal.
+Allocate = Callable[[torch.Tensor, Hull], Allocated]
+
+
 class FilledIn(NamedTuple):
     """What a block is allocated from if its cells, without a token, are filled in from the cells that keep one."""
 
@@ -173,7 +186,7 @@ class FilledIn(NamedTuple):
 def filled_in(
     curve: torch.Tensor,
     length: torch.Tensor,
-    allowed: torch.Tensor,
+    allocated: Allocate,
     filled: Filled,
     *,
     later: Hull | None = None,
@@ -186,8 +199,8 @@ def filled_in(
     What a cell without a token errs by depends on which others keep one. So cells decide in four passes a round, one
     for each place in 2 x 2 cells: no two neighbours change in the same pass. The first round goes on from
     `start`, or else from a token in all cells.
-    curve, length and `allowed` are as in `to_target`; what `curve` says of no token is not read. later:
-    `hull_after_first(curve, length)`, if it is known.
+    curve and length are as in `to_target`; what `curve` says of no token is not read. allocated: what the price of a
+    round is found by. later: `hull_after_first(curve, length)`, if it is known. weight: as in `to_target`.
     """
     if later is None:
         later = hull_after_first(curve, length)
@@ -203,7 +216,7 @@ def filled_in(
         without = (each * place.unsqueeze(1)).sum(0)
     for number_of_round in range(rounds):
         hulls = _with_first(without, with_tokens, later, number)
-        price = _JUST_BELOW * allocate(without, hulls, allowed, weight).price
+        price = _JUST_BELOW * allocated(without, hulls).price
         cost = (weighted + price.view(-1, 1, 1, 1) * number).amin(1)  # (B, h, w), of the best length but 0
         for turn, mine in enumerate(place):
             if turn or number_of_round or start is not None:  # else it is known already

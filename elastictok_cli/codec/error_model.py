@@ -50,17 +50,33 @@ class ErrorModel:
     def allocate(self, allowed: torch.Tensor) -> tuple[torch.Tensor, float]:
         """The cheapest keep map (1, h, w) that should leave a squared error of at most `allowed` (1,), and its lambda:
         the squared error that the last token saves."""
+        keep, price = self._allocate(
+            lambda without, hulls: allocation.allocate(without, hulls, allowed, self._weight)
+        )
+        return keep, float(price)
+
+    def allocate_at(self, price: float) -> torch.Tensor:
+        """The keep map (1, h, w) in which every token saves at least `price` of squared error."""
+        lowest = torch.full((1,), price, device=self._curve.device)
+        return self._allocate(
+            lambda without, hulls: allocation.at_price(without, hulls, lowest, self._weight)
+        ).keep
+
+    def error_of(self, keep: torch.Tensor) -> float:
+        """The squared error expected of the keep map that was allocated last."""
+        return float(allocation.error_of(self._used, keep).sum())
+
+    def _allocate(self, allocated: allocation.Allocate) -> allocation.Allocated:
         curve, hulls = self._curve * self._ratio.unsqueeze(1), self._hulls.scaled(self._ratio)
         without = curve[:, 0]
         if self._encoding.filled is not None:
-            without, hulls = self._fill_in(curve, hulls, allowed)
+            without, hulls = self._fill_in(curve, hulls, allocated)
             curve[:, 0] = without
         self._used = curve
-        keep, price = allocation.allocate(without, hulls, allowed, self._weight)
-        return keep, float(price)
+        return allocated(without, hulls)
 
     def _fill_in(
-        self, curve: torch.Tensor, later: allocation.Hull, allowed: torch.Tensor
+        self, curve: torch.Tensor, later: allocation.Hull, allocated: allocation.Allocate
     ) -> tuple[torch.Tensor, allocation.Hull]:
         """The errors (1, h, w) of cells without a token, filled in from the others, and the hulls with those.
 
@@ -69,7 +85,7 @@ class ErrorModel:
         self._filled_in = allocation.filled_in(
             curve,
             self._length,
-            allowed,
+            allocated,
             self._filled,
             later=later,
             weight=self._weight,
@@ -92,7 +108,7 @@ class ErrorModel:
 
     def reaches(self, keep: torch.Tensor, allowed: torch.Tensor) -> bool:
         """Whether the keep map that was allocated last should leave at most the allowed error."""
-        return float(allocation.error_of(self._used, keep).sum()) <= TOLERANCE_OF_REACH * float(allowed)
+        return self.error_of(keep) <= TOLERANCE_OF_REACH * float(allowed)
 
     def learn(self, keep: torch.Tensor, measured: torch.Tensor) -> float:
         """Correct the model by the errors (1, h, w) that the last keep map was measured to leave.
