@@ -29,7 +29,7 @@ from formats.records import (
     full_cell,
     max_segment_tokens,
 )
-from formats.writer import EtkWriter
+from formats.writer import EtkWriter, segment_bytes
 
 __all__ = [
     "COLOR_TAGS",
@@ -60,5 +60,6 @@ __all__ = [
     "full_cell",
     "max_segment_tokens",
     "pack_tokens",
+    "segment_bytes",
     "unpack_tokens",
 ]

@@ -14,6 +14,8 @@ from formats.records import MAX_SEGMENTS, Block, Header, SegmentInfo
 from formats.segment import pack_segment
 from formats.wire import AUX, HEADER, INDEX, MAGIC, MIB, SEGMENT, TRAILER, VERSION, pack_unit
 
+MAX_INDEX_ENTRY = 40  # bytes of a segment in the index, and more than enough
+
 
 class EtkWriter:
     """Writes one file, append-only; never seeks.
@@ -111,6 +113,14 @@ class EtkWriter:
             rest = rest[self._stream.write(rest) or 0 :]
         self._written += len(data)
         return len(data)
+
+
+def segment_bytes(header: Header, blocks: Sequence[Block]) -> int:
+    """How many bytes a segment of these blocks takes in a file, with its entry in the index.
+
+    Raises InvalidRecord or LimitExceeded as `EtkWriter.write_segment`.
+    """
+    return len(pack_unit(SEGMENT, pack_segment(header, MAX_SEGMENTS - 1, blocks))) + MAX_INDEX_ENTRY
 
 
 def _open(target: str | Path | BinaryIO) -> BinaryIO:

@@ -175,6 +175,11 @@ def error_of(curve: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
 Allocate = Callable[[torch.Tensor, Hull], Allocated]
 
 
+def within(allowed: torch.Tensor, weight: torch.Tensor | None = None) -> Allocate:
+    """`allocate` for a summed error of at most `allowed` (B,)."""
+    return lambda without, hulls: allocate(without, hulls, allowed, weight)
+
+
 class FilledIn(NamedTuple):
     """What a block is allocated from if its cells, without a token, are filled in from the cells that keep one."""
 

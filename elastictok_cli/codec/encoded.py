@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.options import EncodeOptions
-from elastictok_cli.codec.probing import Coded
+from elastictok_cli.codec.record import to_record
 from elastictok_cli.codec.scene_encoder import encode_scene
+from elastictok_cli.codec.scene_plan import ScenePlan
 from elastictok_cli.codec.scenes import Scene
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame
-from formats import Block, pack_tokens
+from formats import Block, Header
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,10 @@ def encode_blocks(
     options: EncodeOptions,
     device: torch.device,
     grid: tuple[int, int],
+    plan: ScenePlan | None = None,
+    header: Header | None = None,
 ) -> Iterator[EncodedBlock]:
     """The coded blocks of the scene that these frames are, in order. See `encode_scene`."""
     scene = Scene(frames, starts_at_cut)
-    for block, coded in encode_scene(scene, loaded.tokenizer, options, device, grid):
+    for block, coded in encode_scene(scene, loaded.tokenizer, options, device, grid, plan, header):
         yield EncodedBlock(to_record(block, coded), block.keyframe, coded.mse)
-
-
-def to_record(block: SourceBlock, coded: Coded) -> Block:
-    """The block as the file format stores it."""
-    keep = coded.keep[0].cpu().numpy().astype(np.uint16)
-    tokens = coded.tokens[0].cpu()
-    if not tokens.is_floating_point():
-        tokens = tokens.clamp_min(0)
-    return Block(
-        pts=tuple(f.pts for f in block.frames),
-        durations=tuple(f.duration for f in block.frames),
-        keep=keep,
-        tokens=pack_tokens(tokens.numpy(), keep),
-        frame_mse=coded.frame_mse,
-        missed=coded.missed,
-        scene_cut=block.scene_cut,
-    )

@@ -16,14 +16,18 @@ import torch
 from elastictok_cli.codec import events
 from elastictok_cli.codec.encoded import EncodedBlock, encode_blocks
 from elastictok_cli.codec.header import make_header
-from elastictok_cli.codec.jobs import limits, why_one_job
+from elastictok_cli.codec.jobs import limits_for
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.parallel import Group, Limits, run_in_order
+from elastictok_cli.codec.scene_plan import ScenePlan
 from elastictok_cli.codec.scenes import Scene, split_scenes
 from elastictok_cli.codec.totals import Totals
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
-from formats import Block, EtkWriter, KindCounter, full_cell
+from formats import Block, EtkWriter, Header, KindCounter, full_cell
+
+# Gives each scene of a video its plan. A scene's blocks are coded before the next one is asked for, with one job.
+Plans = Callable[[Iterable[Scene]], Iterable[tuple[Scene, ScenePlan | None]]]
 
 __all__ = ["EncodeOptions", "encode", "make_header"]  # all that an encode needs of this package
 
@@ -37,11 +41,15 @@ def encode(
     options: EncodeOptions,
     device: torch.device,
     jobs: int | None = 1,
+    plans: Plans | None = None,
+    note: Callable[[Block, bool], None] | None = None,
 ) -> Generator[events.Event, None, None]:
     """Encode `frames` into `writer` (which is closed at the end), yielding events as they happen.
 
     `take_aux` gives the container bytes of copied streams produced since it was last asked. `jobs`: most scenes that
     are encoded at the same time, each in a process of its own; None chooses by cores and memory. The file is the same.
+    `plans`: what each scene may spend, for nested models. `note` is told every block, and whether it is a keyframe
+    block.
     Close the generator where it is left before its end: that ends the processes.
     """
     began = time.monotonic()
@@ -62,9 +70,10 @@ def encode(
     totals, counter = Totals(), KindCounter(writer.header)
     segment: list[Block] = []
     source = _Source(frames, take_aux)
-    scenes = split_scenes(source, _interval_ticks(options, info))
-    limit = Limits(1, 0) if why_one_job(loaded, device) else limits(jobs, info.height, info.width)
-    for block in _encode_scenes(scenes, loaded, options, device, (rows, cols), limit):
+    scenes = split_scenes(source, interval_ticks(options, info))
+    limit = limits_for(loaded, device, jobs, info.height, info.width)
+    planned = ((scene, None) for scene in scenes) if plans is None else plans(scenes)
+    for block in _encode_scenes(planned, loaded, options, device, (rows, cols), limit, writer.header):
         if block.keyframe and segment:
             yield _write(segment, writer, totals, source.aux_until(totals.frames))
             segment = []
@@ -84,6 +93,8 @@ def encode(
             missed=record.missed,
         )
         totals.add(done, record)
+        if note is not None:
+            note(record, block.keyframe)
         yield done
     if segment:
         yield _write(segment, writer, totals, source.aux_until(totals.frames))
@@ -94,20 +105,21 @@ def encode(
 
 
 def _encode_scenes(
-    scenes: Iterable[Scene],
+    scenes: Iterable[tuple[Scene, ScenePlan | None]],
     loaded: Loaded,
     options: EncodeOptions,
     device: torch.device,
     grid: tuple[int, int],
     limit: Limits,
+    header: Header,
 ) -> Iterator[EncodedBlock]:
     """The coded blocks of all scenes, in order."""
     coding = (options, device, grid)
     if limit.jobs == 1 or loaded.load is None:
-        for scene in scenes:
-            yield from encode_blocks(loaded, scene.frames, scene.starts_at_cut, *coding)
+        for scene, plan in scenes:
+            yield from encode_blocks(loaded, scene.frames, scene.starts_at_cut, *coding, plan, header)
         return
-    groups = (Group((scene.starts_at_cut, *coding), scene.frames) for scene in scenes)
+    groups = (Group((scene.starts_at_cut, *coding, plan, header), scene.frames) for scene, plan in scenes)
     yield from run_in_order(groups, encode_blocks, loaded, loaded.load, limit, lambda frame: frame.rgb.nbytes)
 
 
@@ -138,7 +150,7 @@ class _Source:
         return b"".join(data)
 
 
-def _interval_ticks(options: EncodeOptions, info: VideoInfo) -> Fraction | None:
+def interval_ticks(options: EncodeOptions, info: VideoInfo) -> Fraction | None:
     """The keyframe interval in ticks of the source's time base; None where only cuts start scenes."""
     if options.keyframe_interval <= 0:
         return None

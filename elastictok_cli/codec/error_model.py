@@ -42,6 +42,7 @@ class ErrorModel:
         )  # measured / predicted error of cells with tokens
         self._extra = torch.zeros_like(self._ratio)  # measured - predicted error of filled-in cells
         self._used = self._curve  # the curves that the last keep map was allocated from
+        self._last_hulls = self._hulls  # and their hulls
 
     def expect(self, bias: float) -> None:
         """Expect this measured / predicted error of all cells."""
@@ -50,9 +51,7 @@ class ErrorModel:
     def allocate(self, allowed: torch.Tensor) -> tuple[torch.Tensor, float]:
         """The cheapest keep map (1, h, w) that should leave a squared error of at most `allowed` (1,), and its lambda:
         the squared error that the last token saves."""
-        keep, price = self._allocate(
-            lambda without, hulls: allocation.allocate(without, hulls, allowed, self._weight)
-        )
+        keep, price = self._allocate(allocation.within(allowed, self._weight))
         return keep, float(price)
 
     def allocate_at(self, price: float) -> torch.Tensor:
@@ -66,13 +65,29 @@ class ErrorModel:
         """The squared error expected of the keep map that was allocated last."""
         return float(allocation.error_of(self._used, keep).sum())
 
+    def at_prices(self, prices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The squared error and the tokens, (P,) float64 each, of the keep maps at these lambdas (P,), ascending.
+
+        Which cells are filled in is as in the keep map that was allocated last.
+        """
+        saved = self._last_hulls.saved
+        weighted = saved if self._weight is None else saved * self._weight.unsqueeze(1)
+        rank = torch.bucketize(
+            weighted.flatten(), prices.to(saved.dtype), right=True
+        )  # how many lambdas it is worth
+        count = len(prices) + 1
+        number = torch.bincount(rank, minlength=count).double()
+        amount = torch.bincount(rank, saved.flatten().double(), minlength=count)
+        tokens, gained = (x.flip(0).cumsum(0).flip(0)[1:] for x in (number, amount))
+        return self._used[:, 0].sum(dtype=torch.float64) - gained, tokens
+
     def _allocate(self, allocated: allocation.Allocate) -> allocation.Allocated:
         curve, hulls = self._curve * self._ratio.unsqueeze(1), self._hulls.scaled(self._ratio)
         without = curve[:, 0]
         if self._encoding.filled is not None:
             without, hulls = self._fill_in(curve, hulls, allocated)
             curve[:, 0] = without
-        self._used = curve
+        self._used, self._last_hulls = curve, hulls
         return allocated(without, hulls)
 
     def _fill_in(

@@ -1,7 +1,8 @@
 """The events of an encode. Progress bar, `--json` and tests are three readers of the same events.
 
 For every encode: exactly one `Started` first; one `BlockDone` per block in order of time; one `SegmentWritten` per
-segment, after its last block; exactly one `Finished` last.
+segment, after its last block; exactly one `Finished` last. With a promise or a budget for the whole video, `Surveyed`
+comes any number of times before `Started`, and a `Restarted` begins all that follows `Started` anew.
 """
 
 from __future__ import annotations
@@ -26,6 +27,25 @@ class Started:
     tokens_per_block: int  # of a full block of this size (formats.full_cell)
     target_mse: float | None
     model: str
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """The first pass has come so far. total: frames of the source; None where it does not say."""
+
+    frames: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The file is encoded again: what came since `Started` counts for nothing.
+
+    limit: what it was off by: "error", "tokens" or "bytes". used: share of what is allowed.
+    """
+
+    limit: str
+    used: float
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,7 @@ class Finished:
     missed_blocks: int  # how many did not meet the target
     missed: tuple[int, ...]  # indices of those, of the first MOST_MISSED at most
     source_bytes: int | None
+    bound: str | None = None  # "target" or "budget": what decided the error, where there is a plan
 
 
-Event = Started | BlockDone | SegmentWritten | Finished
+Event = Started | Surveyed | Restarted | BlockDone | SegmentWritten | Finished

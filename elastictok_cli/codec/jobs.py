@@ -47,6 +47,11 @@ def limits(jobs: int | None, height: int, width: int) -> Limits:
     return Limits(max(1, jobs), ahead * max(1, jobs - 1), LEAST_BYTES)
 
 
+def limits_for(loaded: Loaded, device: torch.device, jobs: int | None, height: int, width: int) -> Limits:
+    """`limits` of an encode with this model on this device."""
+    return Limits(1, 0) if why_one_job(loaded, device) else limits(jobs, height, width)
+
+
 def decode_limits(jobs: int | None, height: int, width: int, loaded: Loaded, device: torch.device) -> Limits:
     """For decoding frames of this size (pixels); the blocks that wait count as what they decode to."""
     if why_one_job(loaded, device):

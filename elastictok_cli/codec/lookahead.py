@@ -45,10 +45,11 @@ class Lookahead:
         self._known: list[tuple[Frame, torch.Tensor]] = []  # frames and the same downscaled
 
     @torch.inference_mode()
-    def weights(self, block: SourceBlock, target: float) -> torch.Tensor | None:
+    def weights(self, block: SourceBlock, target: float, scale: float = 1.0) -> torch.Tensor | None:
         """The weight of each cell's error, (1, h, w), at least 1; None where no frame is ahead in the scene.
 
-        target: MSE of the encode. A cell whose change ahead is far below it counts as unchanged.
+        target: MSE of the encode. A cell whose change ahead is far below it counts as unchanged. scale: of what is
+        ahead, beside the block's own error.
         """
         if not block.ahead:
             return None
@@ -57,7 +58,8 @@ class Lookahead:
             self._by_cell(last[:, :1])
         )  # share of a cell that the frames so far still show
         weight = remaining.clone()
-        per_frame = (WEIGHT_OF_SPAN_KEYFRAME if block.keyframe else WEIGHT_OF_SPAN_INTER) / SPAN_FRAMES
+        per_span = WEIGHT_OF_SPAN_KEYFRAME if block.keyframe else WEIGHT_OF_SPAN_INTER
+        per_frame = scale * per_span / SPAN_FRAMES
         candidates: list[torch.Tensor | None] = [None]  # in place
         if len(ahead) > 1:
             # vectors from the frame two ahead back to the last one, so they are those of the last frame's cells

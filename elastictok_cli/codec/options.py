@@ -37,3 +37,13 @@ class EncodeOptions:
     promise: Promise = "block"
     worst: float = DEFAULT_WORST
     budget: Budget | None = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether scenes are planned: where the whole video has a promise or a budget, not each block."""
+        return self.promise == "video" or self.budget is not None
+
+    @property
+    def worst_error(self) -> float | None:
+        """The highest MSE of a block where the target is promised for the video; None: any."""
+        return None if self.mse is None else self.worst * self.mse

@@ -15,16 +15,19 @@ import torch
 
 from elastictok_cli.codec import mode_decision, rate_control
 from elastictok_cli.codec.block_splitting import BlockSplitter, SourceBlock
+from elastictok_cli.codec.constant_lambda import target_of
 from elastictok_cli.codec.length_search import LengthSearch
 from elastictok_cli.codec.lookahead import LOOKAHEAD_FRAMES, Lookahead
 from elastictok_cli.codec.mode_decision import Candidates
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.pixels import job_of
+from elastictok_cli.codec.planned_coder import PlannedCoder
 from elastictok_cli.codec.probing import Coded, Draft
+from elastictok_cli.codec.scene_plan import ScenePlan
 from elastictok_cli.codec.scene_state import Decision, SceneState
 from elastictok_cli.codec.scenes import Scene
 from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer, TokenizerSpec
-from formats import MAX_CELLS, MAX_SEGMENT_BLOCKS, max_segment_tokens
+from formats import MAX_CELLS, MAX_SEGMENT_BLOCKS, Header, max_segment_tokens
 
 # MSE above which frames count as moving where an encode asks for a number of tokens instead of an error
 STILL_MSE_WITHOUT_TARGET = 0.007
@@ -53,20 +56,22 @@ def encode_scene(
     options: EncodeOptions,
     device: torch.device,
     grid: tuple[int, int],
+    plan: ScenePlan | None = None,
+    header: Header | None = None,
 ) -> Iterator[tuple[SourceBlock, Coded]]:
     """The blocks of a scene, in order, coded. The first is a keyframe block; each keyframe block starts a segment.
 
-    grid: (rows, columns) of cells. A segment that is full ends, so a scene can be more than one. What is coded depends
-    on the arguments alone: scenes can be encoded in any order, or at the same time.
+    grid: (rows, columns) of cells. plan: what the scene may spend, for nested models; None: each block has the target
+    of the options. header: of the file, which a plan needs. A segment that is full ends, so a scene can be more than
+    one. What is coded depends on the arguments alone: scenes can be encoded in any order, or at the same time.
     """
     spec = tokenizer.spec
-    coder = _coder(tokenizer, options, device, grid)
+    coder = _coder(tokenizer, options, device, grid, plan, header)
     splitter = BlockSplitter(
         scene,
         block_frames=spec.frames,
-        # only nested models have keyframe blocks of one frame
-        still_mse=(options.mse or STILL_MSE_WITHOUT_TARGET) if spec.nested else math.inf,
-        ahead=LOOKAHEAD_FRAMES if _has_lookahead(spec, options) else 0,
+        still_mse=_still_mse(tokenizer, options, plan),
+        ahead=LOOKAHEAD_FRAMES if plan is not None or _has_lookahead(spec, options) else 0,
     )
     limits = SegmentLimits.of(spec, grid)
     blocks = tokens = 0  # of the segment so far
@@ -85,6 +90,17 @@ def encode_scene(
         yield block, coded
 
 
+def _still_mse(
+    tokenizer: NestedTokenizer | LengthTokenizer, options: EncodeOptions, plan: ScenePlan | None
+) -> float:
+    """See `BlockSplitter`. Only nested models have keyframe blocks of one frame."""
+    if not tokenizer.spec.nested:
+        return math.inf
+    if plan is not None:
+        return target_of(tokenizer, plan.price)
+    return options.mse or STILL_MSE_WITHOUT_TARGET
+
+
 class _BlockCoder(Protocol):
     """Codes the blocks of one scene, one after another."""
 
@@ -100,8 +116,13 @@ def _coder(
     options: EncodeOptions,
     device: torch.device,
     grid: tuple[int, int],
+    plan: ScenePlan | None,
+    header: Header | None,
 ) -> _BlockCoder:
     """A new coder for this kind of model; `spec.nested` says which kind it is."""
+    if plan is not None:
+        assert header is not None
+        return PlannedCoder(cast(NestedTokenizer, tokenizer), options, device, grid, plan, header)
     if tokenizer.spec.nested:
         return NestedCoder(cast(NestedTokenizer, tokenizer), options, device, grid)
     return LengthCoder(cast(LengthTokenizer, tokenizer), options, device, grid)

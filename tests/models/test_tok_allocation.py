@@ -168,7 +168,9 @@ def test_of_cells_that_can_be_filled_in_few_keep_a_token(rows: int, cols: int) -
     curve[:, 1:] = 0.01
     length = torch.full((1, rows, cols), 2)
     error = torch.tensor([0.1 * rows * cols])
-    without, hulls, told = allocation.filled_in(curve, length, error, lambda t: near(t, 1.0))
+    without, hulls, told = allocation.filled_in(
+        curve, length, allocation.within(error), lambda t: near(t, 1.0)
+    )
     keep = allocation.allocate(without, hulls, error).keep
     assert torch.equal(keep > 0, told)
     assert int(keep.sum()) <= 0.5 * rows * cols
@@ -181,7 +183,10 @@ def test_cells_that_cannot_be_filled_in_keep_their_tokens() -> None:
     curve[:, 1:] = 0.01
     length = torch.full((1, 4, 4), 2)
     told = allocation.filled_in(
-        curve, length, torch.tensor([0.5]), lambda t: torch.ones_like(t, dtype=torch.float32)
+        curve,
+        length,
+        allocation.within(torch.tensor([0.5])),
+        lambda t: torch.ones_like(t, dtype=torch.float32),
     ).coded
     assert told.all()
 
@@ -189,7 +194,9 @@ def test_cells_that_cannot_be_filled_in_keep_their_tokens() -> None:
 def test_cells_without_tokens_to_offer_tell_nothing() -> None:
     curve = torch.full((1, 3, 4, 4), 1.0)
     length = torch.zeros(1, 4, 4, dtype=torch.int64)
-    told = allocation.filled_in(curve, length, torch.tensor([0.5]), lambda t: near(t, 1.0)).coded
+    told = allocation.filled_in(
+        curve, length, allocation.within(torch.tensor([0.5])), lambda t: near(t, 1.0)
+    ).coded
     assert not told.any()
 
 

@@ -66,7 +66,9 @@ def rollout(
             if fills:
                 length = torch.full_like(cell_class, c.residual_tokens)
                 filled = filled_errors(block, count, c.cell)
-                found = allocation.filled_in(curve, length, target * block[0].numel(), filled)
+                found = allocation.filled_in(
+                    curve, length, allocation.within(target * block[0].numel()), filled
+                )
                 curve = torch.cat([found.without.unsqueeze(1), curve[:, 1:]], 1)
             keep = rule(curve)
         sent = torch.zeros_like(keep, dtype=torch.bool) if seen.motion is None else seen.motion.sent
