@@ -191,6 +191,18 @@ def named_stdout() -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A new name in a folder. What is made under it is removed at the end, or at the latest when the program ends."""
+    path = folder / f"elastictok-{secrets.token_hex(12)}"
+    _unfinished[path] = os.getpid()
+    try:
+        yield path
+    finally:
+        _remove(path)
+        _unfinished.pop(path, None)
+
+
 _unfinished: dict[Path, int] = {}  # temporary names, and the process that has made each
 
 

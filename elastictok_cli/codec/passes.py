@@ -52,6 +52,10 @@ class BudgetTooSmall(Exception):
         self.bytes = size
 
 
+class NoDuration(Exception):
+    """A rate was asked for of a still picture."""
+
+
 class VideoSource(Protocol):
     """A video to be read once from its beginning: see `VideoReader`."""
 
@@ -159,8 +163,7 @@ def _survey(
     for attempt in range(1, MAX_SURVEYS + 1):
         with open_source() as source:
             found = yield from _survey_once(source, header, loaded, options, device, jobs, price)
-        if not found.scenes:
-            return found
+        _check_duration(options, found.frames)
         allowed = allowed_for(options, found.frames, found.seconds, found.aux_bytes)
         wanted = wanted_price(found.scenes, allowed)
         if attempt == MAX_SURVEYS or is_near(wanted, price):
@@ -203,6 +206,16 @@ def _survey_once(
         yield events.Surveyed(frames, info.frame_count)
     aux += len(source.take_aux())
     return VideoSurvey(scenes, seen.ticks * info.time_base, aux)
+
+
+def _check_duration(options: EncodeOptions, frames: int) -> None:
+    budget = options.budget
+    if (
+        frames == 1
+        and budget is not None
+        and (budget.kbps is not None or budget.tokens_per_second is not None)
+    ):
+        raise NoDuration
 
 
 def first_price(loaded: Loaded, options: EncodeOptions) -> float:

@@ -1,7 +1,10 @@
 """`elastictok encode`: a video to an .etk file."""
 
+import os
+import stat
 from contextlib import ExitStack, closing
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,12 +32,26 @@ from elastictok_cli.commands.arguments import (
 from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.encode_progress import (
     EncodeProgress,
+    broken_promise,
+    budget_text,
     event_line,
-    missed_sentence,
     summary_lines,
     summary_of,
 )
+from elastictok_cli.commands.encode_run import EncodeRun
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
+from elastictok_cli.commands.goals import (
+    DEFAULT_MSE,
+    Goal,
+    KbpsOption,
+    MaxSizeOption,
+    MaxTokensOption,
+    PromiseOption,
+    PsnrOption,
+    QualityOption,
+    WorstOption,
+    goal_of,
+)
 from elastictok_cli.commands.targets import (
     PIPE,
     check_etk_name,
@@ -45,10 +62,10 @@ from elastictok_cli.commands.targets import (
 )
 
 if TYPE_CHECKING:
+    from elastictok_cli.codec.budget import Budget
     from elastictok_cli.codec.length_search import Guess
     from elastictok_cli.models.interface import TokenizerSpec
 
-DEFAULT_MSE = 0.007
 _MAX_SIDE = 65535  # pixels, by the file format
 
 
@@ -77,15 +94,18 @@ def encode(
     mse: Annotated[
         float | None,
         typer.Option(
-            help="Target: largest mean square error of a block, on pixels from -1 to 1. 0.015 (24.3 dB) is rough, "
-            "0.007 (27.6 dB) fair, 0.003 (31.2 dB) good, 0.001 (36.0 dB) fine.",
+            help="Target: largest mean square error of a block (or of the video, see --promise), on pixels from -1 to "
+            "1. 0.015 (24.3 dB) is rough, 0.007 (27.6 dB) fair, 0.003 (31.2 dB) good, 0.001 (36.0 dB) fine.",
             show_default=str(DEFAULT_MSE),
         ),
     ] = None,
-    psnr: Annotated[
-        float | None,
-        typer.Option(metavar="DB", help="The same target in decibels: mse = 4 / 10^(DB/10)."),
-    ] = None,
+    psnr: PsnrOption = None,
+    quality: QualityOption = None,
+    promise: PromiseOption = None,
+    worst: WorstOption = None,
+    kbps: KbpsOption = None,
+    max_size: MaxSizeOption = None,
+    max_tokens: MaxTokensOption = None,
     tokens: Annotated[
         int | None,
         typer.Option(metavar="N", min=0, max=MAX_TOKENS, help="Keep N tokens of every cell."),
@@ -125,7 +145,8 @@ def encode(
         ),
     ] = 5.0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 5 when a block missed the target.")
+        bool,
+        typer.Option("--strict", help="Exit with 5 when a block missed the target, or a promise was broken."),
     ] = False,
     start: Start = None,
     duration: Duration = None,
@@ -154,9 +175,21 @@ def encode(
 ) -> None:
     """Compress a video into an .etk file.
 
-    Every block of frames keeps as many tokens as it needs to stay under the target, and no more.
+    Every block of frames keeps as many tokens as it needs to stay under the target, and no more. With --promise video
+    or a budget, tokens go where in the video they buy most. That takes two passes; from a pipe, some seconds of delay.
     """
-    error = _target_error(mse, psnr, tokens)
+    goal = goal_of(
+        mse=mse,
+        psnr=psnr,
+        quality=quality,
+        tokens=tokens,
+        promise=promise,
+        worst=worst,
+        kbps=kbps,
+        max_size=max_size,
+        max_tokens=max_tokens,
+        allocation=allocation.value,
+    )
     _check_search(search, predictor, tokens)
     if effort is not None and tokens is not None:
         raise Failure("--effort needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
@@ -168,77 +201,84 @@ def encode(
     check_target(target, force=force, source=source)
     check_etk_name(target)
 
+    from elastictok_cli.codec.options import EncodeOptions
+    from elastictok_cli.codec.passes import BudgetTooSmall, NoDuration
     from elastictok_cli.video import VideoReader
+    from elastictok_cli.video.spool import spooled
+    from elastictok_cli.video.streams import reads_once
 
     lines = JsonLines(enabled=as_json)
-    with (
-        publish(target) as file,
-        VideoReader(
-            source, start=start, duration=duration, max_height=max_height, aux=not no_audio, stream=stream
-        ) as reader,
-        Display(quiet=quiet) as display,
-        ExitStack() as stack,
-    ):
-        from elastictok_cli.codec.encoder import EncodeOptions, make_header
-        from elastictok_cli.codec.encoder import encode as encode_frames
-        from formats import EtkWriter
-
+    with ExitStack() as stack:
+        readable = source
+        if goal.budget is not None and goal.budget.needs_length:
+            readable = stack.enter_context(spooled(source))
+        file = stack.enter_context(publish(target))
+        open_reader = partial(
+            VideoReader,
+            readable,
+            start=start,
+            duration=duration,
+            max_height=max_height,
+            aux=not no_audio,
+            stream=stream,
+        )
         where = find_device(device, threads)
         loaded = load_model(model, where)
+        spec = loaded.tokenizer.spec
+        _check_model(goal, spec)
         options = EncodeOptions(
-            mse=error,
-            tokens=tokens,
+            mse=goal.mse,
+            tokens=goal.tokens,
             allocation=allocation.value,
             keyframe_interval=keyframe_interval,
-            effort=_effort_for(effort, loaded.tokenizer.spec),
-            search=_search_for(search, loaded.tokenizer.spec).value,
-            guess=_load_guess(predictor, loaded.tokenizer.spec) if predictor else None,
+            effort=_effort_for(effort, spec),
+            search=_search_for(search, spec).value,
+            guess=_load_guess(predictor, spec) if predictor else None,
+            promise=goal.promise,
+            worst=goal.worst,
+            budget=goal.budget,
         )
-        if tokens is not None and tokens > (most := loaded.tokenizer.spec.tokens_per_cell):
-            raise Failure(f"--tokens: a cell of this model has {most} tokens at most", ExitCode.USAGE)
         check_jobs(jobs, loaded, where)
-        header = make_header(reader.info, loaded, options)
-        for name, value in (("start", start), ("duration", duration), ("stream", stream)):
-            if value is not None:
-                header.options[name] = value
-        writer = EtkWriter(file, header)
-        progress = EncodeProgress(display, lambda: reader.aux_rate)
-        warned = 0
-        encoding = stack.enter_context(
-            closing(encode_frames(reader.info, reader, reader.take_aux, loaded, writer, options, where, jobs))
+        named = {"start": start, "duration": duration, "stream": stream}
+        run = EncodeRun(
+            open_reader,
+            rereadable=not reads_once(readable),
+            file=file,
+            rewritable=str(target) != PIPE and stat.S_ISREG(os.fstat(file.fileno()).st_mode),
+            loaded=loaded,
+            options=options,
+            device=where,
+            jobs=jobs,
+            recorded={name: value for name, value in named.items() if value is not None},
         )
-        for event in encoding:
-            for text in reader.warnings[warned:]:
-                display.warn(text)
-                lines.write("warning", {"message": text})
-            warned = len(reader.warnings)
-            progress.see(event)
-            if progress.finished is None:
-                lines.write(*event_line(event))
+        display = stack.enter_context(Display(quiet=quiet))
+        progress = EncodeProgress(display, run.aux_rate)
+        encoding = stack.enter_context(closing(run.events()))
+        try:
+            for event in encoding:
+                for text in run.new_warnings():
+                    display.warn(text)
+                    lines.write("warning", {"message": text})
+                progress.see(event)
+                if progress.finished is None:
+                    lines.write(*event_line(event))
+        except BudgetTooSmall as error:
+            raise _too_small(goal.budget, error.bytes) from None
+        except NoDuration:
+            raise Failure(
+                "a still picture has no tokens or kilobits a second; --max-size and --max-tokens N limit it",
+                ExitCode.USAGE,
+            ) from None
     assert progress.finished is not None
     whole = start is None and duration is None
-    facts = summary_of(progress.finished, progress.missed, whole=whole)
-    if quiet and facts["missed_blocks"]:  # the summary would have said it
-        display.warn(missed_sentence(facts["missed_blocks"], error, facts["worst_mse"]))
-    for line in summary_lines(str(target), facts, error):
+    facts = summary_of(progress.finished, progress.missed, whole=whole, options=options)
+    if quiet and not facts["kept"]:  # the summary would have said it
+        display.warn(broken_promise(progress.finished, options))
+    for line in summary_lines(str(target), facts, options):
         display.note(line)
     lines.write("summary", {"output": str(target), **facts})
-    if strict and facts["missed_blocks"]:
+    if strict and not facts["kept"]:
         raise typer.Exit(ExitCode.MISSED)
-
-
-def _target_error(mse: float | None, psnr: float | None, tokens: int | None) -> float | None:
-    """The error asked for; None when it is a number of tokens."""
-    if sum(value is not None for value in (mse, psnr, tokens)) > 1:
-        raise Failure("--mse, --psnr and --tokens exclude each other", ExitCode.USAGE)
-    if tokens is not None:
-        return None
-    if psnr is not None and not 0 < psnr < 100:
-        raise Failure("--psnr must be between 0 and 100 dB", ExitCode.USAGE)
-    error = units.mse_of(psnr) if psnr is not None else DEFAULT_MSE if mse is None else mse
-    if not 0 < error <= 4:
-        raise Failure("--mse must be more than 0 and at most 4", ExitCode.USAGE)
-    return error
 
 
 def _check_search(search: Search | None, predictor: Path | None, tokens: int | None) -> None:
@@ -246,6 +286,29 @@ def _check_search(search: Search | None, predictor: Path | None, tokens: int | N
         raise Failure("--search needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
     if (search is Search.predict) != (predictor is not None):
         raise Failure("--search predict and --predictor FILE need each other", ExitCode.USAGE)
+
+
+def _check_model(goal: Goal, spec: "TokenizerSpec") -> None:
+    if goal.tokens is not None and goal.tokens > spec.tokens_per_cell:
+        raise Failure(
+            f"--tokens: a cell of this model has {spec.tokens_per_cell} tokens at most", ExitCode.USAGE
+        )
+    if goal.promise == "video" and not spec.nested:
+        raise Failure(
+            f"--promise video and budgets need a model whose tokens are nested; those of {spec.name} are found block "
+            "by block",
+            ExitCode.USAGE,
+        )
+
+
+def _too_small(budget: "Budget | None", smallest: int) -> Failure:
+    """The message for a budget that nothing fits into. smallest: bytes of the file without a token."""
+    asked = "the budget" if budget is None else budget_text(budget)
+    return Failure(
+        f"{asked} cannot be met: without a single token the file still has {units.size(smallest)} (audio, times, "
+        "structure)",
+        ExitCode.USAGE,
+    )
 
 
 def _search_for(search: Search | None, spec: "TokenizerSpec") -> Search:

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from elastictok_cli.analysis import units
 from elastictok_cli.commands.console import Display
 
 if TYPE_CHECKING:
-    from elastictok_cli.codec.events import BlockDone, Event, Finished, Started
+    from elastictok_cli.codec.budget import Budget
+    from elastictok_cli.codec.events import BlockDone, Event, Finished, Restarted, Started, Surveyed
+    from elastictok_cli.codec.options import EncodeOptions
 
 _MAX_NAMED_BLOCKS = 10  # missed blocks in the summary
 
@@ -22,6 +25,12 @@ class EncodeProgress:
         self.missed_blocks = 0
         self.missed: list[BlockDone] = []  # the first of them
         self._display, self._side_rate = display, side_rate
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Nothing is encoded yet."""
+        self.missed_blocks = 0
+        self.missed = []
         self._began = time.monotonic()
         self._blocks = self._frames = self._tokens = 0
         self._error = 0.0
@@ -35,7 +44,13 @@ class EncodeProgress:
         from elastictok_cli.codec import events
 
         match event:
+            case events.Surveyed():
+                self._survey(event)
+            case events.Restarted():
+                self._display.note(restarted_sentence(event))
+                self._start_over()
             case events.Started():
+                self._began = time.monotonic()
                 self._started = event
                 self._total = _expected_frames(event)
                 self._rate = event.average_rate
@@ -59,6 +74,12 @@ class EncodeProgress:
                 self._frames = self._total = event.frames
                 self._seconds = event.duration
                 self._show(event.bytes)
+
+    def _survey(self, event: "Surveyed") -> None:
+        spent = max(time.monotonic() - self._began, 1e-6)
+        fraction = min(1.0, event.frames / event.total) if event.total else None
+        head = "first pass" + (f"  {fraction:.0%}" if fraction else "")
+        self._display.show(fraction, head, units.speed(event.frames, spent))
 
     def _show(self, whole: int | None = None) -> None:
         """`whole`: bytes of the file, once it is complete."""
@@ -99,15 +120,29 @@ def _expected_frames(started: "Started") -> int | None:
     return None
 
 
+def restarted_sentence(event: "Restarted") -> str:
+    """Why the file is encoded again."""
+    names = {"error": "error", "tokens": "tokens", "bytes": "size"}
+    return f"encoding again: {names[event.limit]} at {event.used:.1%} of what is allowed"
+
+
 def event_line(event: "Event") -> tuple[str, dict[str, Any]]:
     """The type and facts of the JSON line for an event."""
     from elastictok_cli.codec import events
 
-    names = {events.Started: "started", events.BlockDone: "block", events.SegmentWritten: "segment"}
+    names = {
+        events.Surveyed: "surveyed",
+        events.Restarted: "restarted",
+        events.Started: "started",
+        events.BlockDone: "block",
+        events.SegmentWritten: "segment",
+    }
     return names[type(event)], asdict(event)
 
 
-def summary_of(finished: "Finished", missed: "list[BlockDone]", *, whole: bool) -> dict[str, Any]:
+def summary_of(
+    finished: "Finished", missed: "list[BlockDone]", *, whole: bool, options: "EncodeOptions"
+) -> dict[str, Any]:
     """The facts of the summary. `whole`: all of the source was encoded, so that its size can be compared."""
     facts = asdict(finished)
     blocks = max(1, finished.blocks)
@@ -120,8 +155,49 @@ def summary_of(finished: "Finished", missed: "list[BlockDone]", *, whole: bool) 
         "kbps": units.kbps(finished.bytes, finished.duration, finished.frames),
         "source_ratio": finished.bytes / source_bytes if source_bytes else None,
         "fps": finished.frames / finished.seconds if finished.seconds else None,
+        "promise": options.promise,
+        "kept": not _broken(finished, options),
+        "budget": options.budget.recorded() if options.budget else None,
         "missed": [{"index": block.index, "time": block.time, "mse": block.mse} for block in missed],
     }
+
+
+def _broken(finished: "Finished", options: "EncodeOptions") -> list[str]:
+    """What was not kept of target, promise and budget, as sentences."""
+    broken = []
+    if finished.missed_blocks:
+        limit = options.worst_error if options.planned else options.mse
+        broken.append(missed_sentence(finished.missed_blocks, limit, finished.worst_mse))
+    promised = options.mse if options.promise == "video" and finished.bound != "budget" else None
+    if promised is not None and finished.mse > promised:
+        broken.append(f"the video has {units.quality(finished.mse)}, not {units.quality(promised)}")
+    if options.budget is not None:
+        seconds = Fraction(finished.duration)
+        size, tokens = options.budget.bytes_for(seconds), options.budget.tokens_for(seconds)
+        if size is not None and finished.bytes > size:
+            broken.append(f"the file has {units.size(finished.bytes)}, not {units.size(size)}")
+        if tokens is not None and finished.tokens > tokens:
+            broken.append(f"the file has {finished.tokens} tokens, not {tokens}")
+    return broken
+
+
+def broken_promise(finished: "Finished", options: "EncodeOptions") -> str:
+    """What was not kept, as one sentence."""
+    return "; ".join(_broken(finished, options))
+
+
+def budget_text(budget: "Budget") -> str:
+    """A budget in words."""
+    parts = []
+    if budget.kbps is not None:
+        parts.append(f"{budget.kbps:g} kbps")
+    if budget.max_bytes is not None:
+        parts.append(units.size(budget.max_bytes))
+    if budget.max_tokens is not None:
+        parts.append(units.count(budget.max_tokens, "token"))
+    if budget.tokens_per_second is not None:
+        parts.append(f"{budget.tokens_per_second:g} tokens a second")
+    return " and ".join(parts)
 
 
 def missed_sentence(blocks: int, target: float | None, worst: float) -> str:
@@ -132,7 +208,7 @@ def missed_sentence(blocks: int, target: float | None, worst: float) -> str:
     )
 
 
-def summary_lines(name: str, facts: dict[str, Any], target: float | None) -> list[str]:
+def summary_lines(name: str, facts: dict[str, Any], options: "EncodeOptions") -> list[str]:
     """The summary for people."""
     size = units.size(facts["bytes"])
     if facts["kbps"] is not None:
@@ -148,9 +224,12 @@ def summary_lines(name: str, facts: dict[str, Any], target: float | None) -> lis
         f"  quality  {units.quality(facts['mse'])} on average; worst block {units.quality(facts['worst_mse'])}",
         f"  speed    {facts['seconds']:.1f} s, {units.speed(facts['frames'], facts['seconds'])}",
     ]
+    if options.planned:
+        lines += _promise_lines(facts, options)
     missed = facts["missed_blocks"]
     if missed:
-        lines.append(f"  missed   {missed_sentence(missed, target, facts['worst_mse'])}:")
+        limit = options.worst_error if options.planned else options.mse
+        lines.append(f"  missed   {missed_sentence(missed, limit, facts['worst_mse'])}:")
         named = facts["missed"][:_MAX_NAMED_BLOCKS]
         for block in named:
             lines.append(
@@ -158,4 +237,22 @@ def summary_lines(name: str, facts: dict[str, Any], target: float | None) -> lis
             )
         if missed > len(named):
             lines.append(f"           and {missed - len(named)} more; elastictok stats lists them all")
+    return lines
+
+
+def _promise_lines(facts: dict[str, Any], options: "EncodeOptions") -> list[str]:
+    lines = []
+    if options.mse is not None:
+        kept = "the budget does not reach it" if facts["bound"] == "budget" else "kept"
+        if facts["bound"] != "budget" and facts["mse"] > options.mse:
+            kept = "missed"
+        lines.append(f"  target   {units.quality(options.mse)}, mean over the video: {kept}")
+    if options.budget is not None:
+        seconds = Fraction(facts["duration"])
+        used = []
+        if (size := options.budget.bytes_for(seconds)) is not None:
+            used.append(f"{facts['bytes'] / max(size, 1):.1%} of {units.size(size)}")
+        if (tokens := options.budget.tokens_for(seconds)) is not None:
+            used.append(f"{facts['tokens'] / max(tokens, 1):.1%} of {units.count(tokens, 'token')}")
+        lines.append(f"  budget   {budget_text(options.budget)}: used {' and '.join(used)}")
     return lines
