@@ -35,6 +35,7 @@ from elastictok_cli.commands.encode_progress import (
     summary_of,
 )
 from elastictok_cli.commands.failures import ExitCode, Failure, guarded
+from elastictok_cli.commands.goals import DEFAULT_MSE, goal_of
 from elastictok_cli.commands.targets import (
     PIPE,
     check_etk_name,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from elastictok_cli.codec.length_search import Guess
     from elastictok_cli.models.interface import TokenizerSpec
 
-DEFAULT_MSE = 0.007
 _MAX_SIDE = 65535  # pixels, by the file format
 
 
@@ -156,7 +156,7 @@ def encode(
 
     Every block of frames keeps as many tokens as it needs to stay under the target, and no more.
     """
-    error = _target_error(mse, psnr, tokens)
+    error = goal_of(mse=mse, psnr=psnr, tokens=tokens).mse
     _check_search(search, predictor, tokens)
     if effort is not None and tokens is not None:
         raise Failure("--effort needs a target: --mse or --psnr, not --tokens", ExitCode.USAGE)
@@ -225,20 +225,6 @@ def encode(
     lines.write("summary", {"output": str(target), **facts})
     if strict and facts["missed_blocks"]:
         raise typer.Exit(ExitCode.MISSED)
-
-
-def _target_error(mse: float | None, psnr: float | None, tokens: int | None) -> float | None:
-    """The error asked for; None when it is a number of tokens."""
-    if sum(value is not None for value in (mse, psnr, tokens)) > 1:
-        raise Failure("--mse, --psnr and --tokens exclude each other", ExitCode.USAGE)
-    if tokens is not None:
-        return None
-    if psnr is not None and not 0 < psnr < 100:
-        raise Failure("--psnr must be between 0 and 100 dB", ExitCode.USAGE)
-    error = units.mse_of(psnr) if psnr is not None else DEFAULT_MSE if mse is None else mse
-    if not 0 < error <= 4:
-        raise Failure("--mse must be more than 0 and at most 4", ExitCode.USAGE)
-    return error
 
 
 def _check_search(search: Search | None, predictor: Path | None, tokens: int | None) -> None:
