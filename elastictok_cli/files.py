@@ -1,6 +1,7 @@
 """Output files: each appears under its name only when it is complete, and stays what it was until then.
 
 A link is followed: the file it leads to is replaced, not the link. Permissions of a file that is replaced are kept.
+Temporary files, which never get another name, are here too.
 """
 
 import atexit
@@ -189,6 +190,18 @@ def named_stdout() -> TextIO:
         return sys.stdout
     raw = _NamedFile("standard output", sys.stdout.fileno())
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A new name in a folder. What is made under it is removed at the end, or at the latest when the program ends."""
+    path = folder / f"elastictok-{secrets.token_hex(12)}"
+    _unfinished[path] = os.getpid()
+    try:
+        yield path
+    finally:
+        _remove(path)
+        _unfinished.pop(path, None)
 
 
 _unfinished: dict[Path, int] = {}  # temporary names, and the process that has made each

@@ -19,3 +19,7 @@ class UnwritableVideo(VideoError):
 
 class UnknownKind(UnwritableVideo):
     """The target's name does not say how to write it, or says a kind that cannot hold what was asked for."""
+
+
+class NoTemporaryFile(VideoError):
+    """The system's folder for temporary files has no room for a copy of the source, or cannot be written to."""
