@@ -1,6 +1,7 @@
 """Output files: each appears under its name only when it is complete, and stays what it was until then.
 
 A link is followed: the file it leads to is replaced, not the link. Permissions of a file that is replaced are kept.
+Temporary files, which never get another name, are here too.
 """
 
 import atexit

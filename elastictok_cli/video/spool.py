@@ -3,15 +3,16 @@
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 from elastictok_cli.files import reason_of, temporary
 from elastictok_cli.video.errors import NoTemporaryFile, UnreadableVideo
 from elastictok_cli.video.streams import reads_once
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20  # at most
 
 
 @contextmanager
@@ -56,14 +57,18 @@ def _pieces(source: str | Path) -> Generator[bytes, None, None]:
     """The bytes of a source. Raises UnreadableVideo, so that an OSError is one of the file that is written."""
     try:
         with _opened(source) as stream:
-            while piece := stream.read(_PIECE_BYTES):
+            # As much as there is, by one read of the system: `read` would go on until a piece is full, and not notice
+            # a signal that comes between two of its reads.
+            while piece := stream.read1(_PIECE_BYTES):
                 yield piece
     except OSError as error:
         raise UnreadableVideo(f"{_name(source)} cannot be read as a video: {reason_of(error)}") from error
 
 
-def _opened(source: str | Path) -> "nullcontext[BinaryIO] | BinaryIO":
-    return nullcontext(sys.stdin.buffer) if str(source) == "-" else Path(source).open("rb")
+def _opened(source: str | Path) -> AbstractContextManager[BufferedReader]:
+    if str(source) == "-":
+        return nullcontext(cast(BufferedReader, sys.stdin.buffer))  # is not to be closed
+    return Path(source).open("rb")
 
 
 def _name(source: str | Path) -> str:
