@@ -221,6 +221,7 @@ def encode(
             max_height=max_height,
             aux=not no_audio,
             stream=stream,
+            name="standard input" if str(source) == PIPE else str(source),
         )
         where = find_device(device, threads)
         loaded = load_model(model, where)

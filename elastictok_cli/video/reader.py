@@ -46,6 +46,7 @@ class VideoReader:
     frame) keep the frames with start <= t < start + duration. `max_height` (pixels) scales taller
     pictures down. With `aux`, audio and subtitle packets are copied into a container whose bytes `take_aux`
     gives piece by piece. `stream` is the number of the video stream in the file, by default the first that moves.
+    `name` is what messages call the source, by default its path.
 
     Times begin at zero, as FFmpeg's do: with `start` the first frame kept, else the first stream of sound or pictures
     to begin. Audio and subtitles move with the frames; `info.clock_offset` keeps the source's clock. Where that clock
@@ -69,9 +70,10 @@ class VideoReader:
         max_height: int | None = None,
         aux: bool = True,
         stream: int | None = None,
+        name: str | None = None,
     ) -> None:
         self.warnings = []
-        self._source = Source(source)
+        self._source = Source(source, name)
         self._name = self._source.name
         self._number = stream
         self._start = None if start is None else Fraction(str(start))

@@ -17,10 +17,11 @@ _WEBP_ANIMATED = 2  # flag in the VP8X chunk (RFC 9649, 2.7.1)
 class Source:
     """A file, or a stream that is read once: standard input ("-"), a named pipe, a device."""
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, name: str | None = None) -> None:
+        """name: what messages call it, by default the path."""
         self.path = Path(source)
         self.is_stdin = str(source) == "-"
-        self.name = "standard input" if self.is_stdin else str(source)
+        self.name = name or ("standard input" if self.is_stdin else str(source))
         self.reads_once = reads_once(source)
         self._stream: Stream | None = None
 

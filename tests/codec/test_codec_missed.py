@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from elastictok_cli.codec import events, rate_control
+from elastictok_cli.codec import events, probing
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
 from elastictok_cli.models import checkpoint
 from elastictok_cli.video.records import Frame, VideoInfo
@@ -46,7 +46,7 @@ def encoded(blocks: int) -> list[events.Event]:
 def test_all_are_counted_and_the_first_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert events.MOST_MISSED == 100  # as docs/json-output.md has it
     monkeypatch.setattr(events, "MOST_MISSED", 3)
-    monkeypatch.setattr(rate_control, "max_segment_tokens", lambda vector: 100)
+    monkeypatch.setattr(probing, "max_segment_tokens", lambda vector: 100)
     for blocks, named in ((2, (0, 1)), (5, (0, 1, 2))):
         seen = encoded(blocks)
         assert sum(e.missed for e in seen if isinstance(e, events.BlockDone)) == blocks

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from cli_samples import make_clip, make_page, run
 
-from elastictok_cli.codec import rate_control
+from elastictok_cli.codec import probing
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def etk(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments so small that no block reaches a target of next to nothing; with as many as there are, any can."""
-    monkeypatch.setattr(rate_control, "max_segment_tokens", lambda vector: 300)
+    monkeypatch.setattr(probing, "max_segment_tokens", lambda vector: 300)
 
 
 @pytest.fixture(scope="session")
