@@ -18,7 +18,7 @@ from elastictok_cli.codec.block_splitting import SourceBlock
 from elastictok_cli.codec.lookahead import Lookahead
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.pixels import job_of
-from elastictok_cli.codec.probing import Coded, Draft, all_tokens, error_model, probe
+from elastictok_cli.codec.probing import Coded, Draft, all_tokens, allowed_error, error_model, probe
 from elastictok_cli.codec.rate_curve import RateCurve, prices, values_of_cell
 from elastictok_cli.codec.scene_state import MAX_CURVE_BIAS, MIN_CURVE_BIAS
 from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer
@@ -113,6 +113,22 @@ class ConstantLambdaCoder:
             coded = self.meet(chosen, self.worst)
         return coded
 
+    def code_to(self, chosen: Candidate, mse: float) -> tuple[Coded, float, float]:
+        """The candidate with the tokens that its curves say leave this error, by one decode.
+
+        Also the error that they predict, and the lambda, as in `price_range` for this error.
+        """
+        block, draft = chosen.block, chosen.draft
+        model = draft.model
+        keep, scaled = model.allocate(allowed_error(draft.job, mse, draft.keep.device))
+        coded = probe(self.tokenizer, draft.job, draft.encoding, keep, draft.context, None)
+        assert coded.cell_errors is not None
+        predicted = model.error_of(keep) / self._values(draft)
+        coded = replace(coded, bias=copy.copy(model).learn(keep, coded.cell_errors))
+        lowest, highest = rate_control.price_range(self.tokenizer, mse)
+        price = scaled * len(block.frames) / self.tokenizer.spec.frames
+        return coded, predicted, min(max(price, lowest), highest)
+
     def meet(self, chosen: Candidate, mse: float) -> Coded:
         """The candidate with as few tokens as leave this error."""
         bias = self._bias_of(chosen.block)
@@ -132,7 +148,11 @@ class ConstantLambdaCoder:
         found = prices(spec)
         scaled = torch.from_numpy(found * (spec.frames / count)).to(draft.keep.device)
         error, tokens = (x.cpu().numpy() for x in draft.model.at_prices(scaled))
-        return RateCurve(found, error * count / (draft.job.source.numel() * spec.frames / count), tokens)
+        return RateCurve(found, error * (count / self._values(draft)), tokens)
+
+    def _values(self, draft: Draft) -> float:
+        """How many values of pixels the errors of a block's curves are summed over."""
+        return draft.job.source.numel() * self.tokenizer.spec.frames / len(draft.job.source)
 
     def _candidate(self, block: SourceBlock, context: Any, price: float) -> Candidate:
         spec = self.tokenizer.spec
@@ -167,6 +187,11 @@ class ConstantLambdaCoder:
 def target_of(tokenizer: NestedTokenizer | LengthTokenizer, price: float) -> float:
     """The target (MSE) that this lambda usually comes of."""
     return price * ERROR_OF_CELL_PER_PRICE / values_of_cell(tokenizer.spec)
+
+
+def price_of(tokenizer: NestedTokenizer, target: float) -> float:
+    """The lambda that a target (MSE) usually leads to."""
+    return target * values_of_cell(tokenizer.spec) / ERROR_OF_CELL_PER_PRICE
 
 
 def _better_of(best: Candidate, challenger: Candidate) -> Candidate:

@@ -18,7 +18,6 @@ from elastictok_cli.codec.jobs import limits_for
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.parallel import Group, run_in_order
 from elastictok_cli.codec.planner import Allowed, Bound, RunningPlanner, allowed_for, choose, plan_all
-from elastictok_cli.codec.rate_curve import values_of_cell
 from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey
 from elastictok_cli.codec.scenes import Scene, split_scenes
 from elastictok_cli.codec.survey import survey_scene
@@ -29,10 +28,9 @@ from formats import Block, EtkWriter, Header, segment_bytes
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-USUAL_PRICE = 0.5  # lambda of the first survey, as a share of the squared error that the target leaves a cell
 USUAL_TARGET = 0.007  # MSE that is assumed of a budget at first
-# A survey at a lambda that is more than so many times too high or too low is made again, but no more than so often.
-MAX_DISTANCE_OF_SURVEY = 4.0
+# A survey to an error that is more than so many times too high or too low is made again, but no more than so often.
+MAX_DISTANCE_OF_SURVEY = 2.5
 MAX_SURVEYS = 3
 LEAST_USE = (
     0.97  # share of what is allowed that a file should use; one that uses less, or too much, is encoded again
@@ -158,17 +156,17 @@ def _survey(
     device: torch.device,
     jobs: int | None,
 ) -> Generator[events.Event, None, VideoSurvey]:
-    """Survey all scenes, again where the first lambda was far from the one that is needed."""
-    price = first_price(loaded, options)
+    """Survey all scenes, again where the error was far from the one that a budget leads to."""
+    target = first_target(options)
     for attempt in range(1, MAX_SURVEYS + 1):
         with open_source() as source:
-            found = yield from _survey_once(source, header, loaded, options, device, jobs, price)
+            found = yield from _survey_once(source, header, loaded, options, device, jobs, target)
         _check_duration(options, found.frames)
         allowed = allowed_for(options, found.frames, found.seconds, found.aux_bytes)
-        wanted = wanted_price(found.scenes, allowed)
-        if attempt == MAX_SURVEYS or is_near(wanted, price):
+        wanted = expected_error(sum(found.scenes[1:], start=found.scenes[0]), allowed)
+        if attempt == MAX_SURVEYS or is_near(wanted, target):
             break
-        price = wanted
+        target = wanted
     return found
 
 
@@ -179,13 +177,13 @@ def _survey_once(
     options: EncodeOptions,
     device: torch.device,
     jobs: int | None,
-    price: float,
+    target: float,
 ) -> Generator[events.Event, None, VideoSurvey]:
     info = source.info
     grid = loaded.tokenizer.spec.grid(info.height, info.width)
     seen = _Length(source)
     groups = (
-        Group((scene.starts_at_cut, options, device, grid, price, header), scene.frames)
+        Group((scene.starts_at_cut, options, device, grid, target, header), scene.frames)
         for scene in split_scenes(seen, interval_ticks(options, info))
     )
     limit = limits_for(loaded, device, jobs, info.height, info.width)
@@ -218,20 +216,19 @@ def _check_duration(options: EncodeOptions, frames: int) -> None:
         raise NoDuration
 
 
-def first_price(loaded: Loaded, options: EncodeOptions) -> float:
-    """The lambda of the first survey."""
-    target = USUAL_TARGET if options.mse is None else options.mse
-    return USUAL_PRICE * target * values_of_cell(loaded.tokenizer.spec)
+def first_target(options: EncodeOptions) -> float:
+    """The error (MSE) of the first survey."""
+    return USUAL_TARGET if options.mse is None else options.mse
 
 
-def wanted_price(scenes: list[SceneSurvey], allowed: Allowed) -> float:
-    """The lambda that the scenes should have."""
-    return choose(sum(scenes[1:], start=scenes[0]), allowed).price
+def expected_error(total: SceneSurvey, allowed: Allowed) -> float:
+    """The MSE that frames should have with what is allowed of them."""
+    return total.at("error", choose(total, allowed).price) / total.frames
 
 
-def is_near(wanted: float, price: float) -> bool:
-    """Whether a survey at `price` says enough about the wanted lambda."""
-    return 1 / MAX_DISTANCE_OF_SURVEY <= wanted / price <= MAX_DISTANCE_OF_SURVEY
+def is_near(wanted: float, target: float) -> bool:
+    """Whether a survey to `target` says enough about the wanted error."""
+    return 1 / MAX_DISTANCE_OF_SURVEY <= wanted / target <= MAX_DISTANCE_OF_SURVEY
 
 
 class _Length:
@@ -278,7 +275,7 @@ class RunningScenes:
     def __call__(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, ScenePlan]]:
         """The scenes with their plans. A scene whose frames would take too much memory is cut."""
         grid = self._loaded.tokenizer.spec.grid(self._info.height, self._info.width)
-        price = first_price(self._loaded, self._options)
+        target = first_target(self._options)
         most = max(1, MAX_WAITING_BYTES // (self._info.height * self._info.width * 3))
         first_pts: int | None = None
         other_bytes = EtkWriter(_Nowhere(), self._header).bytes_written + END_BYTES
@@ -289,12 +286,13 @@ class RunningScenes:
                 cut = scene.starts_at_cut and not number
                 for _ in range(MAX_SURVEYS):
                     (survey,) = survey_scene(
-                        self._loaded, frames, cut, self._options, self._device, grid, price, self._header
+                        self._loaded, frames, cut, self._options, self._device, grid, target, self._header
                     )
                     plan = self._planner.plan(survey, seconds, other_bytes + self.aux_bytes)
-                    near, price = is_near(plan.price, price), plan.price
-                    if near:
+                    wanted = survey.at("error", plan.price) / survey.frames
+                    if is_near(wanted, target):
                         break
+                    target = wanted
                 yield Scene(frames, cut), plan
                 self._close(plan)
 

@@ -1,7 +1,7 @@
-"""The first of two passes: the rate curve of a scene, by encoding it quickly at one lambda.
+"""The first of two passes: the rate curve of a scene, by encoding it quickly.
 
-Blocks are coded as they are proposed, with one decode each. Their curves say what other lambdas would lead to; the
-nearer these are, the truer.
+Blocks are coded as they are proposed, with one decode each, to an error that the video should have in the mean. So
+each is predicted from about what it will be predicted from later, and its curve says what any lambda would lead to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from elastictok_cli.codec.block_splitting import BlockSplitter
-from elastictok_cli.codec.constant_lambda import ConstantLambdaCoder, target_of
+from elastictok_cli.codec.constant_lambda import ConstantLambdaCoder, price_of
 from elastictok_cli.codec.lookahead import LOOKAHEAD_FRAMES
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.rate_curve import RateCurve, prices
@@ -36,17 +36,17 @@ def survey_scene(
     options: EncodeOptions,
     device: torch.device,
     grid: tuple[int, int],
-    price: float,
+    target: float,
     header: Header,
 ) -> Iterator[SceneSurvey]:
-    """One survey: that of the scene that these frames are, coded at `price`."""
+    """One survey: that of the scene that these frames are, coded to about this MSE in every block."""
     tokenizer: Any = loaded.tokenizer
     spec = tokenizer.spec
     coder = ConstantLambdaCoder(tokenizer, options, device, grid, worst=None)
     splitter = BlockSplitter(
         Scene(frames, starts_at_cut),
         block_frames=spec.frames,
-        still_mse=target_of(tokenizer, price),
+        still_mse=target,
         ahead=LOOKAHEAD_FRAMES,
     )
     total = RateCurve.zero(prices(spec))
@@ -55,12 +55,13 @@ def survey_scene(
     tokens: list[float] = []
     packed: list[Block] = []
     context: Any = None
+    price = price_of(tokenizer, target)
     while (block := splitter.propose()) is not None:
         coder.begin(block)
         candidate = coder.whole(block, context, price)
-        coded = coder.code(candidate, price)
+        coded, predicted, price = coder.code_to(candidate, target)
         curve = coder.curve(candidate)
-        measured = sum(coded.frame_mse) / max(curve.at("error", price), 1e-12)
+        measured = coded.mse / max(predicted, 1e-12)
         coder.commit(block, coded)
         total = total + RateCurve(curve.prices, measured * curve.error, curve.tokens)
         counts.append(len(block.frames))
