@@ -56,7 +56,7 @@ def render(content: Content) -> str:
                 "end": found.end,
                 "capacity": capacity(header),
                 "target": header.target_mse,
-                "target_label": ["target of", "the mean"] if header.promise == "video" else ["target"],
+                "target_label": ["target", "(mean)"] if header.promise == "video" else ["target"],
                 "missed_label": promise.missed_words(header),
                 "width": header.width,
                 "height": header.height,
