@@ -28,9 +28,12 @@ def kept(header: "Header", mse: float, missed: int, *, whole: bool) -> bool | No
         return False
     if not whole or (header.promise == "video" and math.isnan(mse)):
         return None
-    target = header.target_mse
+    return header.promise == "block" or _reaches(mse, header.target_mse)
+
+
+def _reaches(mse: float, target: float) -> bool:
     near = math.isclose(mse, target, rel_tol=_STORED_PRECISION, abs_tol=_STORED_DISTANCE)
-    return header.promise == "block" or mse <= target or near
+    return mse <= target or near
 
 
 def kept_by_index(reader: "EtkReader") -> bool | None:
@@ -93,15 +96,17 @@ def missed_words(header: "Header") -> str:
 def outcome(header: "Header", mse: float, missed: int, *, whole: bool) -> str:
     """What became of the promise, for people: "kept (27.7 dB)", "not kept: 2 blocks missed it". See `kept`."""
     found = kept(header, mse, missed, whole=whole)
-    if found is None:
+    if header.target_mse is None or found is None:
         return "not known whether kept"
     reason = "not kept" if bound(header) != "budget" else "not reached within the budget"
     if header.promise == "block":
         return "kept" if found else f"{reason}: {units.count(missed, 'block')} missed it"
     if found:
         return f"kept ({units.psnr(mse):.1f} dB)"
-    far = f", {units.count(missed, 'block')} {missed_words(header)}" if missed else ""
-    return f"{reason}: {units.quality(mse)}{far}"
+    parts = [] if _reaches(mse, header.target_mse) else [units.quality(mse)]
+    if missed:
+        parts.append(f"{units.count(missed, 'block')} {missed_words(header)}")
+    return f"{reason}: {', '.join(parts)}"
 
 
 def budget_words(

@@ -269,10 +269,9 @@ def _report(job: "Comparison", target: str, progress: CompareProgress) -> list[s
             parts.append(f"SSIM {mean.ssim:.4f}")
         if not math.isnan(mean.ms_ssim):
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
-        kept = promise.kept_by_index(side.reader)
-        if kept is not None:
-            parts.append("target kept" if kept else "target not kept")
         shown = " (of the frame shown)" if progress.frames < side.totals.frames else ""
+        if (kept := promise.kept_by_index(side.reader)) is not None:
+            shown += "; target kept" if kept else "; target not kept"
         lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
     speed = units.speed(progress.frames, progress.seconds)
     lines.append(f"{target}: {units.count(progress.frames, 'frame')} in {progress.seconds:.1f} s, {speed}")

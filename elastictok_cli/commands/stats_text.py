@@ -13,7 +13,7 @@ from elastictok_cli.analysis.usage import FrameUsage, SegmentUsage, Totals
 from elastictok_cli.commands import chart
 
 if TYPE_CHECKING:
-    from formats import EtkReader, Header, KindCounts
+    from formats import EtkReader, KindCounts
 
 # Rows of the table for a long file: frames at its beginning and end, and the first frame of some blocks.
 _FIRST_FRAMES, _LAST_FRAMES = 12, 6
@@ -84,7 +84,8 @@ def _promise_lines(reader: "EtkReader", totals: Totals, summary: dict[str, Any])
     if header.target_mse is not None:
         whole = reader.complete and totals.frames > 0
         found = promise.outcome(header, totals.mean_error, len(summary["missed"]), whole=whole)
-        yield f"  target   {units.quality(header.target_mse)}, {_scope(header)}: {found}"
+        scope = "mean over the video" if header.promise == "video" else "mean of every block"
+        yield f"  target   {units.quality(header.target_mse)}, {scope}: {found}"
     elif header.target_tokens is not None:
         yield f"  target   {units.count(header.target_tokens, 'token')} in every cell"
     if limits := promise.budget(header):
@@ -96,15 +97,6 @@ def _promise_lines(reader: "EtkReader", totals: Totals, summary: dict[str, Any])
         yield f"  thinned  {units.printable(str(header.options['thinned']))}" + (
             f"; made for {units.quality(was)}" if isinstance(was, float) else ""
         )
-
-
-def _scope(header: "Header") -> str:
-    """What the target holds for."""
-    if header.promise == "block":
-        return "mean of every block"
-    times = promise.worst(header)
-    limit = f", no block above {times:g} times that" if times is not None else ""
-    return f"mean over the video{limit}"
 
 
 def _summary_lines(

@@ -65,14 +65,27 @@ def draw(figure: "Figure", tracks: Sequence[Track], font: float, *, title: str =
     usage.set_title("tokens per block", loc="left")
     _share_axis(usage, tracks)
     if len(tracks) > 1:
-        usage.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=len(tracks), fontsize="medium", borderpad=0
-        )
+        _name_curves(usage)
     highest = max([track.error.top for track in tracks] + [track.target_mse or 0.0 for track in tracks])
     error.set_ylim(0, _HEADROOM * highest if highest > 0 else 1.0)
     error.set_title("mean square error of each frame", loc="left")
     _draw_targets(error, tracks)
     return UsageChart(usage, error, curves)
+
+
+def _name_curves(usage: "Axes") -> None:
+    """A line above the axes that names the curves and then, once for all files, the marks of blocks."""
+    named = {label: handle for handle, label in zip(*usage.get_legend_handles_labels(), strict=True)}
+    labels = sorted(named, key=lambda label: label in _MISSED.values())
+    usage.legend(
+        [named[label] for label in labels],
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.98),
+        ncols=len(named),
+        fontsize="medium",
+        borderpad=0,
+    )
 
 
 def _axes(figure: "Figure", font: float, title: str) -> tuple["Axes", "Axes"]:

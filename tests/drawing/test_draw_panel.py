@@ -174,6 +174,16 @@ def test_marks_of_missed_blocks_are_called_what_they_mean(promise: str, words: s
     assert usage.get_legend_handles_labels()[1][-1] == words
 
 
+def test_a_legend_of_several_files_names_marks_once_and_is_one_line_high() -> None:
+    tracks = [make_track(label="a"), make_track(label="b")]
+    plain = ChartPanel(tracks, 900, 240, 12).chart.usage.get_legend()
+    for track in tracks:
+        track.usage.points[2] = track.usage.points[2]._replace(missed=True)
+    legend = ChartPanel(tracks, 900, 240, 12).chart.usage.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "missed the target"]
+    assert legend.get_window_extent().height == pytest.approx(plain.get_window_extent().height, abs=1)
+
+
 def test_a_long_video_costs_no_more_and_keeps_its_peaks() -> None:
     track = Track("long", capacity=1000, target_mse=None)
     peaks = (7_001, 60_000, 119_999)
