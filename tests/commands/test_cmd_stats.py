@@ -260,11 +260,12 @@ def test_options_of_another_type_are_no_budget(etk: Path, tmp_path: Path) -> Non
 
 def test_a_budget_of_nothing_and_of_a_pipe(etk: Path, tmp_path: Path) -> None:
     options = {"kbps": 300, "max_tokens": 0}
-    file = promised(etk, tmp_path / "b.etk", target_mse=None, options=options)
+    file = promised(etk, tmp_path / "b.etk", errors=0.001, target_mse=0.007, promise="video", options=options)
     process = start("stats", "-", "--json", stdin=-1, stdout=-1, stderr=-1)
     out, _ = process.communicate(file.read_bytes(), timeout=60)
     last = json_lines(out.decode())[-1]
     assert last["budget_used"] == {"kbps": None, "max_tokens": last["tokens"]}
+    assert last["promise_kept"] is True
     process = start("stats", "-", stdin=-1, stdout=-1, stderr=-1)
     out, _ = process.communicate(file.read_bytes(), timeout=60)
     assert f"  budget   300 kbps; 0 tokens: {last['tokens']} tokens\n" in out.decode()
