@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from elastictok_cli.analysis import promise
 from elastictok_cli.files import writing
 from elastictok_cli.model import Model
 from formats import Block, Damage, EtkReader, EtkWriter, Header, Segment, unpack_tokens
@@ -33,6 +34,7 @@ class _Columns(NamedTuple):
     tokens_per_block: Ints  # (B,)
     missed: Bools  # (B,)
     keyframes: Bools  # (B,)
+    complete: bool  # nothing of the file is missing or damaged
 
 
 class TokenVideo:
@@ -87,8 +89,25 @@ class TokenVideo:
 
     @property
     def target_mse(self) -> float | None:
-        """The target that was asked for: MSE of a block on pixels in [-1, 1]; None: a number of tokens, or thinned."""
+        """The target that was asked for: MSE on pixels in [-1, 1]; None: a number of tokens or a budget, or thinned."""
         return self._header.target_mse
+
+    @property
+    def promise(self) -> str:
+        """What the target is promised for: "block", the MSE of each block, or "video", the mean over all frames."""
+        return self._header.promise
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the promise was kept; None where there is no target, or errors are unknown or missing (damage).
+
+        "block": no block is `missed`. "video": the mean of `frame_mse` is at most the target, as exactly as a file
+        keeps it (0.25 %), and no block is `missed`, which then means above `header.options["worst"]` times the target.
+        """
+        columns = self._columns
+        mse = float(columns.frame_mse.mean()) if len(columns.frame_mse) else float("nan")
+        whole = columns.complete and len(columns.frame_mse) > 0
+        return promise.kept(self._header, mse, int(columns.missed.sum()), whole=whole)
 
     @property
     def model_name(self) -> str:
@@ -165,7 +184,7 @@ class TokenVideo:
 
     @property
     def missed(self) -> Bools:
-        """Which blocks did not meet the target, (B,)."""
+        """Which blocks did not meet the target, (B,); `promise` "video": are above the limit of a block."""
         return self._columns.missed
 
     @property
@@ -270,6 +289,7 @@ class TokenVideo:
     def _columns(self) -> _Columns:
         with self.reader() as reader:
             found = list(reader.facts())
+            complete = reader.complete
         sizes = [np.diff(segment.starts) for segment in found]
         return _Columns(
             pts=_joined([segment.pts for segment in found], np.int64),
@@ -279,6 +299,7 @@ class TokenVideo:
             tokens_per_block=_joined([segment.tokens for segment in found], np.int64),
             missed=_joined([segment.missed for segment in found], np.bool_),
             keyframes=_joined([np.arange(len(size)) == 0 for size in sizes], np.bool_),
+            complete=complete,
         )
 
 

@@ -1,6 +1,7 @@
 """The HEADER payload: a Header to bytes and back (SPEC.md, 4)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgpack
@@ -10,12 +11,12 @@ from formats.records import (
     COLOR_TAGS,
     KIND_NUMBERS,
     MAX_MAP_ENTRIES,
+    PROMISES,
     ControlRange,
     Header,
     ModelRef,
-    check_header,
-    kind_name,
 )
+from formats.rules import check_header, kind_name
 from formats.wire import MIB, Cursor, pack_blob
 
 INTEGERS, VECTORS = 0, 1  # token kinds
@@ -47,6 +48,7 @@ def pack_header(header: Header) -> bytes:
         "l": model.vector or None,
         "q": header.target_mse,
         "n": header.target_tokens,
+        "u": PROMISES.index(header.promise) or None,
         "a": _ALLOCATIONS.index(header.allocation) or None,
         "f": header.frame_count,
         "r": header.rotation or None,
@@ -90,9 +92,6 @@ def unpack_header(payload: bytes) -> Header:
 def _build_header(values: dict[str, Any]) -> Header:
     name, sha256, levels, vocabulary, tokens_per_cell, block_frames, cell_height, cell_width = values["m"][:8]
     width, height = values["s"]
-    allocation = values.get("a", 0)
-    if type(allocation) is not int or allocation < 0:
-        raise ValueError("allocation")
     color = values.get("c", {})
     if not isinstance(color, dict):
         raise TypeError("colour tags")
@@ -113,7 +112,8 @@ def _build_header(values: dict[str, Any]) -> Header:
         time_base=cast(tuple[int, int], tuple(values["t"])),
         target_mse=values.get("q"),
         target_tokens=values.get("n"),
-        allocation=_ALLOCATIONS[allocation],
+        promise=_named("promise", values.get("u", 0), PROMISES),
+        allocation=_named("allocation", values.get("a", 0), _ALLOCATIONS),
         frame_count=values.get("f"),
         rotation=values.get("r", 0),
         pixel_format=values.get("p", ""),
@@ -130,6 +130,13 @@ def _build_header(values: dict[str, Any]) -> Header:
         options=values.get("e", {}),
         control_tokens=_control_tokens(values.get("i", ()), math.prod(levels)),
     )
+
+
+def _named(field: str, number: Any, names: Sequence[str]) -> str:
+    """What a number stands for. Raises ValueError, which names the field, for any other."""
+    if type(number) is not int or not 0 <= number < len(names):
+        raise ValueError(f"{field} {number!r:.80}")
+    return names[number]
 
 
 def _pack_range(part: ControlRange) -> list[int]:

@@ -19,8 +19,8 @@ from formats.records import (
     Header,
     TokenArray,
     UInt16Array,
-    check_segment,
 )
+from formats.rules import check_segment
 from formats.wire import (
     Cursor,
     from_byte_planes,

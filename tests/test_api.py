@@ -148,6 +148,52 @@ def test_what_a_video_says(video: elastictok.TokenVideo, model: elastictok.Model
         video.times[0] = 1
 
 
+@pytest.mark.parametrize(
+    ("promise", "mean", "missed", "kept"),
+    [
+        ("block", 0.5, False, True),
+        ("block", 1.5, True, False),
+        ("block", float("nan"), False, True),  # a block that missed would be marked
+        ("video", 1.0, False, True),
+        ("video", 1.01, False, False),
+        ("video", 0.5, True, False),
+        ("video", float("nan"), False, None),
+        ("video", float("nan"), True, False),
+    ],
+)
+def test_whether_a_promise_was_kept(
+    promise: str, mean: float, missed: bool, kept: bool | None, video: elastictok.TokenVideo
+) -> None:
+    """mean: error of each frame, in times the target. missed: the last block is marked."""
+    found = elastictok.TokenVideo(rewritten(video, promise, mean, missed=missed))
+    assert (found.promise, found.kept) == (promise, kept)
+    assert found.missed.tolist() == [False] * (len(video) - 1) + [missed]
+    assert found.thin(keep=0.5).kept is None
+    assert found.thin(keep=0.5).promise == "block"
+
+
+def rewritten(video: elastictok.TokenVideo, promise: str, mean: float, *, missed: bool) -> bytes:
+    file = io.BytesIO()
+    last = video.frame_count - len(list(video)[-1].pts)
+    with EtkWriter(file, replace(video.header, promise=promise)) as writer:
+        for segment in video.segments():
+            writer.write_segment(
+                [
+                    replace(b, frame_mse=(mean * TARGET,) * len(b.pts), missed=missed and b.pts[0] == last)
+                    for b in segment.blocks
+                ]
+            )
+    return file.getvalue()
+
+
+def test_a_promise_is_not_known_to_be_kept_without_a_target_or_all_frames(
+    frames: np.ndarray, video: elastictok.TokenVideo, model: elastictok.Model
+) -> None:
+    assert video.kept is True
+    assert elastictok.encode(frames[:2], model, tokens=1, fps=25).kept is None
+    assert elastictok.TokenVideo(video.to_bytes()[:-30], tolerate=True).kept is None
+
+
 def test_tensors_and_iterables_give_the_same_file_as_arrays(
     frames: np.ndarray, video: elastictok.TokenVideo, model: elastictok.Model
 ) -> None:

@@ -30,7 +30,7 @@ ALLOWED = {
     "evaluation": {"codec", "models", *BELOW_THE_CODEC},
     "training": {"codec", "evaluation", "models", *BELOW_THE_CODEC},  # it reports tokens at a target
     "model": {"devices", "models"},
-    "token_video": {"codec", "model", *BELOW_THE_CODEC},
+    "token_video": {"analysis", "codec", "model", *BELOW_THE_CODEC},
     "api": {"analysis", "codec", "model", "models", "token_video", *BELOW_THE_CODEC},
     "commands": {
         "analysis",

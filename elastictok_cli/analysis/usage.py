@@ -218,6 +218,11 @@ class Totals:
         """Seconds from the beginning of each block to that of the next, or to the end."""
         return [b - a for a, b in pairwise([*self.block_times, self.end])]
 
+    @property
+    def mean_error(self) -> float:
+        """Mean over all frames; NaN where that of a frame is unknown, or there is no frame."""
+        return math.fsum(self.frame_mse) / self.frames if self.frames else math.nan
+
     def errors(self) -> tuple[float, float]:
         """Mean and largest error of the frames where it is known; NaN when none is."""
         known = [mse for mse in self.frame_mse if not math.isnan(mse)]

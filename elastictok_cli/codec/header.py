@@ -34,6 +34,7 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
         time_base=(info.time_base.numerator, info.time_base.denominator),
         target_mse=options.mse,
         target_tokens=options.tokens,
+        promise=options.promise,
         allocation=options.allocation,
         rotation=info.rotation,
         pixel_format=info.pixel_format,
@@ -55,7 +56,7 @@ def make_header(info: VideoInfo, loaded: Loaded, options: EncodeOptions) -> Head
 
 
 def _recorded(spec: TokenizerSpec, options: EncodeOptions) -> dict[str, str | int | float | bool]:
-    """The options that the header records: those that differ from their defaults."""
+    """The options that the header records: those that differ from their defaults, and what qualifies the promise."""
     recorded: dict[str, str | int | float | bool] = {}
     if options.keyframe_interval != KEYFRAME_INTERVAL:
         recorded["keyframe_interval"] = options.keyframe_interval
@@ -63,4 +64,8 @@ def _recorded(spec: TokenizerSpec, options: EncodeOptions) -> dict[str, str | in
         recorded["search"] = options.search
     elif options.effort != DEFAULT_EFFORT:
         recorded["effort"] = options.effort
+    if options.promise == "video":
+        recorded["worst"] = float(options.worst)
+    if options.budget is not None:
+        recorded |= options.budget.recorded()
     return recorded

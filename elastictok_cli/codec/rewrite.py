@@ -32,6 +32,8 @@ _MAX_ATTEMPTS = 6  # levels tried
 _MIN_SAMPLED_SEGMENTS = 4
 _SEGMENTS_PER_SAMPLED_ONE = 32
 
+_OF_THE_PROMISE = ("worst", "bound")  # options that say nothing without a target
+
 Measure = Callable[[Sequence[Block]], list[Block]]
 
 
@@ -201,9 +203,10 @@ def drops(found: Survey, rule: Cap | Level) -> bool:
 def thinned_header(header: Header, how: str, rule: Cap | Level, frames: int) -> Header:
     """What the thinned file says of itself: no promise any more, and what became of the old one.
 
-    A fixed length is still one after a cap; a target error is not, and moves to the options.
+    A fixed length is still one after a cap; a target error is not, and moves to the options. A budget stays there, as
+    fewer tokens fit it as well.
     """
-    options = dict(header.options)
+    options = {name: value for name, value in header.options.items() if name not in _OF_THE_PROMISE}
     options["thinned"] = f"{options['thinned']}, {how}" if "thinned" in options else how
     if header.target_mse is not None:
         options["thinned_from_mse"] = header.target_mse
@@ -217,6 +220,7 @@ def thinned_header(header: Header, how: str, rule: Cap | Level, frames: int) -> 
         header,
         target_mse=None,
         target_tokens=target_tokens,
+        promise="block",
         frame_count=frames,
         program=__version__,
         options=options,

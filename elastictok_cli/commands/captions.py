@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elastictok_cli.analysis import units
+from elastictok_cli.analysis import promise, units
 from elastictok_cli.analysis.usage import FrameUsage
 
 if TYPE_CHECKING:
@@ -17,9 +17,16 @@ _SEPARATOR = " · "
 
 
 def target(header: "Header") -> str:
-    """What the encoder was asked for: "mse ≤ 0.007", or "12 tokens a cell"."""
+    """What the encoder was asked for: "mse ≤ 0.007", "mean mse ≤ 0.007", "12 tokens a cell", or "budget 300 kbps".
+
+    A budget that decided the error says more of the file than the target that was not reached.
+    """
+    limits = promise.budget(header)
+    if limits and (header.target_mse is None or promise.bound(header) == "budget"):
+        return f"budget {promise.budget_words(limits)}"
     if header.target_mse is not None:
-        return f"mse ≤ {header.target_mse:g}"
+        mean = "mean " if header.promise == "video" else ""
+        return f"{mean}mse ≤ {header.target_mse:g}"
     if header.target_tokens is not None:
         return f"{units.count(header.target_tokens, 'token')} a cell"
     return "reconstruction"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elastictok_cli.analysis import units
+from elastictok_cli.analysis import promise, units
 from elastictok_cli.commands import signals
 from elastictok_cli.commands.arguments import (
     Device,
@@ -221,12 +221,17 @@ def _started(job: "Comparison", layout: "Layout", target: str) -> dict[str, Any]
 def _summary(job: "Comparison", target: str, progress: CompareProgress, *, damaged: bool) -> dict[str, Any]:
     files = []
     for side, track, means, lost in zip(job.sides, job.tracks, job.means, job.lost, strict=True):
-        mean = means.means()
+        mean, header = means.means(), side.reader.header
         files.append(
             {
                 "name": str(side.path),
-                "target_mse": side.reader.header.target_mse,
-                "target_tokens": side.reader.header.target_tokens,
+                "target_mse": header.target_mse,
+                "target_tokens": header.target_tokens,
+                "promise": header.promise,
+                "promise_kept": promise.kept_by_index(side.reader),
+                "worst": promise.worst(header),
+                "budget": promise.budget(header),
+                "bound": promise.bound(header),
                 "tokens": side.totals.tokens,
                 "tokens_per_block": track.capacity,
                 "share": side.totals.tokens / side.totals.blocks / track.capacity,
@@ -265,6 +270,8 @@ def _report(job: "Comparison", target: str, progress: CompareProgress) -> list[s
         if not math.isnan(mean.ms_ssim):
             parts.append(f"MS-SSIM {mean.ms_ssim:.4f}")
         shown = " (of the frame shown)" if progress.frames < side.totals.frames else ""
+        if (kept := promise.kept_by_index(side.reader)) is not None:
+            shown += "; target kept" if kept else "; target not kept"
         lines.append(f"{side.path} ({track.label}): {', '.join(parts)}{shown}")
     speed = units.speed(progress.frames, progress.seconds)
     lines.append(f"{target}: {units.count(progress.frames, 'frame')} in {progress.seconds:.1f} s, {speed}")

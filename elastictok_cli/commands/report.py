@@ -148,6 +148,8 @@ def report(
             "tokens": found.tokens,
             "mse": found.mse,
             "psnr": units.psnr(found.mse),
+            "promise": reader.header.promise,
+            "promise_kept": page.kept(content),
             "damaged": bool(damage),
             "seconds": seconds,
         },

@@ -88,7 +88,8 @@ class Side:
     def survey(self, label: str, first_pts: int | None, end_pts: int | None) -> Track:
         """What these frames cost, by the file alone: sums into `totals`, series into the track."""
         self.totals = SideTotals()
-        track = Track(label, self.capacity, self.reader.header.target_mse)
+        header = self.reader.header
+        track = Track(label, self.capacity, header.target_mse, header.promise)
         for row, _, _ in coded_frames(self.reader, first_pts=first_pts, end_pts=end_pts):
             self.totals.add(row)
             put_on_track(track, row)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from elastictok_cli.analysis import kinds, units
+from elastictok_cli.analysis import kinds, promise, units
 from elastictok_cli.analysis.usage import MEASURED, FrameUsage, Totals, segments
 from elastictok_cli.commands import plot
 from elastictok_cli.commands.arguments import Device, DeviceName, Force, Json, Model, Threads, find_device
@@ -105,7 +105,7 @@ def stats(
         table = Table(show_all=show_all, measured=original is not None)
         sheet = _Sheet(stack, csv_target)
         lines.write("file", _file_facts(reader, source))
-        track = Track(name, _capacity(reader), reader.header.target_mse)
+        track = Track(name, _capacity(reader), reader.header.target_mse, reader.header.promise)
         wanted = as_json or csv_target is not None or plot_target is not None
 
         def see(row: FrameUsage) -> None:
@@ -130,7 +130,7 @@ def stats(
             _draw(plot_target, name, track)
         counts = kinds.count_kinds(reader) if show_kinds else None
         damage = describe_damage(reader)
-        summary = _summary(reader, totals, counts, damage)
+        summary = _summary(reader, totals, counts, damage, _size(source))
         lines.write("summary", summary)
         if not as_json and not to_stdout:
             width = shutil.get_terminal_size().columns
@@ -171,7 +171,7 @@ def _file_facts(reader: "EtkReader", source: Path) -> dict[str, Any]:
     model = header.model
     return {
         "name": str(source),
-        "bytes": source.stat().st_size if source.is_file() else None,
+        "bytes": _size(source),
         "program": header.program,
         "model": model.name,
         "model_sha256": model.sha256.hex(),
@@ -186,6 +186,10 @@ def _file_facts(reader: "EtkReader", source: Path) -> dict[str, Any]:
         "vector": model.vector or None,
         "target_mse": header.target_mse,
         "target_tokens": header.target_tokens,
+        "promise": header.promise,
+        "worst": promise.worst(header),
+        "budget": promise.budget(header),
+        "bound": promise.bound(header),
         "allocation": header.allocation,
         "time_base": header.time_base,
         "average_rate": header.average_rate,
@@ -200,6 +204,11 @@ def _file_facts(reader: "EtkReader", source: Path) -> dict[str, Any]:
     }
 
 
+def _size(source: Path) -> int | None:
+    """Bytes of the file; None of a pipe."""
+    return source.stat().st_size if source.is_file() else None
+
+
 def _capacity(reader: "EtkReader") -> int:
     rows, columns = reader.header.grid
     return rows * columns * reader.header.model.full_cell
@@ -212,11 +221,18 @@ def _measured_means(totals: Totals) -> dict[str, float]:
 
 
 def _summary(
-    reader: "EtkReader", totals: Totals, kind_counts: "KindCounts | None", damage: list[str]
+    reader: "EtkReader",
+    totals: Totals,
+    kind_counts: "KindCounts | None",
+    damage: list[str],
+    size: int | None,
 ) -> dict[str, Any]:
+    """The facts of the summary. size: bytes of the file, None if unknown."""
     counts = totals.block_tokens
     mse, worst = totals.errors()
     mean = sum(counts) / len(counts) if counts else 0.0
+    missed = [number for number, flag in enumerate(totals.block_missed) if flag]
+    whole = reader.complete and totals.frames > 0
     return {
         "frames": totals.frames,
         "blocks": len(counts),
@@ -235,7 +251,11 @@ def _summary(
         "worst_frame_mse": worst,
         **_measured_means(totals),
         "tokens_per_block": _capacity(reader),
-        "missed": [number for number, missed in enumerate(totals.block_missed) if missed],
+        "missed": missed,
+        "promise_kept": promise.kept(reader.header, totals.mean_error, len(missed), whole=whole),
+        "budget_used": promise.used(
+            reader.header, size=size, tokens=sum(counts), seconds=totals.duration, frames=totals.frames
+        ),
         "complete": reader.complete,
         "damage": damage,
     }

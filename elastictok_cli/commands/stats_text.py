@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from elastictok_cli.analysis import kinds, units
+from elastictok_cli.analysis import kinds, promise, units
 from elastictok_cli.analysis.usage import FrameUsage, SegmentUsage, Totals
 from elastictok_cli.commands import chart
 
@@ -36,6 +36,7 @@ def report(
 ) -> Iterator[str]:
     """The report for people. counts: by kind, where they are asked for."""
     yield from _header_lines(name, reader)
+    yield from _promise_lines(reader, totals, summary)
     yield from _summary_lines(reader, totals, summary, show_all=show_all)
     if counts is not None:
         yield ""
@@ -43,7 +44,8 @@ def report(
     if not totals.frames:
         return
     yield ""
-    marks = [("^", "scene cut", totals.block_cut), ("!", "missed the target", totals.block_missed)]
+    missed_words = promise.missed_words(reader.header)
+    marks = [("^", "scene cut", totals.block_cut), ("!", missed_words, totals.block_missed)]
     named = ", ".join(f"{letter} {word}" for letter, word, marked in marks if any(marked))
     yield "tokens per block over time" + (f"   ({named})" if named else "")
     yield from chart.chart(
@@ -66,18 +68,30 @@ def _header_lines(name: str, reader: "EtkReader") -> Iterator[str]:
         if header.average_rate and header.average_rate[1]
         else ""
     )
+    lengths = f", a length for each {header.allocation}" if header.target_tokens is None else ""
     turned = f", turned by {header.rotation}°" if header.rotation else ""
     yield f"{name}: {header.width}x{header.height}{rate}{turned}"
     yield f"  model    {units.printable(model.name)}, sha256 {model.sha256.hex()[:12]}…"
     yield (
         f"  grid     {columns} x {rows} cells of {model.cell[1]}x{model.cell[0]} pixels x {model.block_frames} frames, "
-        f"{units.count(model.tokens_per_cell, 'token')} each at most"
+        f"{units.count(model.tokens_per_cell, 'token')} each at most" + lengths
     )
+
+
+def _promise_lines(reader: "EtkReader", totals: Totals, summary: dict[str, Any]) -> Iterator[str]:
+    """What was asked for, and what became of it."""
+    header = reader.header
     if header.target_mse is not None:
-        each = "cell" if header.allocation == "cell" else "block"
-        yield f"  target   {units.quality(header.target_mse)}, a length for each {each}"
+        whole = reader.complete and totals.frames > 0
+        found = promise.outcome(header, totals.mean_error, len(summary["missed"]), whole=whole)
+        scope = "mean over the video" if header.promise == "video" else "mean of every block"
+        yield f"  target   {units.quality(header.target_mse)}, {scope}: {found}"
     elif header.target_tokens is not None:
         yield f"  target   {units.count(header.target_tokens, 'token')} in every cell"
+    if limits := promise.budget(header):
+        bound = promise.bound(header)
+        decided = f"; the {bound} decided the error" if bound else ""
+        yield f"  budget   {promise.budget_words(limits, summary['budget_used'])}{decided}"
     if "thinned" in header.options:
         was = header.options.get("thinned_from_mse")
         yield f"  thinned  {units.printable(str(header.options['thinned']))}" + (

@@ -86,12 +86,14 @@ class Track:
     """What one file spends over time, and what error that leaves.
 
     usage: tokens of each block, from its first frame to the next block's. error: of each frame, mean square on
-    [-1, 1] pixels. capacity: tokens of a full block. begin, end: seconds.
+    [-1, 1] pixels. capacity: tokens of a full block. promise: what the target is one of, "block" or "video".
+    begin, end: seconds.
     """
 
     label: str
     capacity: int
     target_mse: float | None
+    promise: str = "block"
     usage: Envelope = field(default_factory=Envelope)
     error: Envelope = field(default_factory=Envelope)
     begin: float = math.nan

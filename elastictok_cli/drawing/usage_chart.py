@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from elastictok_cli.analysis.promise import SCOPES
 from elastictok_cli.drawing import style
 from elastictok_cli.drawing.tracks import Track
 
@@ -31,6 +32,8 @@ _TICK_STEPS_SECONDS = (
     14400,
     36000,
 )  # between the ticks of the time axis
+# By promise: what is true of a block that is marked.
+_MISSED = {"block": "missed the target", "video": "far above the target"}
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,27 @@ def draw(figure: "Figure", tracks: Sequence[Track], font: float, *, title: str =
     usage.set_title("tokens per block", loc="left")
     _share_axis(usage, tracks)
     if len(tracks) > 1:
-        usage.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=len(tracks), fontsize="medium", borderpad=0
-        )
+        _name_curves(usage)
     highest = max([track.error.top for track in tracks] + [track.target_mse or 0.0 for track in tracks])
     error.set_ylim(0, _HEADROOM * highest if highest > 0 else 1.0)
     error.set_title("mean square error of each frame", loc="left")
     _draw_targets(error, tracks)
     return UsageChart(usage, error, curves)
+
+
+def _name_curves(usage: "Axes") -> None:
+    """A line above the axes that names the curves and then, once for all files, the marks of blocks."""
+    named = {label: handle for handle, label in zip(*usage.get_legend_handles_labels(), strict=True)}
+    labels = sorted(named, key=lambda label: label in _MISSED.values())
+    usage.legend(
+        [named[label] for label in labels],
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.98),
+        ncols=len(named),
+        fontsize="medium",
+        borderpad=0,
+    )
 
 
 def _axes(figure: "Figure", font: float, title: str) -> tuple["Axes", "Axes"]:
@@ -137,7 +153,7 @@ def _draw_usage(axes: "Axes", track: Track, color: str) -> list[Any]:
         color=style.ALARM,
         markersize=5,
         clip_on=False,
-        label="missed the target",
+        label=_MISSED[track.promise],
     )
     return [area, line, *marks]
 
@@ -158,14 +174,18 @@ def _draw_error(axes: "Axes", track: Track, color: str) -> list[Any]:
 
 
 def _draw_targets(axes: "Axes", tracks: Sequence[Track]) -> None:
-    """A broken line for each target, named at the upper right."""
-    targets = sorted({track.target_mse for track in tracks if track.target_mse is not None})
-    for target in targets:
+    """A broken line for each target, named at the upper right with what it is one of."""
+    targets = {(track.promise, track.target_mse) for track in tracks if track.target_mse is not None}
+    for target in {target for _, target in targets}:
         axes.axhline(target, color=style.ALARM, linewidth=1.0, linestyle=(0, (5, 3)))
     if targets:
-        named = ", ".join(f"{target:g}" for target in targets)
+        named = []
+        for promise, scope in SCOPES.items():
+            values = sorted(target for of, target in targets if of == promise)
+            if values:
+                named.append(f"{', '.join(f'{value:g}' for value in values)}, {scope}")
         noun = "target" if len(targets) == 1 else "targets"
-        axes.set_title(f"- - {noun} {named}, mean of a block", loc="right", color=style.ALARM)
+        axes.set_title(f"- - {noun} {'; '.join(named)}", loc="right", color=style.ALARM)
 
 
 def _draw_cuts(pair: tuple["Axes", "Axes"], tracks: Sequence[Track]) -> None:

@@ -201,7 +201,7 @@ const report = (() => {
     if (data.target !== null) {
       const y = Y(value(data.target));
       g.append(el("line", { x1: M.left, x2: W - M.right, y1: y, y2: y, class: "target" }));
-      svg.append(el("text", { x: W - M.right + 8, y: y + 4 }, "target"));
+      data.target_label.forEach((line, n) => svg.append(el("text", { x: W - M.right + 8, y: y + 4 + 14 * n - 7 * (data.target_label.length - 1) }, line)));
     }
     svg.append(g);
   }
@@ -257,7 +257,7 @@ const report = (() => {
   function describe(t) {
     const i = rowAt(B, t), k = rowAt(F, t);
     const blocks = B.step > 1 ? `up to ${B.step} blocks from ${whole(B.block[i])}` : `block ${whole(B.block[i])}`;
-    const notes = [[1, "keyframe"], [2, "scene cut"], [4, "missed the target"]].filter(([bit]) => B.flags[i] & bit).map(([, word]) => word);
+    const notes = [[1, "keyframe"], [2, "scene cut"], [4, data.missed_label]].filter(([bit]) => B.flags[i] & bit).map(([, word]) => word);
     const share = ((100 * B.tokens[i]) / data.capacity).toPrecision(3);
     return { i, k, time: clock(Math.max(B.start[i], Math.min(t, end)), 3), blocks, notes, share };
   }
@@ -393,7 +393,7 @@ const report = (() => {
   const legend = [["--tokens", B.step > 1 ? `tokens: the most of ${B.step} blocks` : "tokens"]];
   if (known) legend.push(["--error", F.step > 1 ? `error: worst of ${F.step} frames, band down to the best` : "error of a frame"]);
   if (B.flags.some((f) => f & 2)) legend.push(["--cut", "scene cut"]);
-  if (B.flags.some((f) => f & 4)) legend.push(["--missed", "missed the target"]);
+  if (B.flags.some((f) => f & 4)) legend.push(["--missed", data.missed_label]);
   $("legend").replaceChildren(...legend.map(([color, text]) => {
     const item = document.createElement("span"), key = document.createElement("i");
     key.style.background = `var(${color})`;

@@ -81,6 +81,11 @@ class Gathered:
         """Mean over the frames where it is known; NaN if none is."""
         return self.error / self.known if self.known else math.nan
 
+    @property
+    def mean_error(self) -> float:
+        """Mean over all frames; NaN unless it is known of each."""
+        return self.mse if self.known == self.count else math.nan
+
 
 @dataclass
 class _Block:

@@ -9,7 +9,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from elastictok_cli.analysis import kinds, units
+from elastictok_cli.analysis import kinds, promise, units
 from elastictok_cli.report.gather import Gathered, charts
 from elastictok_cli.version import __version__
 from formats import Header
@@ -56,6 +56,8 @@ def render(content: Content) -> str:
                 "end": found.end,
                 "capacity": capacity(header),
                 "target": header.target_mse,
+                "target_label": ["target", "(mean)"] if header.promise == "video" else ["target"],
+                "missed_label": promise.missed_words(header),
                 "width": header.width,
                 "height": header.height,
                 **charts(found),
@@ -67,6 +69,12 @@ def render(content: Content) -> str:
         "script": _asset("chart.js") + _asset("segments.js"),
     }
     return Template(_asset("page.html")).substitute(values)
+
+
+def kept(content: Content) -> bool | None:
+    """Whether the promise was kept: see `promise.kept`."""
+    found = content.found
+    return promise.kept(content.header, found.mean_error, found.missed, whole=not content.damage)
 
 
 def capacity(header: Header) -> int:
@@ -125,12 +133,14 @@ def _tiles(content: Content) -> list[str]:
     total = content.size if content.size is not None else found.bytes
     rate = units.kbps(total, _seconds(found), found.count)
     mean = found.tokens / found.blocks_count
+    budget, over = _budget(content)
     tiles = [
         _tile(
             "size",
             units.size(total),
             f"{rate:.0f} kbps" if rate is not None else "",
-            "audio and subtitles included" if header.aux else "no audio",
+            ("audio and subtitles included" if header.aux else "no audio") + budget,
+            bad=over,
         ),
         _tile(
             "tokens per block",
@@ -157,13 +167,27 @@ def _tiles(content: Content) -> list[str]:
     return tiles
 
 
+def _budget(content: Content) -> tuple[str, bool]:
+    """The budget of the file with what was spent of it, as the end of a sentence; and whether that is too much."""
+    found, limits = content.found, promise.budget(content.header)
+    spent = promise.used(
+        content.header, size=content.size, tokens=found.tokens, seconds=_seconds(found), frames=found.count
+    )
+    if not limits:
+        return "", False
+    return f"; budget {promise.budget_words(limits, spent)}", promise.exceeded(limits, spent)
+
+
 def _target_tile(content: Content) -> str:
     header, found = content.header, content.found
     if header.target_mse is not None:
-        bad = f"{units.count(found.missed, 'block')} missed it" if found.missed else ""
-        note = bad or f"all {units.count(found.blocks_count, 'block')} met it"
+        outcome = promise.outcome(header, found.mean_error, found.missed, whole=not content.damage)
         return _tile(
-            "target", _decibels(header.target_mse), f"mse {header.target_mse:.3g}", note, bad=bool(bad)
+            "target",
+            _decibels(header.target_mse),
+            f"mse {header.target_mse:.3g}",
+            f"{promise.SCOPES[header.promise]}: {outcome}",
+            bad=kept(content) is False and promise.bound(header) != "budget",
         )
     if header.target_tokens is not None:
         return _tile("target", units.count(header.target_tokens, "token"), "in every cell", "")

@@ -15,7 +15,8 @@ from formats.coding.networks import BIN_EDGES, BIN_SIZES, LOG_FEATURE, Networks,
 from formats.coding.rans import FREQUENCY_SUM, Coder, Reader, Symbols, Writer, in_order, lanes_for
 from formats.coding.wavefront import MAX_PREDICTED_CELLS, NEIGHBOURS, Grid, predicted
 from formats.errors import Corrupt, LimitExceeded, UnsupportedVersion
-from formats.records import MAX_SEGMENT_TOKENS, ModelRef, UInt16Array, check_token_count
+from formats.records import MAX_SEGMENT_TOKENS, ModelRef, UInt16Array
+from formats.rules import check_token_count
 from formats.wire import Cursor, from_byte_planes, pack_blob, pack_uvarint, quick_size, to_byte_planes
 
 _OUTSIDE_FEATURE = -8  # network input for a cell that does not exist

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from elastictok_cli.codec import decoder, events
+from elastictok_cli.codec.budget import Budget
 from elastictok_cli.codec.encoder import EncodeOptions, encode, make_header
 from elastictok_cli.codec.options import KEYFRAME_INTERVAL
 from elastictok_cli.codec.rate_control import DEFAULT_EFFORT, EFFORTS
@@ -17,7 +18,7 @@ from elastictok_cli.commands import encode as encode_command
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.checkpoint import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
-from formats import EtkReader, EtkWriter
+from formats import EtkReader, EtkWriter, Header
 
 CPU = torch.device("cpu")
 
@@ -180,6 +181,27 @@ def test_the_header_leaves_out_what_is_usual(loaded: Loaded) -> None:
     header = make_header(replace(info, color=said), loaded, EncodeOptions(keyframe_interval=0.4))
     assert header.color == {"color_primaries": 1, "colorspace": 5, "color_range": 2}
     assert header.options == {"keyframe_interval": 0.4}
+
+
+def test_the_header_says_what_was_promised_and_the_budget(loaded: Loaded) -> None:
+    info = info_of(scene(1, 32, 32))
+    assert make_header(info, loaded, EncodeOptions()).promise == "block"
+    header = make_header(info, loaded, EncodeOptions(mse=0.003, promise="video"))
+    assert (header.target_mse, header.promise, header.options) == (0.003, "video", {"worst": 4.0})
+    budget = Budget(kbps=300, max_tokens=9)
+    header = make_header(info, loaded, EncodeOptions(promise="video", worst=2, budget=budget))
+    assert header.options == {"worst": 2.0, "kbps": 300, "max_tokens": 9}
+    assert isinstance(header.options["worst"], float)
+    header = make_header(info, loaded, EncodeOptions(mse=None, worst=2, budget=Budget(max_bytes=5000)))
+    assert (header.target_mse, header.promise, header.options) == (None, "block", {"max_bytes": 5000})
+    assert EtkReader(io.BytesIO(written(header))).header == header
+
+
+def written(header: Header) -> bytes:
+    """A file without a frame."""
+    file = io.BytesIO()
+    EtkWriter(file, header).close()
+    return file.getvalue()
 
 
 def test_a_window_decodes_the_same_frames(loaded: Loaded) -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Set
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 from typer.testing import CliRunner, Result
 
 from elastictok_cli.main import app
-from formats import EtkReader
+from formats import EtkReader, EtkWriter
 
 SIZE = (64, 48)
 COUNT = 15
@@ -112,6 +114,24 @@ def flip(source: Path, target: Path, offset: int) -> Path:
     data = bytearray(source.read_bytes())
     data[offset] ^= 0xFF
     target.write_bytes(data)
+    return target
+
+
+def promised(
+    source: Path, target: Path, *, errors: float | None = None, missed: Set[int] = frozenset(), **header: Any
+) -> Path:
+    """A copy without sound, with another header, this error of every frame, and these blocks marked as missed."""
+    number = 0
+    with EtkReader(source) as reader:
+        header = {"aux": None, "target_tokens": None, **header}
+        with EtkWriter(target, replace(reader.header, **header)) as writer:
+            for segment in reader.segments():
+                blocks = []
+                for block in segment.blocks:
+                    known = block.frame_mse if errors is None else (errors,) * len(block.pts)
+                    blocks.append(replace(block, frame_mse=known, missed=number in missed))
+                    number += 1
+                writer.write_segment(blocks)
     return target
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_samples import SIZE, flip, json_lines, make_film, packets, pictures, run
+from cli_samples import SIZE, flip, json_lines, make_film, packets, pictures, promised, run
 
 from elastictok_cli.analysis import units
 from elastictok_cli.drawing import board, layout, panel, style
@@ -243,6 +243,36 @@ def test_two_thresholds_side_by_side(cut: Case, tmp_path: Path, seen: dict[str, 
         for column in range(keep.shape[1]):
             cell = tinted[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
             assert (cell.mean() > 5) == (keep[row, column] > 0)
+
+
+def test_promises_and_budgets_side_by_side(cut: Case, tmp_path: Path, seen: dict[str, Any]) -> None:
+    """In titles, in the title of the chart, in the words for people and as JSON; of the whole file, not of the part."""
+    video = {"target_mse": 0.004, "promise": "video", "options": {"worst": 4.0}}
+    options = {"kbps": 300, "bound": "budget"}
+    files = [
+        cut.etk,
+        promised(cut.etk, tmp_path / "mean.etk", **video),
+        promised(cut.etk, tmp_path / "missed.etk", **(video | {"target_mse": 0.002}), missed={0}),
+        promised(cut.etk, tmp_path / "budget.etk", **(video | {"options": options})),
+    ]
+    result = run("compare", cut.clip, *files, "-o", tmp_path / "a.mp4", "--json", "--start", 0.3, *PLAIN)
+    assert result.exit_code == 0, result.stderr
+    (headings,), (chart,) = seen["headings"], seen["panels"]
+    titles = ["mse ≤ 0.004", "mean mse ≤ 0.004", "mean mse ≤ 0.002", "budget 300 kbps"]
+    assert [heading.title for heading in headings[1:]] == titles
+    right = chart.chart.error.get_title("right")
+    assert right == "- - targets 0.004, mean of a block; 0.002, 0.004, mean of the video"
+    summary = json_lines(result.stdout)[-1]
+    keys = ("promise", "promise_kept", "worst", "budget", "bound")
+    assert [[file[key] for key in keys] for file in summary["files"]] == [
+        ["block", True, None, {}, None],
+        ["video", True, 4.0, {}, None],
+        ["video", False, 4.0, {}, None],
+        ["video", True, None, {"kbps": 300}, "budget"],
+    ]
+    said = [line for line in result.stderr.splitlines() if ".etk (" in line]
+    assert ["not kept" in line for line in said] == [False, False, True, False]
+    assert all("target kept" in line or "target not kept" in line for line in said)
 
 
 def test_a_part_of_the_source_is_compared_with_its_part(

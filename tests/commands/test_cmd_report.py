@@ -1,8 +1,12 @@
 """`elastictok report` as a program."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
-from cli_samples import COUNT, flip, json_lines, make_clip, run, start
+import pytest
+from cli_samples import COUNT, flip, json_lines, make_clip, promised, run, start
 
 from elastictok_cli.commands.report import _jpeg
 from formats import EtkReader
@@ -57,6 +61,87 @@ def test_damage_is_shown_on_the_page(etk: Path, tmp_path: Path) -> None:
     damage, summary = json_lines(result.stdout)
     assert (damage["type"], summary["damaged"], summary["segments"]) == ("damage", True, 2)
     assert "segment 1 is lost" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("header", "errors", "missed", "kept", "note", "label"),
+    [
+        ({}, 0.006, set(), True, "mean of a block: kept", ["target"]),
+        ({}, 0.009, {0}, False, "mean of a block: not kept: 1 block missed it", ["target"]),
+        (
+            {"promise": "video"},
+            0.006,
+            set(),
+            True,
+            "mean of the video: kept (28.2 dB)",
+            ["target", "(mean)"],
+        ),
+        (
+            {"promise": "video", "options": {"worst": 2.5}},
+            *(0.009, {0, 1}, False),
+            "mean of the video: not kept: mse 0.009 (26.5 dB), 2 blocks above 2.5 times the target",
+            ["target", "(mean)"],
+        ),
+        (
+            {"promise": "video", "options": {"bound": "budget"}},
+            *(0.009, set(), False),
+            "mean of the video: not reached within the budget: mse 0.009 (26.5 dB)",
+            ["target", "(mean)"],
+        ),
+        (
+            {"promise": "video"},
+            float("nan"),
+            set(),
+            None,
+            "not known whether kept",
+            ["target", "(mean)"],
+        ),
+    ],
+)
+def test_the_page_says_what_was_promised(
+    etk: Path,
+    tmp_path: Path,
+    header: dict[str, Any],
+    errors: float,
+    missed: set[int],
+    kept: bool | None,
+    note: str,
+    label: list[str],
+) -> None:
+    file = promised(etk, tmp_path / "promised.etk", errors=errors, missed=missed, target_mse=0.007, **header)
+    result = run("report", file, "--pictures", 0, "--json")
+    (summary,) = json_lines(result.stdout)
+    assert (summary["promise"], summary["promise_kept"]) == (header.get("promise", "block"), kept)
+    text = (tmp_path / "promised.html").read_text(encoding="utf-8")
+    data = _data(text)
+    assert (data["target"], data["target_label"]) == (0.007, label)
+    words = "missed the target"
+    if "promise" in header:
+        worst = header.get("options", {}).get("worst")
+        words = f"above {worst} times the target" if worst else "far above the target"
+    assert data["missed_label"] == words
+    (tile,) = [part for part in text.split('<div class="tile">') if 'class="label">target<' in part]
+    assert note in tile
+    assert ("note bad" in tile) == (kept is False and "budget" not in note)
+
+
+def _data(text: str) -> dict[str, Any]:
+    found = re.search(r'id="data">(.*?)</script>', text)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+@pytest.mark.parametrize(("limit", "over"), [(10**6, False), (1000, True)])
+def test_the_page_says_what_was_spent_of_a_budget(etk: Path, tmp_path: Path, limit: int, over: bool) -> None:
+    file = promised(etk, tmp_path / "b.etk", target_mse=None, options={"max_bytes": limit})
+    assert run("report", file, "--pictures", 0).exit_code == 0
+    text = (tmp_path / "b.html").read_text(encoding="utf-8")
+    (tile,) = [part for part in text.split('<div class="tile">') if 'class="label">size<' in part]
+    size = file.stat().st_size
+    assert f"budget {limit / 1e6 if limit == 10**6 else limit / 1e3:.1f} " in tile
+    assert f": {size / 1000:.1f} kB ({size / limit:.1%})" in tile
+    assert ("note bad" in tile) == over
 
 
 def test_a_picture_keeps_its_shape() -> None:

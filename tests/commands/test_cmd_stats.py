@@ -3,10 +3,11 @@ import sys
 from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from cli_samples import COUNT, flip, json_lines, run
+from cli_samples import COUNT, flip, json_lines, promised, run, start
 
 from elastictok_cli.analysis.usage import SegmentUsage, Totals, frames, segments
 from elastictok_cli.commands.chart import chart
@@ -122,6 +123,152 @@ def test_a_long_file_is_shown_without_making_a_row_of_every_frame(
     made.clear()
     assert run("stats", file, "--json").exit_code == 0
     assert len(made) >= 100
+
+
+VIDEO = {"target_mse": 0.007, "promise": "video", "options": {"worst": 4.0}}
+BLOCK = {"target_mse": 0.007}
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("header", "errors", "missed", "kept", "words"),
+    [
+        (BLOCK, 0.006, set(), True, "mean of every block: kept"),
+        (BLOCK, 0.008, {1, 2}, False, "mean of every block: not kept: 2 blocks missed it"),
+        (BLOCK, NAN, set(), True, "mean of every block: kept"),
+        (VIDEO, 0.0068, set(), True, "mean over the video: kept (27.7 dB)"),
+        # of which the file makes 0.007004
+        (VIDEO, 0.007, set(), True, "video: kept (27.6 dB)"),
+        (VIDEO, 0.0072, set(), False, "video: not kept: mse 0.0072 (27.4 dB)"),
+        (VIDEO, 0.003, {1}, False, "video: not kept: 1 block above 4 times the target"),
+        (VIDEO, 0.0072, {1, 2}, False, "mse 0.0072 (27.4 dB), 2 blocks above 4 times the target"),
+        (VIDEO, NAN, {1}, False, "not kept: mse unknown, 1 block above 4 times the target"),
+        (VIDEO, NAN, set(), None, "video: not known whether kept"),
+        (VIDEO | {"options": {}}, 0.003, set(), True, "mean over the video: kept (31.3 dB)"),
+        (VIDEO | {"options": {"worst": "far"}}, 0.003, set(), True, "mean over the video: kept (31.3 dB)"),
+        (
+            VIDEO | {"options": {"worst": 4.0, "kbps": 300, "bound": "budget"}},
+            *(0.009, set(), False),
+            "video: not reached within the budget: mse 0.009 (26.5 dB)",
+        ),
+        ({"target_mse": None, "promise": "video"}, 0.003, set(), None, None),
+    ],
+)
+def test_the_promise_and_whether_it_was_kept(
+    etk: Path,
+    tmp_path: Path,
+    header: dict[str, Any],
+    errors: float,
+    missed: set[int],
+    kept: bool | None,
+    words: str | None,
+) -> None:
+    file = promised(etk, tmp_path / "promised.etk", errors=errors, missed=missed, **header)
+    result = run("stats", file, "--json")
+    first, *_, last = json_lines(result.stdout)
+    assert first["promise"] == header.get("promise", "block")
+    worst = header.get("options", {}).get("worst") if header.get("promise") == "video" else None
+    assert first["worst"] == (worst if isinstance(worst, float) else None)
+    assert first["bound"] == header.get("options", {}).get("bound")
+    assert last["promise_kept"] is kept
+    lines = [line for line in run("stats", file).stdout.splitlines() if line.startswith("  target ")]
+    if words is None:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert line.startswith("  target   mse 0.007 (27.6 dB), ")
+        assert line.endswith(words)
+
+
+def test_a_mean_is_one_over_frames_and_not_over_blocks(etk: Path, tmp_path: Path) -> None:
+    """Long blocks have 0.008 and the short ones 0.001: their frames have more than the target, the blocks less."""
+    file = tmp_path / "uneven.etk"
+    with EtkReader(etk) as reader:
+        header = replace(reader.header, aux=None, target_tokens=None, **VIDEO)
+        long, short = next(b for b in reader.blocks() if len(b.pts) == 4), next(iter(reader.blocks()))
+    blocks = [replace(long, frame_mse=(0.008,) * 4, pts=(0, 1, 2, 3), durations=(1,) * 4)]
+    for pts in (4, 5):
+        blocks.append(replace(short, frame_mse=(0.001,), pts=(pts,), durations=(1,)))
+    mean = (4 * 0.008 + 2 * 0.001) / 6
+    for target in (mean * 0.99, mean * 1.01):
+        with EtkWriter(file, replace(header, target_mse=target)) as writer:
+            writer.write_segment(blocks)
+        *_, last = json_lines(run("stats", file, "--json").stdout)
+        assert last["promise_kept"] is (target > mean)
+
+
+def test_a_promise_is_not_known_to_be_kept_where_frames_are_lost(etk: Path, tmp_path: Path) -> None:
+    for number, header in enumerate((BLOCK, VIDEO)):
+        file = promised(etk, tmp_path / f"{number}.etk", errors=0.001, **header)
+        with EtkReader(file) as reader:
+            assert reader.index is not None
+            damaged = flip(file, tmp_path / "damaged.etk", reader.index[1].offset + 20)
+        result = run("stats", damaged, "--json")
+        assert result.exit_code == 4
+        assert json_lines(result.stdout)[-1]["promise_kept"] is None
+        assert "not known whether kept" in run("stats", damaged).stdout
+
+
+def test_missed_blocks_are_called_what_the_promise_says_of_them(etk: Path, tmp_path: Path) -> None:
+    for number, (header, words) in enumerate(
+        ((BLOCK, "! missed the target"), (VIDEO, "! above 4 times the target"))
+    ):
+        file = promised(etk, tmp_path / f"{number}.etk", errors=0.009, missed={1}, **header)
+        assert f"({words})" in run("stats", file).stdout
+
+
+def test_a_budget_and_what_was_spent_of_it(etk: Path, tmp_path: Path) -> None:
+    """Of the whole file, over the time from its first frame to the end of its last."""
+    limits = {"kbps": 1000, "max_bytes": 2_000_000, "max_tokens": 9000, "tokens_per_second": 20000.5}
+    file = promised(etk, tmp_path / "b.etk", target_mse=None, options={**limits, "bound": "budget"})
+    first, *_, last = json_lines(run("stats", file, "--json").stdout)
+    seconds = COUNT / 30
+    size, tokens = file.stat().st_size, last["tokens"]
+    assert (first["target_mse"], first["budget"], first["bound"]) == (None, limits, "budget")
+    assert last["promise_kept"] is None
+    assert last["budget_used"] == {
+        "kbps": pytest.approx(size * 8 / 1000 / seconds),
+        "max_bytes": size,
+        "max_tokens": tokens,
+        "tokens_per_second": pytest.approx(tokens / seconds),
+    }
+    (line,) = [text for text in run("stats", file).stdout.splitlines() if text.startswith("  budget ")]
+    rate = size * 8 / 1000 / seconds
+    assert line == (
+        f"  budget   1000 kbps: {rate:.0f} kbps ({rate / 1000:.1%}); "
+        f"2.0 MB: {size / 1000:.1f} kB ({size / 2e6:.1%}); "
+        f"9000 tokens: {tokens} tokens ({tokens / 9000:.1%}); "
+        f"20000.5 tokens a second: {tokens / seconds:.0f} tokens a second ({tokens / seconds / 20000.5:.1%}); "
+        "the budget decided the error"
+    )
+
+
+def test_without_a_budget_there_is_nothing_to_say_of_one(etk: Path) -> None:
+    first, *_, last = json_lines(run("stats", etk, "--json").stdout)
+    assert (first["budget"], first["bound"], last["budget_used"]) == ({}, None, {})
+    assert "budget" not in run("stats", etk).stdout
+
+
+def test_options_of_another_type_are_no_budget(etk: Path, tmp_path: Path) -> None:
+    strange = {"kbps": "many", "max_bytes": True, "max_tokens": -1, "bound": 3, "worst": True}
+    file = promised(etk, tmp_path / "strange.etk", **(VIDEO | {"options": strange}))
+    first, *_, last = json_lines(run("stats", file, "--json").stdout)
+    assert (first["budget"], first["bound"], first["worst"], last["budget_used"]) == ({}, None, None, {})
+    assert first["options"] == strange
+    assert "  budget" not in run("stats", file).stdout
+
+
+def test_a_budget_of_nothing_and_of_a_pipe(etk: Path, tmp_path: Path) -> None:
+    options = {"kbps": 300, "max_tokens": 0}
+    file = promised(etk, tmp_path / "b.etk", errors=0.001, target_mse=0.007, promise="video", options=options)
+    process = start("stats", "-", "--json", stdin=-1, stdout=-1, stderr=-1)
+    out, _ = process.communicate(file.read_bytes(), timeout=60)
+    last = json_lines(out.decode())[-1]
+    assert last["budget_used"] == {"kbps": None, "max_tokens": last["tokens"]}
+    assert last["promise_kept"] is True
+    process = start("stats", "-", stdin=-1, stdout=-1, stderr=-1)
+    out, _ = process.communicate(file.read_bytes(), timeout=60)
+    assert f"  budget   300 kbps; 0 tokens: {last['tokens']} tokens\n" in out.decode()
 
 
 def test_frames_add_up_to_the_file(etk: Path) -> None:

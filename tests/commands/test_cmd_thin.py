@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_samples import COUNT, flip, json_lines, make_clip, packets, run, start
+from cli_samples import COUNT, flip, json_lines, make_clip, packets, promised, run, start
 
 from elastictok_cli.codec import decoder
 from elastictok_cli.codec.measurement import Source
@@ -135,6 +135,30 @@ def test_the_file_says_what_became_of_it(clip: Path, tmp_path: Path, thin: Thin)
     assert "target" not in text
     frames = json_lines(run("stats", twice, "--json").stdout)
     assert all(line["mse"] is None for line in frames if line["type"] in ("frame", "summary"))
+
+
+def test_a_thinned_file_promises_nothing_and_keeps_its_budget(clip: Path, tmp_path: Path, thin: Thin) -> None:
+    """Fewer tokens fit a budget as well; how far a block may be from the target says nothing without one."""
+    encoded = tmp_path / "encoded.etk"
+    assert run("encode", clip, encoded, "--mse", 0.02, "--no-audio").exit_code == 0
+    budget = {"kbps": 5000, "max_tokens": 10**6}
+    options = {"start": 0.5, "worst": 4.0, "bound": "target", **budget}
+    full = promised(encoded, tmp_path / "full.etk", target_mse=0.02, promise="video", options=options)
+    with EtkReader(thin(full, "--keep", 1)) as reader:  # nothing to drop
+        assert (reader.header.promise, reader.header.options) == ("video", options)
+    with EtkReader(thin(full, "--keep", 0.5)) as reader:
+        header = reader.header
+    assert (header.target_mse, header.promise) == (None, "block")
+    assert header.options == {"start": 0.5, "thinned": "keep 0.5", "thinned_from_mse": 0.02, **budget}
+    first, *_, last = json_lines(run("stats", tmp_path / "thin.etk", "--json").stdout)
+    assert (first["promise"], first["worst"], first["budget"], first["bound"]) == (
+        *("block", None),
+        *(budget, None),
+    )
+    assert last["promise_kept"] is None
+    text = run("stats", tmp_path / "thin.etk").stdout
+    assert "  target" not in text
+    assert "  budget   5000 kbps: " in text
 
 
 def test_kbps_is_met_in_real_bytes(etk: Path, thin: Thin) -> None:

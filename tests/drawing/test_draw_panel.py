@@ -138,6 +138,52 @@ def test_several_files_share_one_scale_and_have_their_own_colors() -> None:
     assert panel.chart.usage.get_ylim()[1] > 900
 
 
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        ([("block", 0.007)], "- - target 0.007, mean of a block"),
+        ([("video", 0.007)], "- - target 0.007, mean of the video"),
+        ([("video", 0.007), ("video", 0.003)], "- - targets 0.003, 0.007, mean of the video"),
+        (
+            [("video", 0.007), ("block", 0.007)],
+            "- - targets 0.007, mean of a block; 0.007, mean of the video",
+        ),
+        ([("video", None)], ""),
+    ],
+)
+def test_the_line_of_a_target_says_what_it_is_one_of(
+    targets: list[tuple[str, float | None]], words: str
+) -> None:
+    tracks = [make_track(label=str(number)) for number in range(len(targets))]
+    for track, (promise, target) in zip(tracks, targets, strict=True):
+        track.promise, track.target_mse = promise, target
+    error = ChartPanel(tracks, 900, 240, 12).chart.error
+    assert error.get_title("right") == words
+    lines = [line for line in error.lines if line.get_color() == style.ALARM]
+    assert sorted(line.get_ydata()[0] for line in lines) == sorted({t for _, t in targets if t is not None})
+
+
+@pytest.mark.parametrize(
+    ("promise", "words"), [("block", "missed the target"), ("video", "far above the target")]
+)
+def test_marks_of_missed_blocks_are_called_what_they_mean(promise: str, words: str) -> None:
+    track = make_track()
+    track.promise = promise
+    track.usage.points[2] = track.usage.points[2]._replace(missed=True)
+    usage = ChartPanel([track], 900, 240, 12).chart.usage
+    assert usage.get_legend_handles_labels()[1][-1] == words
+
+
+def test_a_legend_of_several_files_names_marks_once_and_is_one_line_high() -> None:
+    tracks = [make_track(label="a"), make_track(label="b")]
+    plain = ChartPanel(tracks, 900, 240, 12).chart.usage.get_legend()
+    for track in tracks:
+        track.usage.points[2] = track.usage.points[2]._replace(missed=True)
+    legend = ChartPanel(tracks, 900, 240, 12).chart.usage.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "missed the target"]
+    assert legend.get_window_extent().height == pytest.approx(plain.get_window_extent().height, abs=1)
+
+
 def test_a_long_video_costs_no_more_and_keeps_its_peaks() -> None:
     track = Track("long", capacity=1000, target_mse=None)
     peaks = (7_001, 60_000, 119_999)

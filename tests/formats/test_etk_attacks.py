@@ -143,8 +143,17 @@ def test_wrong_version(version: int) -> None:
         ({"m": ["x", bytes(32), [8], 65537, 6, 4, 16, 16]}, "vocabulary"),
         ({"m": ["x", bytes(32), [65, 65], 64, 6, 4, 16, 16]}, "vocabulary"),
         ({"m": ["x", bytes(32), [0, 8], 64, 6, 4, 16, 16]}, "level"),
-        ({"a": 2}, "wrong type"),
-        ({"a": -1}, "wrong type"),
+        ({"a": 2}, "allocation 2"),
+        ({"a": -1}, "allocation -1"),
+        ({"a": True}, "allocation True"),
+        ({"u": 2}, "promise 2"),
+        ({"u": -1}, "promise -1"),
+        ({"u": 2**64 - 1}, "promise 18446744073709551615"),
+        ({"u": True}, "promise True"),
+        ({"u": 1.0}, "promise 1.0"),
+        ({"u": "video"}, "promise 'video'"),
+        ({"u": [1]}, "promise"),
+        ({"u": None}, "promise None"),
         ({"c": [1]}, "wrong type"),
         ({"c": {"p": []}}, "colour"),
         ({"d": [1]}, "metadata"),
@@ -436,7 +445,7 @@ def test_any_segment_parts(facts: bytes, keep: bytes, coding: int, token_coding:
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from("msgtqnafrpcvybozhdxwekli"),
+        st.sampled_from("msgtqnuafrpcvybozhdxwekli"),
         st.recursive(
             st.none()
             | st.booleans()

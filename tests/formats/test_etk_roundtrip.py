@@ -44,7 +44,13 @@ def videos(draw: st.DrawFn) -> tuple[Header, list[list[Block]]]:
         block_frames=draw(st.integers(1, 5)),
     )
     header = replace(
-        HEADER_RECORD, model=model, grid=(rows, columns), width=columns * 16, height=rows * 16 - 3
+        HEADER_RECORD,
+        model=model,
+        grid=(rows, columns),
+        width=columns * 16,
+        height=rows * 16 - 3,
+        target_mse=draw(st.none() | st.floats(0, 4)),
+        promise=draw(st.sampled_from(["block", "video"])),
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     spread = draw(st.sampled_from([0, 1, 3, 300]))
@@ -179,8 +185,24 @@ def test_every_header_field_survives() -> None:
         control_tokens=CONTROL_TOKENS,
     )
     assert read(write([], header))[0].header == header
+    promised = replace(header, target_mse=0.01, promise="video", options={"worst": 4.0, "bound": "budget"})
+    assert read(write([], promised))[0].header == promised
     plain = Header(model=MODEL, width=1, height=1, grid=(1, 1), time_base=(1, 1))
     assert read(write([], plain))[0].header == plain
+
+
+def test_a_promise_of_every_block_takes_no_bytes_and_one_of_the_mean_takes_three() -> None:
+    plain = replace(HEADER_RECORD, metadata={})  # as above
+    assert "u" not in msgpack.unpackb(unpacked_header(plain))
+    header = replace(plain, promise="video")
+    assert msgpack.unpackb(unpacked_header(header))["u"] == 1
+    assert len(unpacked_header(header)) == len(unpacked_header(plain)) + 3
+
+
+@pytest.mark.parametrize("promise", ["", "mean", "Video", None, 1])
+def test_promises_that_no_file_can_have(promise: object) -> None:
+    with pytest.raises(InvalidRecord, match="promise must be"):
+        write([], replace(HEADER_RECORD, promise=promise))
 
 
 @pytest.mark.parametrize(
@@ -408,6 +430,7 @@ def test_exported_names() -> None:
         "kinds",
         "reader",
         "records",
+        "rules",
         "segment",
         "wire",
         "writer",
