@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 from elastictok_cli.codec import events
@@ -18,7 +19,7 @@ from elastictok_cli.codec.jobs import limits_for
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.parallel import Group, run_in_order
 from elastictok_cli.codec.planner import Allowed, Bound, RunningPlanner, allowed_for, choose, plan_all
-from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey
+from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey, progress
 from elastictok_cli.codec.scenes import Scene, split_scenes
 from elastictok_cli.codec.survey import survey_scene
 from elastictok_cli.models.interface import Loaded
@@ -35,7 +36,7 @@ MAX_SURVEYS = 3
 LEAST_USE = (
     0.97  # share of what is allowed that a file should use; one that uses less, or too much, is encoded again
 )
-AIMED_USE = 0.99
+MARGIN_OF_ATTEMPT = 0.995  # what each further attempt aims below what is allowed
 MAX_ATTEMPTS = 5
 ATTEMPTS_FOR_USE = 3  # after which a file that uses too little is taken
 END_BYTES = 64  # trailer, and the frame of the index
@@ -107,9 +108,10 @@ def encode_in_passes(
     least = other_bytes + sum(scene.fixed_bytes for scene in survey.scenes)
     if allowed.bytes is not None and allowed.bytes < least - other_bytes:
         raise BudgetTooSmall(int(least))
-    asked = allowed
+    asked, margin = allowed, MARGIN_OF_ATTEMPT
     for attempt in range(1, MAX_ATTEMPTS + 1):
         bound, plans = plan_all(survey.scenes, allowed, options.worst_error)
+        seen = _Outcome(survey.scenes)
         with open_source() as source:
             writer = start(source.info, bound)
             encoding = encode(
@@ -118,6 +120,7 @@ def encode_in_passes(
             )  # fmt: skip
             with closing(encoding):
                 for event in encoding:
+                    seen.see(event)
                     if isinstance(event, events.Finished):
                         finished = event
                     elif attempt == 1 or not isinstance(event, events.Started):
@@ -129,7 +132,48 @@ def encode_in_passes(
             yield replace(finished, seconds=time.monotonic() - began, bound=bound)
             return
         yield events.Restarted(limit, used)
-        allowed = replace(allowed, **{limit: allowed.of(limit) * AIMED_USE / used})
+        survey = replace(survey, scenes=seen.corrected(plans))
+        allowed = replace(asked, **{limit: asked.of(limit) * margin})
+        margin *= MARGIN_OF_ATTEMPT
+
+
+class _Outcome:
+    """What the scenes of an encode turned out to be."""
+
+    def __init__(self, scenes: list[SceneSurvey]) -> None:
+        self._surveys = scenes
+        self._ends = np.cumsum([scene.frames for scene in scenes])  # frames at which scenes end
+        self._errors: list[float] = []  # by frame
+        self._tokens: list[float] = []
+        self._bytes = np.zeros(len(scenes))
+        self._written = 0  # frames in segments
+
+    def see(self, event: events.Event) -> None:
+        """Take the next event of the encode."""
+        match event:
+            case events.BlockDone():
+                self._errors += event.frame_mse
+                self._tokens += [event.tokens / event.frames] * event.frames
+            case events.SegmentWritten():
+                self._bytes[np.searchsorted(self._ends, self._written, side="right")] += event.bytes
+                self._written += event.frames
+
+    def corrected(self, plans: list[ScenePlan]) -> list[SceneSurvey]:
+        """The surveys of the scenes, as these plans led to it."""
+        found = []
+        for number, (survey, plan) in enumerate(zip(self._surveys, plans, strict=True)):
+            part = slice(self._ends[number] - survey.frames, self._ends[number])
+            errors, tokens = self._errors[part], self._tokens[part]
+            turned_out = survey.corrected(plan.price, sum(errors), sum(tokens), float(self._bytes[number]))
+            each = [1] * survey.frames
+            found.append(
+                replace(
+                    turned_out,
+                    progress_error=progress(errors, each),
+                    progress_tokens=progress(tokens, each),
+                )
+            )
+        return found
 
 
 def _with(plans: list[ScenePlan]) -> Plans:

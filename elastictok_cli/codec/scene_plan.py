@@ -20,7 +20,9 @@ Limit = Literal["error", "tokens", "bytes"]
 AIM = 0.997  # share of the limit that blocks before the last aim at
 # What the first pass said counts as so much of a scene that is measured already, when the two are compared.
 TRUST_IN_SURVEY = 0.2
-MAX_CHANGE_OF_PRICE = 3.0  # times or parts of the plan's lambda
+# How far the lambda of a block may be from the plan's, as a factor: in the first half of a scene, and at its end. It
+# should be the same everywhere, but the end has to make up for what was expected wrongly.
+MAX_EARLY_CHANGE, MAX_CHANGE_OF_PRICE = 1.2, 3.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class SceneSurvey:
             return self.curve.price_for(limit, most)
         return self.curve.price_for("tokens", max(most - self.fixed_bytes, 0.0) / self.bytes_per_token)
 
-    def corrected(self, price: float, error: float, tokens: int, size: int) -> SceneSurvey:
-        """As it turned out at this lambda."""
+    def corrected(self, price: float, error: float, tokens: float, size: float) -> SceneSurvey:
+        """As it turned out at this lambda: its summed MSE, its tokens and the bytes of its segments."""
         of_error, of_tokens = self.curve.at("error", price), self.curve.at("tokens", price)
         curve = RateCurve(
             self.curve.prices,
@@ -138,7 +140,9 @@ class Controller:
 
     def _clamped(self, price: float) -> float:
         usual = self.plan.price
-        return min(max(price, usual / MAX_CHANGE_OF_PRICE), usual * MAX_CHANGE_OF_PRICE)
+        late = max(0.0, 2 * self.frames / self.plan.survey.frames - 1)  # 0 up to the middle, 1 at the end
+        change = MAX_EARLY_CHANGE * (MAX_CHANGE_OF_PRICE / MAX_EARLY_CHANGE) ** late
+        return min(max(price, usual / change), usual * change)
 
     def note(self, frames: int, price: float, spent: float) -> None:
         """A block of so many frames was coded at this lambda; spent: by all blocks so far."""
