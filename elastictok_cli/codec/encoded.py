@@ -22,11 +22,13 @@ class EncodedBlock:
     """One coded block.
 
     record: as the file format stores it. keyframe: whether it starts a segment. mse: on [-1, 1] pixels, as decoded.
+    price: lambda, where there is a plan.
     """
 
     record: Block
     keyframe: bool
     mse: float
+    price: float | None = None
 
 
 def encode_blocks(
@@ -42,4 +44,4 @@ def encode_blocks(
     """The coded blocks of the scene that these frames are, in order. See `encode_scene`."""
     scene = Scene(frames, starts_at_cut)
     for block, coded in encode_scene(scene, loaded.tokenizer, options, device, grid, plan, header):
-        yield EncodedBlock(to_record(block, coded), block.keyframe, coded.mse)
+        yield EncodedBlock(to_record(block, coded), block.keyframe, coded.mse, coded.price)

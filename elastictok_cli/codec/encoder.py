@@ -42,14 +42,13 @@ def encode(
     device: torch.device,
     jobs: int | None = 1,
     plans: Plans | None = None,
-    note: Callable[[Block, bool], None] | None = None,
+    note: Callable[[events.BlockDone, Block], None] | None = None,
 ) -> Generator[events.Event, None, None]:
     """Encode `frames` into `writer` (which is closed at the end), yielding events as they happen.
 
     `take_aux` gives the container bytes of copied streams produced since it was last asked. `jobs`: most scenes that
     are encoded at the same time, each in a process of its own; None chooses by cores and memory. The file is the same.
-    `plans`: what each scene may spend, for nested models. `note` is told every block, and whether it is a keyframe
-    block.
+    `plans`: what each scene may spend, for nested models. `note` is told every block.
     Close the generator where it is left before its end: that ends the processes.
     """
     began = time.monotonic()
@@ -91,10 +90,11 @@ def encode(
             mse=block.mse,
             frame_mse=record.frame_mse,
             missed=record.missed,
+            price=block.price,
         )
         totals.add(done, record)
         if note is not None:
-            note(record, block.keyframe)
+            note(done, record)
         yield done
     if segment:
         yield _write(segment, writer, totals, source.aux_until(totals.frames))

@@ -63,6 +63,7 @@ class BlockDone:
     mse: float  # of the block on [-1, 1] pixels, as a decoder will show it
     frame_mse: tuple[float, ...]
     missed: bool
+    price: float | None = None  # lambda, squared error per token: where there is a plan for the video
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class PlannedCoder:
         price = controller.price_with(self._coder.curve(chosen), len(chosen.block.frames))
         last = not block.ahead and len(chosen.block.frames) == len(block.frames)
         coded = self._code_last(chosen, price, controller, sizes) if last else self._coder.code(chosen, price)
+        coded = replace(coded, price=price)
         self._coder.commit(chosen.block, coded)
         sizes.add(to_record(chosen.block, coded), chosen.block.keyframe)
         controller.note(len(chosen.block.frames), price, self._spent(controller, coded, sizes))

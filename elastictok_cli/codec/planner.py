@@ -6,17 +6,23 @@ lambda is that of all scenes so far, and a scene may use what the ones before ha
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from elastictok_cli.codec.options import EncodeOptions
+from elastictok_cli.codec.scene_outcome import SceneOutcome
 from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey
+from formats import EtkWriter, Header
 
 Bound = Literal[
     "target", "budget"
 ]  # what decides the error: it is no lower than the target, and the budget holds
+
+
+END_BYTES = 64  # trailer, and the frame of the index
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class Allowed:
         """What is allowed of one of those that are set."""
         value: float = getattr(self, limit)
         return value
+
+
+def header_bytes(header: Header) -> int:
+    """What a file takes beside its segments and copied streams."""
+    return EtkWriter(io.BytesIO(), header).bytes_written + END_BYTES
 
 
 def allowed_for(options: EncodeOptions, frames: int, seconds: Fraction, other_bytes: int) -> Allowed:
@@ -89,13 +100,17 @@ def plan_all(
     ]
 
 
+def expected_error(total: SceneSurvey, allowed: Allowed) -> float:
+    """The MSE that frames should have with what is allowed of them."""
+    return total.at("error", choose(total, allowed).price) / total.frames
+
+
 class RunningPlanner:
     """Plans one scene after another, each when those before it are coded."""
 
     def __init__(self, options: EncodeOptions) -> None:
         self._options = options
         self._before: SceneSurvey | None = None  # all scenes that are coded, as they turned out
-        self._planned: SceneSurvey | None = None  # the one that is not, yet
         self._spent = Allowed(0.0, 0.0, 0.0)
         self.bound: Bound | None = None
 
@@ -107,7 +122,7 @@ class RunningPlanner:
         total = survey if self._before is None else self._before + survey
         allowed = allowed_for(self._options, total.frames, seconds, other_bytes)
         price, limit = chosen = choose(total, allowed)
-        self.bound, self._planned = chosen.bound, survey
+        self.bound = chosen.bound
         left = max(allowed.of(limit) - self._spent.of(limit), 0.0)
         if limit == "error":
             price = min(price, survey.price_for(limit, left))
@@ -117,12 +132,9 @@ class RunningPlanner:
         worst = self._options.worst_error if limit == "error" else None
         return ScenePlan(survey, price, limit, most, worst)
 
-    def coded(self, error: float, tokens: int, size: int, price: float) -> None:
-        """The planned scene is coded: its summed MSE, its tokens and bytes. Its survey is corrected by them."""
-        assert self._planned is not None
-        turned_out = self._planned.corrected(price, error, tokens, size)
+    def coded(self, outcome: SceneOutcome, spent: Allowed) -> None:
+        """The planned scene is coded. spent: its summed MSE, its tokens and bytes."""
+        turned_out = outcome.corrected()
         self._before = turned_out if self._before is None else self._before + turned_out
-        spent = self._spent
-        self._spent = Allowed(
-            spent.of("error") + error, spent.of("tokens") + tokens, spent.of("bytes") + size
-        )
+        before = self._spent
+        self._spent = Allowed(*(before.of(limit) + spent.of(limit) for limit in before.limits))

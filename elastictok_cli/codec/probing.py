@@ -28,6 +28,7 @@ class Coded:
     context: what the model needs of it for the next block.
     cell_errors: (1, h, w) squared error of each cell, scaled up to a whole block; None where it was not measured.
     bias: measured / predicted error, the prediction being that of the curves.
+    price: lambda that a plan gave the block, squared error per token; None without a plan.
     """
 
     tokens: torch.Tensor
@@ -38,6 +39,7 @@ class Coded:
     context: Any
     cell_errors: torch.Tensor | None = None
     bias: float = 1.0
+    price: float | None = None
 
 
 @dataclass(frozen=True)

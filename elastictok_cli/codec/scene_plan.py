@@ -63,16 +63,21 @@ class SceneSurvey:
             return self.curve.price_for(limit, most)
         return self.curve.price_for("tokens", max(most - self.fixed_bytes, 0.0) / self.bytes_per_token)
 
-    def corrected(self, price: float, error: float, tokens: float, size: float) -> SceneSurvey:
-        """As it turned out at this lambda: its summed MSE, its tokens and the bytes of its segments."""
-        of_error, of_tokens = self.curve.at("error", price), self.curve.at("tokens", price)
-        curve = RateCurve(
-            self.curve.prices,
-            self.curve.error * (error / of_error if of_error else 1.0),
-            self.curve.tokens * (tokens / of_tokens if of_tokens else 1.0),
-        )
-        each = max(size - self.fixed_bytes, 0.0) / tokens if tokens else self.bytes_per_token
-        return replace(self, curve=curve, bytes_per_token=max(each, 0.1))
+    def share_after(self, limit: Limit, frames: int) -> float:
+        """The part of its spending that is expected after the first frames."""
+        found = self.progress_error if limit == "error" else self.progress_tokens
+        assert found is not None
+        return 1 - float(found[min(frames, len(found) - 1)])
+
+    def expected(self, limit: Limit, first: int, count: int, price: float) -> float:
+        """What `count` frames from the `first` on are expected to spend at a lambda."""
+        share = self.share_after(limit, first) - self.share_after(limit, first + count)
+        return share * self.at(limit, price)
+
+    def corrected(self, error: float, tokens: float, size: float | None) -> SceneSurvey:
+        """With so many times the error and the tokens, and `size` bytes per token; None: as before."""
+        curve = RateCurve(self.curve.prices, error * self.curve.error, tokens * self.curve.tokens)
+        return replace(self, curve=curve, bytes_per_token=size or self.bytes_per_token)
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,6 @@ class Controller:
 
     def __init__(self, plan: ScenePlan) -> None:
         self.plan = plan
-        survey = plan.survey
-        found = survey.progress_error if plan.limit == "error" else survey.progress_tokens
-        assert found is not None
-        self._progress = found
         self._expected = 0.0  # what the blocks so far were expected to spend at their lambdas
         self.spent = 0.0
         self.frames = 0
@@ -136,24 +137,19 @@ class Controller:
 
     def _rest(self, frames: int) -> float:
         """The part of the scene's spending that is expected after the next `frames`."""
-        return 1 - self._share(self.frames + frames)
+        return self.plan.survey.share_after(self.plan.limit, self.frames + frames)
 
     def _clamped(self, price: float) -> float:
         usual = self.plan.price
         late = max(0.0, 2 * self.frames / self.plan.survey.frames - 1)  # 0 up to the middle, 1 at the end
         change = MAX_EARLY_CHANGE * (MAX_CHANGE_OF_PRICE / MAX_EARLY_CHANGE) ** late
-        return min(max(price, usual / change), usual * change)
+        return float(min(max(price, usual / change), usual * change))
 
     def note(self, frames: int, price: float, spent: float) -> None:
         """A block of so many frames was coded at this lambda; spent: by all blocks so far."""
-        share = self._share(self.frames + frames) - self._share(self.frames)
-        self._expected += share * self.plan.survey.at(self.plan.limit, price)
+        self._expected += self.plan.survey.expected(self.plan.limit, self.frames, frames, price)
         self.frames += frames
         self.spent = spent
-
-    def _share(self, frames: int) -> float:
-        """The part of the limit that is expected to be spent by the first frames."""
-        return float(self._progress[min(frames, len(self._progress) - 1)])
 
 
 def progress(values: list[float], frames: list[int]) -> Floats:

@@ -27,6 +27,10 @@ from formats import Block, Header, segment_bytes
 
 MAX_PACKED_BLOCKS = 16  # of a scene, to see how many bytes its tokens take
 USUAL_BYTES_PER_TOKEN = 2.0
+USUAL_TARGET = 0.007  # MSE that is assumed of a budget at first
+# A survey to an error that is more than so many times too high or too low is made again, but no more than so often.
+MAX_DISTANCE_OF_SURVEY = 2.5
+MAX_SURVEYS = 3
 
 
 def survey_scene(
@@ -89,3 +93,13 @@ def _bytes_of(blocks: list[Block], header: Header) -> tuple[float, float]:
     fixed = segment_bytes(header, without)
     kept = sum(block.token_count for block in blocks)
     return fixed, (size - fixed) / kept if kept else USUAL_BYTES_PER_TOKEN
+
+
+def first_target(options: EncodeOptions) -> float:
+    """The error (MSE) of the first survey."""
+    return USUAL_TARGET if options.mse is None else options.mse
+
+
+def is_near(wanted: float, target: float) -> bool:
+    """Whether a survey to `target` says enough about the wanted error."""
+    return 1 / MAX_DISTANCE_OF_SURVEY <= wanted / target <= MAX_DISTANCE_OF_SURVEY

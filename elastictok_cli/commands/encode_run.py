@@ -105,7 +105,7 @@ class EncodeRun:
 
     def _running(self) -> "Generator[Event, None, None]":
         from elastictok_cli.codec.encoder import encode
-        from elastictok_cli.codec.passes import RunningScenes
+        from elastictok_cli.codec.running_scenes import RunningScenes
         from formats import EtkWriter
 
         with self._open() as reader:
