@@ -61,10 +61,11 @@ class ConstantLambdaCoder:
         device: torch.device,
         grid: tuple[int, int],
         *,
+        usual: float,
         worst: float | None,
     ) -> None:
-        """worst: MSE that no block may exceed; None: any may."""
-        self.tokenizer, self.device, self.worst = tokenizer, device, worst
+        """usual: MSE that the video should have in the mean. worst: MSE that no block may exceed; None: any may."""
+        self.tokenizer, self.device, self.usual, self.worst = tokenizer, device, usual, worst
         self.effort = rate_control.EFFORTS[options.effort]
         self.costly_tokens = COSTLY_SHARE * self.effort.costly * grid[0] * grid[1]
         cell = tokenizer.spec.cell
@@ -119,7 +120,8 @@ class ConstantLambdaCoder:
         Also the error that they predict, and the lambda, as in `price_range` for this error.
         """
         block, draft = chosen.block, chosen.draft
-        model = draft.model
+        model = copy.copy(draft.model)
+        model.begin_again()
         keep, scaled = model.allocate(allowed_error(draft.job, mse, draft.keep.device))
         coded = probe(self.tokenizer, draft.job, draft.encoding, keep, draft.context, None)
         assert coded.cell_errors is not None
@@ -147,7 +149,7 @@ class ConstantLambdaCoder:
         count = len(draft.job.source)
         found = prices(spec)
         scaled = torch.from_numpy(found * (spec.frames / count)).to(draft.keep.device)
-        error, tokens = (x.cpu().numpy() for x in draft.model.at_prices(scaled))
+        error, tokens = (x.numpy() for x in draft.model.at_prices(scaled, draft.price))
         return RateCurve(found, error * (count / self._values(draft)), tokens)
 
     def _values(self, draft: Draft) -> float:
@@ -157,7 +159,7 @@ class ConstantLambdaCoder:
     def _candidate(self, block: SourceBlock, context: Any, price: float) -> Candidate:
         spec = self.tokenizer.spec
         count, scaled = len(block.frames), self._scaled(block, price)
-        target = target_of(self.tokenizer, price)
+        target = min(target_of(self.tokenizer, price), self.usual)
         job = job_of(block.frames, self.tokenizer, self.device)
         if block.keyframe:
             context = self.tokenizer.start(*self._size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from elastictok_cli.codec import allocation
@@ -12,6 +14,9 @@ ERROR_FLOOR = (
 )
 MIN_RATIO, MAX_RATIO = 0.1, 100.0  # of measured / predicted error of a cell; what is beyond counts as these
 TOLERANCE_OF_REACH = 1.02  # times the allowed error: sums are rounded, and probes correct more than that
+
+# Where cells are filled in, curves over lambda are worked out at so many lambdas on each side, so far apart.
+_NEAR_PRICES, _PRICES_APART = 5, 2
 
 
 class ErrorModel:
@@ -54,8 +59,13 @@ class ErrorModel:
         keep, price = self._allocate(allocation.within(allowed, self._weight))
         return keep, float(price)
 
+    def begin_again(self) -> None:
+        """Forget which cells were filled in."""
+        self._filled_in = None
+
     def allocate_at(self, price: float) -> torch.Tensor:
         """The keep map (1, h, w) in which every token saves at least `price` of squared error."""
+        self.begin_again()  # what is best at another lambda is no good start
         lowest = torch.full((1,), price, device=self._curve.device)
         return self._allocate(
             lambda without, hulls: allocation.at_price(without, hulls, lowest, self._weight)
@@ -65,21 +75,36 @@ class ErrorModel:
         """The squared error expected of the keep map that was allocated last."""
         return float(allocation.error_of(self._used, keep).sum())
 
-    def at_prices(self, prices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def at_prices(self, prices: torch.Tensor, near: float) -> tuple[torch.Tensor, torch.Tensor]:
         """The squared error and the tokens, (P,) float64 each, of the keep maps at these lambdas (P,), ascending.
 
-        Which cells are filled in is as in the keep map that was allocated last.
+        Where cells are filled in, most is worked out `near` a lambda: beyond, the same cells are filled in.
         """
+        error, tokens = self._at_prices(prices)
+        if self._encoding.filled is None:
+            return error, tokens
+        place = int(torch.searchsorted(prices, near))
+        first = max(0, place - _NEAR_PRICES * _PRICES_APART)
+        rows = range(first, min(len(prices), place + _NEAR_PRICES * _PRICES_APART + 1), _PRICES_APART)
+        for row, until in zip(rows, (*rows[1:], len(prices)), strict=True):
+            model = copy.copy(self)
+            model.allocate_at(float(prices[row]))
+            there = slice(0 if row == first else row, until)
+            error[there], tokens[there] = (x[there] for x in model._at_prices(prices))
+        return error, tokens
+
+    def _at_prices(self, prices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, with the cells filled in that are so in the keep map that was allocated last."""
         saved = self._last_hulls.saved
         weighted = saved if self._weight is None else saved * self._weight.unsqueeze(1)
         rank = torch.bucketize(
             weighted.flatten(), prices.to(saved.dtype), right=True
         )  # how many lambdas it is worth
         count = len(prices) + 1
-        number = torch.bincount(rank, minlength=count).double()
-        amount = torch.bincount(rank, saved.flatten().double(), minlength=count)
+        number = torch.bincount(rank.cpu(), minlength=count).double()
+        amount = torch.bincount(rank.cpu(), saved.flatten().double().cpu(), minlength=count)
         tokens, gained = (x.flip(0).cumsum(0).flip(0)[1:] for x in (number, amount))
-        return self._used[:, 0].sum(dtype=torch.float64) - gained, tokens
+        return self._used[:, 0].sum(dtype=torch.float64).cpu() - gained, tokens
 
     def _allocate(self, allocated: allocation.Allocate) -> allocation.Allocated:
         curve, hulls = self._curve * self._ratio.unsqueeze(1), self._hulls.scaled(self._ratio)

@@ -12,11 +12,12 @@ from typing import Protocol
 import torch
 
 from elastictok_cli.codec import events
+from elastictok_cli.codec.attempts import Attempts
 from elastictok_cli.codec.encoder import Plans, encode, interval_ticks
 from elastictok_cli.codec.jobs import limits_for
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.parallel import Group, run_in_order
-from elastictok_cli.codec.planner import Bound, allowed_for, choose, expected_error, header_bytes, plan_all
+from elastictok_cli.codec.planner import Bound, allowed_for, expected_error, header_bytes
 from elastictok_cli.codec.scene_outcome import SceneOutcome
 from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey
 from elastictok_cli.codec.scenes import split_scenes
@@ -24,14 +25,6 @@ from elastictok_cli.codec.survey import MAX_SURVEYS, first_target, is_near, surv
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import EtkWriter, Header
-
-# Share of what is allowed that a file should use; one that uses less, or too much, is encoded again.
-LEAST_USE: dict[Limit, float] = {"error": 0.95, "tokens": 0.97, "bytes": 0.97}
-# So is a file that turns out to need a lambda so many times higher or lower: it had to be made up for at scenes' ends.
-MAX_CHANGE_OF_LAMBDA = 1.4
-MARGIN_OF_ATTEMPT = 0.995  # what each further attempt aims below what is allowed
-MAX_ATTEMPTS = 5
-ATTEMPTS_FOR_USE = 3  # after which a file that uses too little is taken
 
 
 class BudgetTooSmall(Exception):
@@ -99,37 +92,35 @@ def encode_in_passes(
     least = other_bytes + sum(scene.fixed_bytes for scene in survey.scenes)
     if allowed.bytes is not None and allowed.bytes < least - other_bytes:
         raise BudgetTooSmall(int(least))
-    asked, margin = allowed, MARGIN_OF_ATTEMPT
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        bound, plans = plan_all(survey.scenes, allowed, options.worst_error)
-        seen = _Outcome(survey.scenes)
+    attempts = Attempts(survey.scenes, allowed, options.worst_error)
+    scenes, is_first = survey.scenes, True
+    while True:
+        bound, outcome = attempts.bound, _Outcome(scenes)
         with open_source() as source:
-            writer = start(source.info, bound)
             encoding = encode(
-                source.info, source, source.take_aux, loaded, writer, options, device, jobs,
-                plans=_with(plans),
-            )  # fmt: skip
+                source.info,
+                source,
+                source.take_aux,
+                loaded,
+                start(source.info, bound),
+                options,
+                device,
+                jobs,
+                plans=_with(attempts.plans),
+            )
             with closing(encoding):
                 for event in encoding:
-                    seen.see(event)
+                    outcome.see(event)
                     if isinstance(event, events.Finished):
                         finished = event
-                    elif attempt == 1 or not isinstance(event, events.Started):
+                    elif is_first or not isinstance(event, events.Started):
                         yield event
-        limit = plans[0].limit
-        used = _used(finished, limit, other_bytes) / max(asked.of(limit), 1e-12)
-        corrected = replace(survey, scenes=seen.corrected())
-        enough = attempt >= ATTEMPTS_FOR_USE or not finished.tokens or used >= LEAST_USE[limit]
-        if attempt == 1:  # the same use at one lambda may take fewer tokens
-            better = choose(sum(corrected.scenes[1:], start=corrected.scenes[0]), allowed).price
-            enough &= 1 / MAX_CHANGE_OF_LAMBDA <= better / plans[0].price <= MAX_CHANGE_OF_LAMBDA
-        if attempt == MAX_ATTEMPTS or (used <= 1 and enough):
+        limit, is_first = attempts.limit, False
+        scenes = outcome.corrected()
+        if attempts.take(_used(finished, limit, other_bytes), scenes, empty=not finished.tokens):
             yield replace(finished, seconds=time.monotonic() - began, bound=bound)
             return
-        yield events.Restarted(limit, used)
-        survey = corrected
-        allowed = replace(asked, **{limit: asked.of(limit) * margin})
-        margin *= MARGIN_OF_ATTEMPT
+        yield events.Restarted(limit, attempts.used)
 
 
 class _Outcome:

@@ -19,6 +19,7 @@ from elastictok_cli.video.records import Frame
 from formats import Block, Header, segment_bytes
 
 BLOCKS_PER_MEASURED_SIZE = 8  # blocks after which the bytes of a segment are measured again
+MAX_SURPRISE = 2.25  # times or parts of the error that is expected of a keyframe block
 _HIGHEST_PRICE = 1e12  # squared error per token: no token saves that much
 _STEPS_TO_FIT = 12  # of the bisection for the lambda of the last block, in which that fits
 _MAX_PACKS = 6  # of the last segment, until its bytes fit
@@ -36,7 +37,9 @@ class PlannedCoder:
         plan: ScenePlan,
         header: Header,
     ) -> None:
-        self._coder = ConstantLambdaCoder(tokenizer, options, device, grid, worst=plan.worst)
+        self._coder = ConstantLambdaCoder(
+            tokenizer, options, device, grid, usual=plan.usual_error, worst=plan.worst
+        )
         self._plan = plan
         self._before = _Progress(Controller(plan), _Sizes(header, plan.survey.bytes_per_token))
         self._after = self._before
@@ -52,13 +55,28 @@ class PlannedCoder:
         chosen = self._coder.choose(block, context, price)
         price = controller.price_with(self._coder.curve(chosen), len(chosen.block.frames))
         last = not block.ahead and len(chosen.block.frames) == len(block.frames)
-        coded = self._code_last(chosen, price, controller, sizes) if last else self._coder.code(chosen, price)
+        if last:
+            coded = self._code_last(chosen, price, controller, sizes)
+        else:
+            coded = self._code(chosen, price, controller)
         coded = replace(coded, price=price)
         self._coder.commit(chosen.block, coded)
         sizes.add(to_record(chosen.block, coded), chosen.block.keyframe)
         controller.note(len(chosen.block.frames), price, self._spent(controller, coded, sizes))
         self._after, self._first = _Progress(controller, sizes), block.frames[0]
         return chosen.block, coded
+
+    def _code(self, chosen: Candidate, price: float, controller: Controller) -> Coded:
+        """A block at a lambda. Where that leads far from what is expected of a keyframe block, at the expected error:
+        cells are filled in from others, so there can be nothing between too few tokens and too many at any lambda."""
+        coded = self._coder.code(chosen, price)
+        if not chosen.block.keyframe:
+            return coded
+        count = len(chosen.block.frames)
+        expected = self._plan.survey.expected("error", controller.frames, count, price) / count
+        if expected and not 1 / MAX_SURPRISE <= coded.mse / expected <= MAX_SURPRISE:
+            coded, _, _ = self._coder.code_to(chosen, expected)
+        return coded
 
     def _spent(self, controller: Controller, coded: Coded, sizes: _Sizes) -> float:
         match self._plan.limit:

@@ -42,6 +42,10 @@ class Allowed:
         names: tuple[Limit, ...] = ("error", "tokens", "bytes")
         return [name for name in names if getattr(self, name) is not None]
 
+    def scaled(self, factor: float) -> Allowed:
+        """So many times as much of everything."""
+        return Allowed(*(None if x is None else x * factor for x in (self.error, self.tokens, self.bytes)))
+
     def of(self, limit: Limit) -> float:
         """What is allowed of one of those that are set."""
         value: float = getattr(self, limit)
@@ -84,17 +88,17 @@ def choose(total: SceneSurvey, allowed: Allowed) -> Choice:
     return max(Choice(total.price_for(limit, allowed.of(limit)), limit) for limit in allowed.limits)
 
 
-def plan_all(
-    surveys: Sequence[SceneSurvey], allowed: Allowed, worst: float | None
-) -> tuple[Bound, list[ScenePlan]]:
-    """What decides the error of a video, and the plan of each of its scenes.
+def plan_at(
+    choice: Choice, surveys: Sequence[SceneSurvey], allowed: Allowed, worst: float | None
+) -> list[ScenePlan]:
+    """The plan of each scene of a video at one lambda; in all they spend what is allowed.
 
     worst: MSE that no block may exceed where the target decides.
     """
-    price, limit = chosen = choose(sum(surveys[1:], start=surveys[0]), allowed)
+    price, limit = choice
     shares = [survey.at(limit, price) for survey in surveys]
     factor = allowed.of(limit) / max(sum(shares), 1e-12)
-    return chosen.bound, [
+    return [
         ScenePlan(survey, price, limit, factor * share, worst if limit == "error" else None)
         for survey, share in zip(surveys, shares, strict=True)
     ]

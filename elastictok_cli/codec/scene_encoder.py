@@ -15,7 +15,6 @@ import torch
 
 from elastictok_cli.codec import mode_decision, rate_control
 from elastictok_cli.codec.block_splitting import BlockSplitter, SourceBlock
-from elastictok_cli.codec.constant_lambda import target_of
 from elastictok_cli.codec.length_search import LengthSearch
 from elastictok_cli.codec.lookahead import LOOKAHEAD_FRAMES, Lookahead
 from elastictok_cli.codec.mode_decision import Candidates
@@ -97,7 +96,7 @@ def _still_mse(
     if not tokenizer.spec.nested:
         return math.inf
     if plan is not None:
-        return target_of(tokenizer, plan.price)
+        return plan.usual_error
     return options.mse or STILL_MSE_WITHOUT_TARGET
 
 

@@ -94,6 +94,11 @@ class ScenePlan:
     most: float
     worst: float | None = None
 
+    @property
+    def usual_error(self) -> float:
+        """The MSE that the scene should have in the mean."""
+        return self.survey.at("error", self.price) / self.survey.frames
+
 
 class Controller:
     """Follows a plan block by block. `spent` of the limit counts after each of them."""

@@ -46,7 +46,7 @@ def survey_scene(
     """One survey: that of the scene that these frames are, coded to about this MSE in every block."""
     tokenizer: Any = loaded.tokenizer
     spec = tokenizer.spec
-    coder = ConstantLambdaCoder(tokenizer, options, device, grid, worst=None)
+    coder = ConstantLambdaCoder(tokenizer, options, device, grid, usual=target, worst=None)
     splitter = BlockSplitter(
         Scene(frames, starts_at_cut),
         block_frames=spec.frames,
