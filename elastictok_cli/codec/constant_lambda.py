@@ -159,7 +159,7 @@ class ConstantLambdaCoder:
     def _candidate(self, block: SourceBlock, context: Any, price: float) -> Candidate:
         spec = self.tokenizer.spec
         count, scaled = len(block.frames), self._scaled(block, price)
-        target = min(target_of(self.tokenizer, price), self.usual)
+        target = self.usual
         job = job_of(block.frames, self.tokenizer, self.device)
         if block.keyframe:
             context = self.tokenizer.start(*self._size)
