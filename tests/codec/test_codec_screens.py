@@ -9,7 +9,7 @@ import torch
 
 import elastictok_cli
 from elastictok_cli import Model, TokenVideo
-from elastictok_cli.codec import rate_control, scene_encoder
+from elastictok_cli.codec import probing, rate_control, scene_encoder
 from elastictok_cli.codec.pixels import make_job
 from elastictok_cli.models import checkpoint
 from elastictok_cli.models.interface import NestedTokenizer
@@ -126,7 +126,7 @@ def test_a_page_that_scrolls_is_not_told_again(model: Model) -> None:
 
 def cap(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """So many tokens are the most of a segment."""
-    for module in (rate_control, scene_encoder):
+    for module in (probing, scene_encoder):
         monkeypatch.setattr(module, "max_segment_tokens", lambda vector: most)
 
 
