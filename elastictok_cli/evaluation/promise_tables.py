@@ -35,8 +35,8 @@ def video_table(video: Sequence[Measured], block: Sequence[Measured]) -> str:
     return captioned(
         f"{len(by_clip(video))} clips, the mean error of the video under the target and no block above "
         f"{DEFAULT_WORST:g} times the target (`--promise video`). The errors are those of the decoded pixels "
-        "in parts of the target, mean over the clips and the worst block of all. Ratios are to `block` at the same target, geometric "
-        "means over the clips:",
+        "in parts of the target, mean over the clips and the worst block of all. Ratios are to `block` at the "
+        "same target, geometric means over the clips:",
         [
             "target",
             "mean error",
