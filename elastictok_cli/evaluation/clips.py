@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,25 @@ class Clip:
     name: str
     info: VideoInfo
     frames: list[Frame]
+
+    def open(self) -> AbstractContextManager[ClipReader]:
+        """A reader at the beginning: an encode in several passes reads the clip several times."""
+        return nullcontext(ClipReader(self))
+
+
+class ClipReader:
+    """Reads a clip once, as a `VideoReader` reads a file."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.info = clip.info
+        self._frames = clip.frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from self._frames
+
+    def take_aux(self) -> bytes:
+        """No sound and no subtitles: b""."""
+        return b""
 
 
 def find(folders: list[Path]) -> list[Path]:

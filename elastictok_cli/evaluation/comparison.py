@@ -16,6 +16,7 @@ from elastictok_cli.evaluation.quality import psnr
 from elastictok_cli.evaluation.tokens import Measured, geometric_mean
 
 LEAST_COMMON_RANGE = 1.0  # dB
+OURS = "ours"  # name of our encoder where it is compared with itself
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def summarize(clips: Sequence[Sequence[Measured]], anchors: dict[str, Anchor], e
     return Summary(encoder, tuple(compare(points, anchors.get(points[0].clip), encoder) for points in clips))
 
 
+def against_ours(clips: Sequence[Sequence[Measured]], others: Sequence[Sequence[Measured]]) -> Summary:
+    """Encodes of ours against others of ours, such as those with another promise; both as in `summarize`."""
+    return summarize(clips, {points[0].clip: _as_anchor(points) for points in others}, OURS)
+
+
 def ratio_at_our_error(m: Measured, anchor: Anchor | None, encoder: str) -> float | None:
     """Our bytes over what their curve says at the error we reached; None where the curve does not reach."""
     curve = _curve(m, anchor, encoder)
@@ -92,6 +98,13 @@ def ratio_at_our_error(m: Measured, anchor: Anchor | None, encoder: str) -> floa
         return m.bytes / rate_at(psnr(m.mse), _rates(curve), _psnrs(curve))
     except OutsideRange:
         return None
+
+
+def _as_anchor(points: Sequence[Measured]) -> Anchor:
+    """Ours, one clip at all its targets, as if it were another encoder's curve."""
+    distinct = sorted({(m.bytes, m.mse) for m in points}, reverse=True)
+    curve = tuple(Point(0, size, mse) for size, mse in distinct)
+    return Anchor(points[0].frames, points[0].height, points[0].width, {OURS: curve})
 
 
 def _curve(m: Measured, anchor: Anchor | None, encoder: str) -> tuple[Point, ...] | NotComparable:

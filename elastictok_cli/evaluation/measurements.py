@@ -6,16 +6,29 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
+from elastictok_cli.codec.budget import Promise
 from elastictok_cli.evaluation.tokens import Measured
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1 knew no promise but that of a block
+_TYPES: dict[str, tuple[type, ...]] = {  # what a field may be in JSON, by its annotation
+    "str": (str,),
+    "Promise": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "float | None": (int, float, NoneType),
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the tables need but the other encoders' curves. The clips are in order of target, then of name."""
+    """Everything the tables need but the other encoders' curves.
+
+    The clips are in order of promise, then of target, then of name.
+    """
 
     model: str  # sha256 of the checkpoint, hex
     effort: int
@@ -36,13 +49,19 @@ def load(path: Path) -> Run:
     """Read it again, to the last digit. Raises ValueError for what is no such file; OSError."""
     try:
         entry = json.loads(path.read_text())
-        if entry["version"] != VERSION:
-            raise ValueError(f"version {entry['version']}, this program reads {VERSION}")
+        if entry["version"] not in READABLE:
+            raise ValueError(f"version {entry['version']}, this program reads up to {VERSION}")
+        entry["version"] = VERSION  # the fields that were new have defaults
         for name in ("val", "hard", "baseline"):
             entry[name] = tuple(_measured(m) for m in entry[name])
         return Run(**entry)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no measurements: {error}") from error
+
+
+def with_promise(measured: Sequence[Measured], promise: Promise) -> list[Measured]:
+    """Those that were encoded with this promise, in the order they come."""
+    return [m for m in measured if m.promise == promise]
 
 
 def by_clip(measured: Sequence[Measured]) -> list[list[Measured]]:
@@ -66,7 +85,9 @@ def _measured(entry: dict[str, Any]) -> Measured:
     m = Measured(**entry)
     for field in fields(m):
         value = getattr(m, field.name)
-        wanted: tuple[type, ...] = {"str": (str,), "int": (int,)}.get(str(field.type), (int, float))
+        wanted = _TYPES[str(field.type)]
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ValueError(f"{field.name} is {value!r}")
+    if m.promise not in get_args(Promise):
+        raise ValueError(f"the promise is {m.promise!r}")
     return m

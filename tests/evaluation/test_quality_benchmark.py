@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from elastictok_cli.codec import events
 from elastictok_cli.evaluation import anchors, clips, measurements, tokens
 from elastictok_cli.evaluation.anchors import Anchor, Point
+from elastictok_cli.evaluation.markdown import table
 from elastictok_cli.evaluation.measurements import Run
-from elastictok_cli.evaluation.quality_tables import table, tables
+from elastictok_cli.evaluation.quality_tables import speed_table, tables
 from elastictok_cli.evaluation.tokens import Measured, measure
 from elastictok_cli.models import checkpoint
 from elastictok_cli.video import Frame
@@ -83,6 +85,59 @@ def test_the_error_is_that_of_the_decoded_pixels(
     assert (found.height, found.width) == (64, 64)
 
 
+def test_the_promise_decides_how_a_clip_is_encoded(loaded: checkpoint.Loaded) -> None:
+    """Two scenes: grey, which costs nothing, and a flower. Blocks stay under the target, or only their mean does."""
+    flower = clips.load(EXAMPLE, side=64, frames=8)
+    step = flower.frames[1].pts - flower.frames[0].pts
+    grey = [
+        replace(frame, rgb=np.full_like(frame.rgb, 128), pts=frame.pts + 8 * step) for frame in flower.frames
+    ]
+    both = replace(
+        flower, frames=[*flower.frames, *grey], info=replace(flower.info, frame_count=16, duration=None)
+    )
+    target = 0.02
+    block, video = (measure(loaded, both, target, CPU, effort=0, promise=p) for p in ("block", "video"))
+    assert (block.promise, video.promise) == ("block", "video")
+    assert (block.missed, video.missed) == (0, 0)
+    assert block.worst_mse is not None
+    assert video.worst_mse is not None
+    assert block.mse < block.worst_mse <= target
+    assert video.mse <= target < video.worst_mse <= 4 * target
+    assert video.tokens < block.tokens
+
+
+def test_the_worst_block_is_found_in_the_decoded_pixels(
+    loaded: checkpoint.Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five still frames the fourth is shown wrong; each block is one still or up to four frames."""
+    clip = clips.load(EXAMPLE, side=64, frames=5)
+    lengths: list[int] = []
+
+    def shown(*_: object) -> Iterator[Frame]:
+        for n, frame in enumerate(clip.frames):
+            yield (
+                replace(frame, rgb=np.where(frame.rgb > 127, frame.rgb - 51, frame.rgb + 51))
+                if n == 3
+                else frame
+            )
+
+    def encode(*arguments: object, **more: object) -> Iterator[events.Event]:
+        for event in real(*arguments, **more):
+            if isinstance(event, events.BlockDone):
+                lengths.append(event.frames)
+            yield event
+
+    real = tokens.encode
+    monkeypatch.setattr(tokens, "encode", encode)
+    monkeypatch.setattr(tokens, "decode", shown)
+    found = measure(loaded, clip, 0.01, CPU, effort=0)
+    ends = np.cumsum(lengths)
+    wrong = lengths[int(np.searchsorted(ends, 3, side="right"))]
+    assert sum(lengths) == 5
+    assert found.mse == pytest.approx((51 / 127.5) ** 2 / 5)
+    assert found.worst_mse == pytest.approx((51 / 127.5) ** 2 / wrong)
+
+
 @pytest.mark.parametrize("change", ["a frame less", "another time"])
 def test_other_frames_out_than_in_are_an_error(
     loaded: checkpoint.Loaded, monkeypatch: pytest.MonkeyPatch, change: str
@@ -123,11 +178,23 @@ def test_measurements_come_back_to_the_last_digit(tmp_path: Path) -> None:
     assert tables(again, VAL, HARD) == tables(run, VAL, HARD)
 
 
+def test_measurements_from_before_promises_are_of_blocks(tmp_path: Path) -> None:
+    entry = measurements.asdict(_run())
+    entry["version"] = 1
+    for m in (*entry["val"], *entry["hard"], *entry["baseline"]):
+        del m["promise"], m["worst_mse"]
+    (tmp_path / "run.json").write_text(json.dumps(entry))
+    found = measurements.load(tmp_path / "run.json")
+    assert found == _run()
+    assert {m.promise for m in found.val} == {"block"}
+    assert "video" not in tables(found, VAL, HARD)
+
+
 def _broken(change: str) -> dict[str, object]:
     entry = json.loads(json.dumps(measurements.asdict(_run())))
     match change:
         case "version":
-            entry["version"] = 2
+            entry["version"] = 3
         case "key less":
             del entry["val"][1]["mse"]
         case "key more":
@@ -136,12 +203,14 @@ def _broken(change: str) -> dict[str, object]:
             entry["val"][0]["bytes"] = "many"
         case "fraction":
             entry["val"][0]["missed"] = 0.5
+        case "promise":
+            entry["val"][0]["promise"] = "scene"
         case "list":
             del entry["baseline"]
     return entry
 
 
-@pytest.mark.parametrize("change", ["version", "key less", "key more", "text", "fraction", "list"])
+@pytest.mark.parametrize("change", ["version", "key less", "key more", "text", "fraction", "promise", "list"])
 def test_measurements_that_are_none_are_refused(tmp_path: Path, change: str) -> None:
     (tmp_path / "run.json").write_text(json.dumps(_broken(change)))
     with pytest.raises(ValueError, match="holds no measurements"):
@@ -164,8 +233,9 @@ def test_blocks_that_miss_stay_visible_in_every_table() -> None:
 def test_no_ratio_where_the_other_encoder_was_not_run() -> None:
     rows = _rows(tables(_run(), VAL, HARD))
     (against,) = [row for row in rows if row[0] == "x264"]
-    assert against[2:4] == ["1", "1"]  # compared, not comparable
-    assert against[4] == against[5] == f"{against[1]} (near)"
+    assert against[1] == "block"
+    assert against[3:5] == ["1", "1"]  # compared, not comparable
+    assert against[5] == against[6] == f"{against[2]} (near)"
     assert ["far", "- (no common range)"] in rows
     by_clip = {row[0]: row[5] for row in rows if len(row) == 6 and row[1].startswith("0.006")}
     assert by_clip["far"] == "-"
@@ -174,6 +244,77 @@ def test_no_ratio_where_the_other_encoder_was_not_run() -> None:
     assert hard["page"] == "-"
     assert hard["text"] == "2.00"  # 10000 bytes, theirs 5000 at that very MSE
     assert hard["geometric mean"] == "2.00 (1 of 2)"
+
+
+def _video(m: Measured, factor: float, error: float, worst: float, missed: int = 0) -> Measured:
+    """`m` with the promise `video`: factor of tokens and bytes, mean and worst error in targets."""
+    return replace(
+        m,
+        promise="video",
+        tokens=round(m.tokens * factor),
+        bytes=round(m.bytes * factor),
+        mse=m.target * error,
+        worst_mse=m.target * worst,
+        missed=missed,
+    )
+
+
+def _both() -> Run:
+    """ "near" at 0.003 breaks both parts of its promise."""
+    run = _run()
+    near, far, near_fine, far_fine = run.val
+    video = (
+        _video(near, 0.5, 0.999, 2.5),
+        _video(far, 0.98, 0.99, 1.5),
+        _video(near_fine, 0.9, 1.0004, 4.25, missed=1),
+        _video(far_fine, 0.9, 0.99, 1.0),
+    )
+    return replace(run, val=(*run.val, *video), hard=(*run.hard, _video(run.hard[0], 0.5, 1, 2)))
+
+
+def test_the_video_promise_stands_beside_that_of_blocks() -> None:
+    text = tables(_both(), VAL, HARD)
+    rows = _rows(text)
+    # 0.5 and 0.98 times as many: a geometric mean of 0.70
+    assert ["0.007", "0.994", "0 of 2", "2.50", "0 of 6", "280", "0.70", "140", "0.70"] in rows
+    assert ["0.003", "0.995", "1 of 2", "4.25", "1 of 6", "720", "0.90", "360", "0.90"] in rows
+    assert ["0.007", "0.00690", "400", "200", "0 of 6"] in rows  # those of blocks are as they were
+    assert ["near", "0.00699", "2.50", "0 of 3", "400", "0.50", "200", "0.50"] in [row[:8] for row in rows]
+    assert [row[3:6] for row in rows if row[:2] == ["0.007", "text"]] == [
+        ["10000", "5000", "3 of 3"],
+        ["5000", "2500", "0 of 3"],
+    ]
+
+
+def test_bd_rates_of_both_promises_stand_side_by_side() -> None:
+    rows = _rows(tables(_both(), VAL, HARD))
+    block, video = ([row for row in rows if row[:2] == ["x264", p]] for p in ("block", "video"))
+    alone = [row for row in _rows(tables(_run(), VAL, HARD)) if row[:2] == ["x264", "block"]]
+    assert block == alone
+    assert 0.4 < float(video[0][2]) / float(block[0][2]) < 0.9
+    (ours,) = [row for row in rows if row[0] == "ours, `block`"]
+    assert ours[1] == "video"
+    assert 0.5 < float(ours[2]) < 1
+    each = [row[1] for row in rows if row[0] == "near" and len(row) == 2]
+    assert len(each) == 2
+    assert each[0] != each[1]
+
+
+def test_one_promise_alone_has_tables_too() -> None:
+    video = replace(_both(), val=tuple(m for m in _both().val if m.promise == "video"), baseline=())
+    rows = _rows(tables(video, VAL, HARD))
+    assert ["0.007", "0.994", "0 of 2", "2.50", "0 of 6", "280", "-", "140", "-"] in rows
+    assert not [row for row in rows if row[0] == "ours, `block`"]
+
+
+def test_speeds_of_both_promises_are_told_apart() -> None:
+    rows = _rows(speed_table(_both()))
+    assert [row[:2] for row in rows[2:]] == [
+        ["0.007", "block"],
+        ["0.003", "block"],
+        ["0.007", "video"],
+        ["0.003", "video"],
+    ]
 
 
 def test_a_table_has_no_ragged_rows() -> None:
@@ -246,15 +387,42 @@ def test_measuring_again_is_what_the_kept_file_says(
         kept,
     )
     run = measurements.load(kept)
-    assert [(m.clip, m.target) for m in run.val] == [("text", 0.05), ("text", 0.02)]
-    assert [(m.clip, m.target) for m in run.hard] == [("text", 0.05)]
+    assert [(m.clip, m.target, m.promise) for m in run.val] == [
+        ("text", 0.05, "block"),
+        ("text", 0.02, "block"),
+        ("text", 0.05, "video"),
+        ("text", 0.02, "video"),
+    ]
+    assert [(m.clip, m.target, m.promise) for m in run.hard] == [("text", 0.05, "block")]
     assert asked == [{}, {"side": None, "frames": 8}]  # as many frames as the curve is of
     assert run.effort == 0
     assert run.val[0].mse > run.val[1].mse > 0
+    _call(
+        benchmark,
+        monkeypatch,
+        *folders,
+        "--targets",
+        0.05,
+        "--promise",
+        "video",
+        "--effort",
+        0,
+        "--json",
+        kept,
+    )
+    run = measurements.load(kept)
+    assert [m.promise for m in (*run.val, *run.hard)] == ["video", "video"]
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--data", "x", "--from-json", "y"], ["--hard", "x", "--baseline", "y"]]
+    "arguments",
+    [
+        [],
+        ["--data", "x", "--from-json", "y"],
+        ["--hard", "x", "--baseline", "y"],
+        ["--data", "x", "--baseline", "y", "--promise", "video"],
+        ["--data", "x", "--promise", "scene"],
+    ],
 )
 def test_what_to_measure_must_be_said(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
