@@ -14,6 +14,7 @@ Everything goes through the same encoder, file format and decoder as the command
 from __future__ import annotations
 
 import io
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
@@ -112,8 +113,8 @@ def encode(
     from elastictok_cli.codec.passes import BudgetTooSmall, NoDuration
 
     options = _options(model, mse, tokens, allocation, effort, search, keyframe_interval)
-    limits = (kbps, max_bytes, max_tokens, tokens_per_second)
-    options = _with_promise(options, model, promise, worst, _budget(limits), named=mse is not None)
+    budget = _budget(kbps, max_bytes, max_tokens, tokens_per_second)
+    options = _with_promise(options, model, promise, worst, budget, named=mse is not None)
     _check_jobs(model, jobs)
     window = {"start": start, "duration": duration, "stream": stream}
     given = {name: value for name, value in window.items() if value is not None}
@@ -221,9 +222,21 @@ def open(path: str | Path, *, tolerate: bool = False) -> TokenVideo:
     return TokenVideo(Path(path), tolerate=tolerate)
 
 
-def _budget(limits: tuple[float | None, int | None, int | None, float | None]) -> Budget | None:
-    """The budget of kbps, max_bytes, max_tokens and tokens_per_second. Raises ValueError."""
-    return None if all(limit is None for limit in limits) else Budget(*limits)
+def _budget(
+    kbps: float | None,
+    max_bytes: int | None,
+    max_tokens: int | None,
+    tokens_per_second: float | None,
+) -> Budget | None:
+    """The budget of those that are set. Raises ValueError, and TypeError for parts of bytes and tokens."""
+    if all(limit is None for limit in (kbps, max_bytes, max_tokens, tokens_per_second)):
+        return None
+    return Budget(
+        kbps=None if kbps is None else float(kbps),
+        max_bytes=None if max_bytes is None else operator.index(max_bytes),
+        max_tokens=None if max_tokens is None else operator.index(max_tokens),
+        tokens_per_second=None if tokens_per_second is None else float(tokens_per_second),
+    )
 
 
 def _with_promise(
