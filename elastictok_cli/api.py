@@ -14,20 +14,23 @@ Everything goes through the same encoder, file format and decoder as the command
 from __future__ import annotations
 
 import io
+import operator
 import warnings
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from elastictok_cli.analysis import units
+from elastictok_cli.codec.budget import DEFAULT_WORST, MAX_WORST, Budget, Promise
 from elastictok_cli.model import Model, load_model
 from elastictok_cli.token_video import TokenVideo
-from formats import EtkWriter
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +50,15 @@ Frames = npt.NDArray[np.uint8]
 def encode(
     source: Any,
     model: Model,
-    mse: float = DEFAULT_MSE,
+    mse: float | None = None,
     *,
     tokens: int | None = None,
+    promise: Promise | None = None,
+    worst: float = DEFAULT_WORST,
+    kbps: float | None = None,
+    max_bytes: int | None = None,
+    max_tokens: int | None = None,
+    tokens_per_second: float | None = None,
     fps: float | Fraction | None = None,
     times: Iterable[float] | None = None,
     allocation: Literal["cell", "block"] = "cell",
@@ -63,7 +72,8 @@ def encode(
     audio: bool = True,
     jobs: int | None = 1,
 ) -> TokenVideo:
-    """Compress a video. Every block of up to 4 frames keeps as many tokens as it needs to meet the target.
+    """Compress a video. Every block of up to 4 frames keeps as many tokens as it needs to meet the target. With the
+    promise "video" or a budget, tokens go where in the video they buy most.
 
     `source`, one of
       - a path: a video or picture that FFmpeg reads. Times, rotation, colour tags, chapters, and with `audio` the
@@ -73,7 +83,14 @@ def encode(
       - a torch tensor (T, 3, H, W), floating point, RGB in [-1, 1], on any device; rounded to 8 bits.
     `mse`: largest mean square error of a block on pixels in [-1, 1], above 0 and up to 4, measured on decoded frames
     after rounding to 8 bits. PSNR is 10 log10(4 / mse): 0.007 is 27.6 dB, 0.003 31.2, 0.001 36.0. A block that cannot
-    meet it gets all its tokens and is marked in `TokenVideo.missed`.
+    meet it gets all its tokens and is marked in `TokenVideo.missed`. None: 0.007, or no target where there is a budget.
+    `promise`: "block" (the default), or "video": `mse` is the largest mean over all frames. `worst`: the error that no
+    block exceeds then, in times `mse`; one that cannot is marked as above.
+    `kbps` and `max_bytes` (of the whole file, audio and all), `max_tokens` (in all), `tokens_per_second`: budgets. The
+    error is as low as they allow, but no lower than `mse` if that is given too; the promise is "video" then.
+    The promise "video" and budgets need a model whose tokens are nested. They take two passes over a path, array, list
+    or tensor. Any other iterable is read once, and planned with the frames of one scene in memory: it cannot have
+    `max_bytes` and `max_tokens`, as its length is not known.
     `tokens`: keep this many tokens of every cell instead, 0 to `model.tokens_per_cell`; there is no target then.
     `fps` (frames a second) or `times` (seconds of each frame, rising): arrays and tensors of more than one frame need
     one of them; paths have neither.
@@ -86,47 +103,66 @@ def encode(
     `jobs`: encode up to so many scenes at the same time, each on one CPU thread in a process of its own; the tokens are
     the same. None: as many as cores and memory allow. On cuda and mps, and with the paper's model, it is 1.
 
-    Raises ValueError and TypeError for arguments and frames that are none of this, VideoError where a path cannot be
-    read, WorkerDied where one of these processes was killed. What a source loses on the way (a stream that cannot be
-    carried, damaged packets) is a UserWarning each.
+    Raises ValueError and TypeError for arguments and frames that are none of this, and ValueError for a budget that a
+    file without a token exceeds; VideoError where a path cannot be read, WorkerDied where one of these processes was
+    killed. What a source loses on the way (a stream that cannot be carried, damaged packets) is a UserWarning each.
 
         video = elastictok.encode(frames, elastictok.load_model(), mse=0.003, fps=30)
     """
-    from elastictok_cli.codec import encoder
+    from elastictok_cli.codec.encode_source import encode_source
+    from elastictok_cli.codec.passes import BudgetTooSmall, NoDuration
 
     options = _options(model, mse, tokens, allocation, effort, search, keyframe_interval)
+    budget = _budget(kbps, max_bytes, max_tokens, tokens_per_second)
+    options = _with_promise(options, model, promise, worst, budget, named=mse is not None)
     _check_jobs(model, jobs)
     window = {"start": start, "duration": duration, "stream": stream}
     given = {name: value for name, value in window.items() if value is not None}
-    reader: VideoReader | ArrayReader
-    if isinstance(source, str | Path):
-        if fps is not None or times is not None:
-            raise ValueError("a video file has times of its own: fps and times are for arrays")
-        _check_window(start, duration)
-        from elastictok_cli.video import VideoReader
-
-        reader = VideoReader(
-            source, start=start, duration=duration, max_height=max_height, aux=audio, stream=stream
-        )
-    else:
-        if given or max_height is not None:
-            raise ValueError("start, duration, stream and max_height are for paths: cut or scale the array")
-        from elastictok_cli.video.arrays import ArrayReader
-
-        reader = ArrayReader(_pictures(source), fps=fps, times=times)
+    readers: list[VideoReader | ArrayReader] = []
     file = io.BytesIO()
-    with reader:
-        header = encoder.make_header(reader.info, model.loaded, options)
-        header.options.update(given)
-        writer = EtkWriter(file, header)
-        encoding = encoder.encode(
-            reader.info, reader, reader.take_aux, model.loaded, writer, options, model.device, jobs
+    with ExitStack() as stack:
+        if isinstance(source, str | Path):
+            if fps is not None or times is not None:
+                raise ValueError("a video file has times of its own: fps and times are for arrays")
+            _check_window(start, duration)
+            path = stack.enter_context(_readable(source, options.budget))
+            found = _of_path(path, source, window, max_height=max_height, audio=audio)
+        else:
+            if given or max_height is not None:
+                raise ValueError(
+                    "start, duration, stream and max_height are for paths: cut or scale the array"
+                )
+            found = _of_pictures(source, fps, times, options.budget)
+
+        def opened() -> VideoReader | ArrayReader:
+            readers.append(found.open())
+            return readers[-1]
+
+        encoding = encode_source(
+            opened,
+            file,
+            model.loaded,
+            options,
+            model.device,
+            jobs,
+            rereadable=found.rereadable,
+            recorded=given,
         )
-        with closing(encoding):
+        stack.enter_context(closing(encoding))
+        try:
             for _ in encoding:
                 pass
-        for text in reader.warnings:
-            warnings.warn(text, UserWarning, stacklevel=2)
+        except BudgetTooSmall as error:
+            raise ValueError(
+                f"the budget cannot be met: without a single token the file still has {error.bytes} bytes (audio, "
+                "times, structure)"
+            ) from None
+        except NoDuration:
+            raise ValueError(
+                "a still picture has no tokens or kilobits a second: max_bytes and max_tokens limit it"
+            ) from None
+    for text in dict.fromkeys(text for reader in readers for text in reader.warnings):
+        warnings.warn(text, UserWarning, stacklevel=2)
     return TokenVideo(file.getvalue())
 
 
@@ -186,9 +222,100 @@ def open(path: str | Path, *, tolerate: bool = False) -> TokenVideo:
     return TokenVideo(Path(path), tolerate=tolerate)
 
 
+def _budget(
+    kbps: float | None,
+    max_bytes: int | None,
+    max_tokens: int | None,
+    tokens_per_second: float | None,
+) -> Budget | None:
+    """The budget of those that are set. Raises ValueError, and TypeError for parts of bytes and tokens."""
+    if all(limit is None for limit in (kbps, max_bytes, max_tokens, tokens_per_second)):
+        return None
+    return Budget(
+        kbps=None if kbps is None else float(kbps),
+        max_bytes=None if max_bytes is None else operator.index(max_bytes),
+        max_tokens=None if max_tokens is None else operator.index(max_tokens),
+        tokens_per_second=None if tokens_per_second is None else float(tokens_per_second),
+    )
+
+
+def _with_promise(
+    options: EncodeOptions,
+    model: Model,
+    promise: Promise | None,
+    worst: float,
+    budget: Budget | None,
+    *,
+    named: bool,
+) -> EncodeOptions:
+    """The options with their promise and budget. named: the target was given. Raises ValueError."""
+    if promise not in (None, "block", "video"):
+        raise ValueError(f"promise must be block or video, not {promise}")
+    if not 1 <= worst <= MAX_WORST:
+        raise ValueError(f"worst must be from 1 to {MAX_WORST}, not {worst}")
+    if budget is not None and promise == "block":
+        raise ValueError("a budget is one of the whole video: it needs the promise video, not block")
+    if budget is None and promise != "video":
+        return options
+    spec = model.loaded.tokenizer.spec
+    cause = "the promise video" if budget is None else "a budget"
+    if options.tokens is not None:
+        raise ValueError(f"{cause} and tokens exclude each other")
+    if options.allocation != "cell":
+        raise ValueError(f"{cause} needs the allocation cell, not {options.allocation}")
+    if not spec.nested:
+        raise ValueError(f"{cause} needs a model whose tokens are nested; those of {spec.name} are not")
+    mse = options.mse if named or budget is None else None
+    return replace(options, mse=mse, promise="video", worst=float(worst), budget=budget)
+
+
+class _Source(NamedTuple):
+    """How a source is opened at its beginning, and whether that can be done more than once."""
+
+    open: Callable[[], VideoReader | ArrayReader]
+    rereadable: bool
+
+
+def _readable(source: str | Path, budget: Budget | None) -> AbstractContextManager[str | Path]:
+    """The source itself, or a copy in a file of a pipe whose length has to be known."""
+    from elastictok_cli.video.spool import spooled
+
+    return spooled(source) if budget is not None and budget.needs_length else nullcontext(source)
+
+
+def _of_path(
+    path: str | Path, source: str | Path, window: dict[str, Any], *, max_height: int | None, audio: bool
+) -> _Source:
+    """path: of the source or its copy. window: start, duration and stream."""
+    from elastictok_cli.video import VideoReader
+    from elastictok_cli.video.streams import reads_once
+
+    name = "standard input" if str(source) == "-" else str(source)
+    return _Source(
+        partial(VideoReader, path, max_height=max_height, aux=audio, name=name, **window),
+        rereadable=not reads_once(path),
+    )
+
+
+def _of_pictures(
+    source: Any, fps: float | Fraction | None, times: Iterable[float] | None, budget: Budget | None
+) -> _Source:
+    from elastictok_cli.video.arrays import ArrayReader
+
+    pictures = _pictures(source)
+    rereadable = isinstance(pictures, Sequence | np.ndarray)
+    if budget is not None and budget.needs_length and not rereadable:
+        raise ValueError(
+            "max_bytes and max_tokens need frames that can be read twice, to share them out: give a list or an array, "
+            "or kbps or tokens_per_second"
+        )
+    times = None if times is None else list(times)
+    return _Source(partial(ArrayReader, pictures, fps=fps, times=times), rereadable)
+
+
 def _options(
     model: Model,
-    mse: float,
+    mse: float | None,
     tokens: int | None,
     allocation: Literal["cell", "block"],
     effort: int | None,
@@ -200,6 +327,7 @@ def _options(
     from elastictok_cli.codec.encoder import EncodeOptions
 
     spec = model.loaded.tokenizer.spec
+    mse = DEFAULT_MSE if mse is None else mse
     if tokens is None and not 0 < mse <= 4:
         raise ValueError(f"mse must be more than 0 and at most 4, not {mse}")
     if tokens is not None and not 0 <= tokens <= spec.tokens_per_cell:

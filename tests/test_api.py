@@ -1,9 +1,11 @@
 """`import elastictok`: what goes in comes out, as the commands have it, and bad input is refused in words."""
 
 import io
+import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -240,6 +242,80 @@ def test_a_path_gives_the_very_file_of_the_command(
         assert elastictok.open(tmp_path / "command.etk").to_bytes() == video.to_bytes()
 
 
+def test_a_planned_path_gives_the_very_file_of_the_command(
+    clip: Path, tmp_path: Path, model: elastictok.Model
+) -> None:
+    for options, arguments in (
+        (
+            {"mse": TARGET, "promise": "video", "worst": 2},
+            ["--mse", TARGET, "--promise", "video", "--worst", 2],
+        ),
+        ({"max_tokens": 300, "start": 0.08}, ["--max-tokens", 300, "--start", 0.08]),
+        ({"kbps": 150, "mse": 0.001}, ["--kbps", 150, "--mse", 0.001]),
+    ):
+        command("encode", clip, tmp_path / "command.etk", *arguments, "-y", "--device", "cpu")
+        video = elastictok.encode(clip, model, **options)
+        assert video.to_bytes() == (tmp_path / "command.etk").read_bytes()
+        assert video.promise == "video"
+
+
+def test_the_mean_of_the_video_is_within_the_target(frames: np.ndarray, model: elastictok.Model) -> None:
+    video = elastictok.encode(frames, model, TARGET, promise="video", worst=3, fps=25)
+    found = errors(frames, elastictok.decode(video, model))
+    assert 0.9 * TARGET < found.mean() <= TARGET
+    first = 0
+    for count in video.frames_per_block:
+        assert found[first : first + count].mean() <= 3 * TARGET
+        first += count
+    assert video.kept
+    assert (video.target_mse, video.header.options["worst"]) == (TARGET, 3.0)
+
+
+def test_what_can_be_read_again_gives_one_file_within_the_budget(
+    frames: np.ndarray, model: elastictok.Model
+) -> None:
+    tensor = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+    times = np.arange(COUNT) / 25
+    video = elastictok.encode(frames, model, max_tokens=400, fps=25)
+    assert 0.95 * 400 < video.token_count <= 400
+    assert video.target_mse is None  # none was asked for
+    assert video.header.options["bound"] == "budget"
+    for same in (tensor, list(frames)):
+        assert elastictok.encode(same, model, max_tokens=400, fps=25).to_bytes() == video.to_bytes()
+    by_times = elastictok.encode(frames, model, max_tokens=400, times=iter(times))
+    assert by_times.token_count == video.token_count
+
+
+def test_frames_that_come_once_are_planned_as_they_come(frames: np.ndarray, model: elastictok.Model) -> None:
+    seconds = COUNT / 25
+    for options in ({"kbps": 60}, {"tokens_per_second": 1000}):
+        video = elastictok.encode((frame for frame in frames), model, fps=25, **options)
+        assert video.size_bytes <= 60 * 125 * seconds or "kbps" not in options
+        assert video.token_count <= 1000 * seconds or "kbps" in options
+        assert video.token_count > 0
+        assert len(elastictok.decode(video, model)) == COUNT
+
+
+def test_of_a_budget_and_a_target_the_tighter_one_binds(frames: np.ndarray, model: elastictok.Model) -> None:
+    for most, bound in ((20, "budget"), (10**6, "target")):
+        video = elastictok.encode(frames, model, TARGET, max_tokens=most, fps=25)
+        assert video.header.options["bound"] == bound
+        assert video.target_mse == TARGET
+        assert video.token_count <= most
+        assert (video.frame_mse.mean() <= TARGET) == (bound == "target")
+
+
+def test_a_named_pipe_can_have_a_size(clip: Path, model: elastictok.Model, tmp_path: Path) -> None:
+    file = elastictok.encode(clip, model, max_tokens=300)
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    feeder = threading.Thread(target=lambda: pipe.write_bytes(clip.read_bytes()), daemon=True)
+    feeder.start()
+    piped = elastictok.encode(pipe, model, max_tokens=300)
+    feeder.join(60)
+    assert [block.tokens.tobytes() for block in piped] == [block.tokens.tobytes() for block in file]
+
+
 def test_the_command_decodes_what_was_saved(
     video: elastictok.TokenVideo, model: elastictok.Model, tmp_path: Path
 ) -> None:
@@ -387,7 +463,27 @@ _TWO = np.zeros((2, 16, 16, 3), np.uint8)
         (_TWO, {"fps": 1, "search": "binary"}, ValueError, "search"),
         (_TWO, {"fps": 1, "allocation": "frame"}, ValueError, "allocation"),
         (_TWO, {"fps": 1, "keyframe_interval": -1}, ValueError, "keyframe_interval"),
+        (_TWO, {"fps": 1, "promise": "frame"}, ValueError, "promise must be block or video"),
+        (_TWO, {"fps": 1, "promise": "video", "worst": 0.5}, ValueError, "worst must be from 1"),
+        (_TWO, {"fps": 1, "promise": "video", "worst": float("nan")}, ValueError, "worst must be from 1"),
+        (_TWO, {"fps": 1, "promise": "video", "tokens": 3}, ValueError, "exclude each other"),
+        (_TWO, {"fps": 1, "kbps": 9, "tokens": 3}, ValueError, "exclude each other"),
+        (_TWO, {"fps": 1, "kbps": 9, "allocation": "block"}, ValueError, "allocation cell"),
+        (_TWO, {"fps": 1, "kbps": 9, "promise": "block"}, ValueError, "needs the promise video"),
+        (_TWO, {"fps": 1, "kbps": 0}, ValueError, "kbps must be more than 0"),
+        (_TWO, {"fps": 1, "kbps": 9, "mse": 5}, ValueError, "mse must be"),
+        (_TWO, {"fps": 1, "max_bytes": 0}, ValueError, "max_bytes must be more than 0"),
+        (_TWO, {"fps": 1, "max_bytes": 50}, ValueError, "without a single token the file still has [0-9]+"),
+        (_TWO, {"fps": 1, "max_tokens": -1}, ValueError, "max_tokens must be 0 or more"),
+        (_TWO, {"fps": 1, "tokens_per_second": float("nan")}, ValueError, "tokens_per_second must be 0"),
+        (iter(_TWO), {"fps": 1, "max_bytes": 9999}, ValueError, "can be read twice"),
+        (iter(_TWO), {"fps": 1, "max_tokens": 9}, ValueError, "can be read twice"),
+        (iter(_TWO), {"fps": 1, "kbps": 0.1}, ValueError, "without a single token the file still has [0-9]+"),
+        (_TWO[:1], {"kbps": 9}, ValueError, "a still picture has no"),
+        (iter(_TWO[:1]), {"fps": 1, "tokens_per_second": 9}, ValueError, "a still picture has no"),
         ("no.mp4", {}, elastictok.VideoError, "does not exist"),
+        ("no.mp4", {"kbps": 9}, elastictok.VideoError, "no.mp4 does not exist"),
+        ("no.mp4", {"max_tokens": 9}, elastictok.VideoError, "no.mp4 does not exist"),
         ("no.mp4", {"fps": 25}, ValueError, "times of its own"),
         ("no.mp4", {"duration": 0}, ValueError, "duration"),
         ("no.mp4", {"start": -1}, ValueError, "start"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 Promise = Literal["block", "video"]
 
 DEFAULT_WORST = 4.0  # times the target: the highest error of a block where the mean of the video is promised
+MAX_WORST = 10**6
 MAX_KBPS = 10**9  # a terabit a second
 _BYTES_PER_KILOBIT = 125
 
@@ -34,7 +36,7 @@ class Budget:
             raise ValueError(f"max_bytes must be more than 0, not {self.max_bytes}")
         if self.max_tokens is not None and self.max_tokens < 0:
             raise ValueError(f"max_tokens must be 0 or more, not {self.max_tokens}")
-        if self.tokens_per_second is not None and self.tokens_per_second < 0:
+        if self.tokens_per_second is not None and not 0 <= self.tokens_per_second < math.inf:
             raise ValueError(f"tokens_per_second must be 0 or more, not {self.tokens_per_second}")
         if not (self.limits_bytes or self.limits_tokens):
             raise ValueError("a budget needs kbps, max_bytes, max_tokens or tokens_per_second")
@@ -48,6 +50,11 @@ class Budget:
     def limits_tokens(self) -> bool:
         """Whether the number of tokens is limited."""
         return self.max_tokens is not None or self.tokens_per_second is not None
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether a limit is one of each second, which a still picture does not have."""
+        return self.kbps is not None or self.tokens_per_second is not None
 
     @property
     def needs_length(self) -> bool:

@@ -103,8 +103,11 @@ class ErrorModel:
         count = len(prices) + 1
         number = torch.bincount(rank.cpu(), minlength=count).double()
         amount = torch.bincount(rank.cpu(), saved.flatten().double().cpu(), minlength=count)
-        tokens, gained = (x.flip(0).cumsum(0).flip(0)[1:] for x in (number, amount))
-        return self._used[:, 0].sum(dtype=torch.float64).cpu() - gained, tokens
+        tokens = number.flip(0).cumsum(0).flip(0)[1:]
+        # From the least error on up: a cell that must keep a token errs by so much without it that others are lost in
+        # the sum.
+        least = self._last_hulls.least.sum(dtype=torch.float64).cpu()
+        return least + amount.cumsum(0)[:-1], tokens
 
     def _allocate(self, allocated: allocation.Allocate) -> allocation.Allocated:
         curve, hulls = self._curve * self._ratio.unsqueeze(1), self._hulls.scaled(self._ratio)

@@ -222,12 +222,7 @@ def _survey_once(
 
 
 def _check_duration(options: EncodeOptions, frames: int) -> None:
-    budget = options.budget
-    if (
-        frames == 1
-        and budget is not None
-        and (budget.kbps is not None or budget.tokens_per_second is not None)
-    ):
+    if frames == 1 and options.budget is not None and options.budget.is_rate:
         raise NoDuration
 
 

@@ -9,13 +9,12 @@ from typing import Annotated, NamedTuple
 import typer
 
 from elastictok_cli.analysis import units
-from elastictok_cli.codec.budget import DEFAULT_WORST, MAX_KBPS, Budget, Promise
+from elastictok_cli.codec.budget import DEFAULT_WORST, MAX_KBPS, MAX_WORST, Budget, Promise
 from elastictok_cli.commands.failures import ExitCode, Failure
 
 DEFAULT_MSE = 0.007
 MAX_MSE = 4.0  # of pixels from -1 to 1
 MAX_PSNR_DB = 100
-MAX_WORST = 10**6
 _MAX_COUNT = 2**63 - 1  # of bytes or tokens, as the header records them
 
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
