@@ -148,7 +148,7 @@ class ConstantLambdaCoder:
         draft, spec = chosen.draft, self.tokenizer.spec
         count = len(draft.job.source)
         found = prices(spec)
-        scaled = torch.from_numpy(found * (spec.frames / count)).to(draft.keep.device)
+        scaled = torch.from_numpy(found * (spec.frames / count)).float().to(draft.keep.device)
         error, tokens = (x.numpy() for x in draft.model.at_prices(scaled, draft.price))
         return RateCurve(found, error * (count / self._values(draft)), tokens)
 

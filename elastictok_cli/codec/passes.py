@@ -118,6 +118,8 @@ def encode_in_passes(
         limit, is_first = attempts.limit, False
         scenes = outcome.corrected()
         if attempts.take(_used(finished, limit, other_bytes), scenes, empty=not finished.tokens):
+            if limit == "bytes" and attempts.used > 1 and not finished.tokens:
+                raise BudgetTooSmall(finished.bytes)
             yield replace(finished, seconds=time.monotonic() - began, bound=bound)
             return
         yield events.Restarted(limit, attempts.used)
