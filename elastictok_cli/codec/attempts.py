@@ -56,6 +56,8 @@ class Attempts:
         self._surveys = surveys
         if used <= 1 and (empty or self._is_used(used)):
             return True
+        if used <= 1 and len(self._tried) > 1 and used == self._tried[-2].used:
+            return True  # another lambda changes nothing: there is no more to be had from this video
         best = max((a for a in self._tried if a.used <= 1), key=lambda a: a.used, default=None)
         if len(self._tried) >= MAX_ATTEMPTS:
             if best is None or best is self._tried[-1]:

@@ -15,7 +15,7 @@ from elastictok_cli.codec.encoder import encode
 from elastictok_cli.codec.header import make_header
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.passes import BudgetTooSmall, NoDuration, Open, encode_in_passes
-from elastictok_cli.codec.planner import Bound
+from elastictok_cli.codec.planner import Bound, header_bytes
 from elastictok_cli.codec.running_scenes import RunningScenes
 from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import VideoInfo
@@ -84,6 +84,7 @@ def _running(
     with open_source() as source:
         header = header_of(source.info)
         scenes = RunningScenes(source.info, header, loaded, options, device)
+        scenes.aux_rate = lambda: source.aux_rate
 
         def take_aux() -> bytes:
             data = source.take_aux()
@@ -105,21 +106,27 @@ def _running(
         with closing(encoding):
             for event in encoding:
                 if isinstance(event, events.Finished):
-                    _check_budget(event, options)
+                    _check_budget(event, options, header_bytes(header) + scenes.aux_bytes)
                     event = replace(event, bound=scenes.bound)
                 yield event
 
 
-def _check_budget(finished: events.Finished, options: EncodeOptions) -> None:
-    """What two passes know beforehand shows only at the end where there is one."""
+def _check_budget(finished: events.Finished, options: EncodeOptions, other_bytes: int) -> None:
+    """What two passes know beforehand shows only at the end where there is one.
+
+    other_bytes: of header and copied streams.
+    """
     budget = options.budget
     if budget is None:
         return
     if finished.frames == 1 and budget.is_rate:
         raise NoDuration
     most = budget.bytes_for(Fraction(finished.duration))
-    if most is not None and finished.bytes > most and not finished.tokens:
-        raise BudgetTooSmall(finished.bytes)
+    if most is None or finished.bytes <= most:
+        return
+    least = other_bytes if finished.tokens else finished.bytes
+    if least > most:
+        raise BudgetTooSmall(least)
 
 
 def _starting(

@@ -49,6 +49,10 @@ class VideoSource(Protocol):
     def take_aux(self) -> bytes:
         """The bytes of copied streams since it was last asked."""
 
+    @property
+    def aux_rate(self) -> float:
+        """Bytes a second of the packets of copied streams so far."""
+
 
 # Opens the source anew.
 Open = Callable[[], AbstractContextManager[VideoSource]]

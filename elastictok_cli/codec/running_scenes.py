@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
 import torch
@@ -18,6 +18,8 @@ from elastictok_cli.models.interface import Loaded
 from elastictok_cli.video.records import Frame, VideoInfo
 from formats import Block, Header, segment_bytes
 
+# What copied streams take beside their packets, as these are counted: in all, and as a factor.
+SIDE_BYTES, SIDE_FACTOR = 1500, 1.04
 MAX_WAITING_BYTES = 512 << 20  # of the frames of a scene that wait for its survey
 
 
@@ -43,6 +45,7 @@ class RunningScenes:
         self._error, self._tokens, self._bytes = 0.0, 0, 0  # of it, as far as it is coded
         self._target = first_target(options)
         self.aux_bytes = 0  # of copied streams so far
+        self.aux_rate: Callable[[], float] = lambda: 0.0  # bytes a second of their packets
 
     @property
     def bound(self) -> Bound | None:
@@ -64,7 +67,7 @@ class RunningScenes:
     def _plan(self, scene: Scene, frames: list[Frame], seconds: Fraction) -> ScenePlan:
         """seconds: from the beginning of the video to the end of the scene."""
         grid = self._loaded.tokenizer.spec.grid(self._info.height, self._info.width)
-        other_bytes = header_bytes(self._header) + self.aux_bytes
+        other_bytes = header_bytes(self._header) + self._aux_until(seconds)
         arguments = (self._loaded, frames, scene.starts_at_cut, self._options, self._device, grid)
         for _ in range(MAX_SURVEYS):
             (survey,) = survey_scene(*arguments, self._target, self._header)
@@ -75,6 +78,12 @@ class RunningScenes:
             self._target = wanted
         self._outcome = SceneOutcome(plan.survey)
         return plan
+
+    def _aux_until(self, seconds: Fraction) -> int:
+        """The bytes of copied streams until then. They come in large pieces, the last one after all frames."""
+        rate = self.aux_rate()
+        expected = SIDE_BYTES + int(SIDE_FACTOR * rate * float(seconds)) if rate else 0
+        return max(self.aux_bytes, expected)
 
     def note(self, done: events.BlockDone, block: Block) -> None:
         """A block of the scene that was planned last is coded."""

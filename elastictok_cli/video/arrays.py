@@ -27,6 +27,7 @@ class ArrayReader:
 
     info: VideoInfo
     warnings: Sequence[str] = ()
+    aux_rate = 0.0  # bytes a second of sound and subtitles: there are none
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from plans import BYTES_PER_TOKEN, FIXED_BYTES, PRICES, RATE, survey_of
 
 from elastictok_cli.codec import events
+from elastictok_cli.codec.attempts import MAX_ATTEMPTS, Attempts
 from elastictok_cli.codec.budget import Budget
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.planner import (
@@ -103,6 +104,43 @@ def test_the_parts_of_the_scenes_are_what_is_allowed(
         assert plan.most == pytest.approx(other * scene.at(limit, price))
         assert plan.worst == (0.5 if limit == "error" else None)
         assert plan.usual_error == pytest.approx(scene.at("error", price) / scene.frames)
+
+
+def test_an_attempt_that_changes_nothing_is_the_last() -> None:
+    """As of a black video, whose few tokens cannot use up a budget."""
+    survey = survey_of(8)
+    tried = Attempts([survey], allowed(tokens=100.0), None)
+    assert not tried.take(45, [survey], empty=False)
+    assert tried.take(45, [survey], empty=False)
+    assert tried.used == 0.45
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_an_attempt_is_good_that_uses_what_it_may(limit: Limit) -> None:
+    survey = survey_of(8)
+    most = survey.at(limit, 1.0)
+    for share, good in ((0.99, True), (1.0, True), (1.001, False), (0.9, False)):
+        tried = Attempts([survey], allowed(**{limit: most}), 0.5)
+        assert tried.limit == limit
+        assert tried.take(share * most, [survey], empty=False) == good
+    assert Attempts([survey], allowed(**{limit: most}), 0.5).take(0, [survey], empty=True)
+
+
+@given(st.floats(0.3, 3), st.sampled_from(LIMITS))
+@settings(max_examples=30, deadline=None)
+def test_attempts_end_and_the_file_keeps_to_the_limit_if_any_did(factor: float, limit: Limit) -> None:
+    """Each attempt spends so many times what its plan says, and the surveys learn nothing from it."""
+    survey = survey_of(8)
+    tried = Attempts([survey], allowed(**{limit: survey.at(limit, 1.0)}), None)
+    used = []
+    for _ in range(MAX_ATTEMPTS + 1):
+        used.append(factor * survey.at(limit, tried.plans[0].price))
+        if tried.take(used[-1], [survey], empty=False):
+            break
+    else:
+        raise AssertionError("it goes on")
+    most = survey.at(limit, 1.0)
+    assert used[-1] <= most or min(used) > most
 
 
 def test_the_error_that_a_budget_leads_to() -> None:
