@@ -70,7 +70,7 @@ class PlannedCoder:
         """A block at a lambda. Where that leads far from what is expected of a keyframe block, at the expected error:
         cells are filled in from others, so there can be nothing between too few tokens and too many at any lambda."""
         coded = self._coder.code(chosen, price)
-        if not chosen.block.keyframe:
+        if not chosen.block.keyframe or self._plan.limit != "error":
             return coded
         count = len(chosen.block.frames)
         expected = self._plan.survey.expected("error", controller.frames, count, price) / count

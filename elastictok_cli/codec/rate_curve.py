@@ -65,6 +65,8 @@ class RateCurve:
 def price_for(values: Floats, prices: Floats, most: float) -> float:
     """The lambda at which values (P,), which rise or fall with the prices, are `most`; else the nearest one."""
     log_prices = np.log(prices)
+    # where cells are filled in, a higher lambda can leave a lower error: what counts is the worst up to there
+    values = np.maximum.accumulate(values) if values[0] <= values[-1] else np.minimum.accumulate(values)
     if values[0] > values[-1]:  # np.interp wants values that rise
         values, log_prices = values[::-1], log_prices[::-1]
     return float(np.exp(np.interp(most, values, log_prices)))

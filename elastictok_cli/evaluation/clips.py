@@ -31,6 +31,8 @@ class Clip:
 class ClipReader:
     """Reads a clip once, as a `VideoReader` reads a file."""
 
+    aux_rate = 0.0  # bytes a second of sound and subtitles: there are none
+
     def __init__(self, clip: Clip) -> None:
         self.info = clip.info
         self._frames = clip.frames
