@@ -91,11 +91,15 @@ class Attempts:
             part = math.log(AIMED_USE / max(low.used, 1e-6)) / span
             price = low.price * (high.price / low.price) ** min(max(part, 0.05), 0.95)
             return Choice(price, self.limit)
-        margin = MARGIN_OF_ATTEMPT ** len(self._tried)
-        return choose(_total(self._surveys), self._allowed.scaled(margin))
+        return choose(_total(self._surveys), self._aimed_at)
+
+    @property
+    def _aimed_at(self) -> Allowed:
+        """What is allowed, less a margin that grows with each attempt."""
+        return self._allowed.scaled(MARGIN_OF_ATTEMPT ** len(self._tried))
 
     def _planned(self, choice: Choice) -> tuple[Bound, list[ScenePlan]]:
-        return choice.bound, plan_at(choice, self._surveys, self._allowed, self._worst)
+        return choice.bound, plan_at(choice, self._surveys, self._aimed_at, self._worst)
 
 
 def _total(surveys: Sequence[SceneSurvey]) -> SceneSurvey:
