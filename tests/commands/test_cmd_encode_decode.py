@@ -415,7 +415,7 @@ def test_the_unexpected_is_one_sentence_with_a_hint(
     def fail(*_: object) -> None:
         raise RuntimeError("boom\nand much more")
 
-    monkeypatch.setattr("elastictok_cli.codec.encoder.encode", fail)
+    monkeypatch.setattr("elastictok_cli.codec.encode_source.encode", fail)
     result = run("encode", clip, tmp_path / "out.etk")
     assert result.exit_code == 1
     assert result.stderr == (
