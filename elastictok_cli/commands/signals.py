@@ -5,6 +5,7 @@ FFmpeg reads carried packets with, may not pass it on: Python drops it there, an
 a signal has come is therefore remembered, and asked before a file is given its name.
 """
 
+import atexit
 import signal
 import sys
 import threading
@@ -72,6 +73,9 @@ def _ask_again(handler: Callable[[int, FrameType | None], None]) -> bool:
     """Call a signal handler in a moment. False where the system has no timer for it."""
     if not hasattr(signal, "setitimer"):
         return False
+    atexit.register(
+        signal.setitimer, signal.ITIMER_REAL, 0
+    )  # a timer left over would kill the program at its end
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS)
     return True
