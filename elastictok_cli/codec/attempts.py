@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from elastictok_cli.codec.planner import Allowed, Bound, Choice, choose, plan_at
 from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey
@@ -30,13 +30,18 @@ class _Attempt:
 
 
 class Attempts:
-    """Plans one attempt after another, each by what the ones before turned out to be."""
+    """Plans one attempt after another, each by what the ones before turned out to be.
+
+    plans, bound: of the attempt to make. used: share of what is allowed that the last file used, of `decided_by`.
+    """
 
     def __init__(self, surveys: Sequence[SceneSurvey], allowed: Allowed, worst: float | None) -> None:
         """worst: MSE that no block may exceed where the target decides."""
         self._surveys, self._allowed, self._worst = surveys, allowed, worst
         self._tried: list[_Attempt] = []
+        self.used = 0.0
         self.bound, self.plans = self._planned(choose(_total(surveys), allowed))
+        self.decided_by = self.limit
         self.is_last = False
 
     @property
@@ -44,16 +49,30 @@ class Attempts:
         """The limit that decides."""
         return self.plans[0].limit
 
-    def take(self, spent: float, surveys: Sequence[SceneSurvey], *, empty: bool) -> bool:
+    def take(self, spent: Allowed, surveys: Sequence[SceneSurvey], *, empty: bool) -> bool:
         """Whether the file of the last plans is good enough; else there are new ones.
 
-        spent: of the limit. surveys: as the scenes turned out. empty: there is not a token in the file.
+        spent: by the file, of everything. surveys: as the scenes turned out. empty: there is not a token in the file.
         """
-        used = spent / max(self._allowed.of(self.limit), 1e-12)
         if self.is_last:
             return True
-        self._tried.append(_Attempt(self.plans, self.bound, used))
         self._surveys = surveys
+        used = self._share_of(self.limit, spent)
+        budgets: dict[Limit, float] = {
+            limit: self._share_of(limit, spent) for limit in self._allowed.limits if limit != "error"
+        }
+        fullest = max(budgets, key=lambda limit: budgets[limit], default=self.limit)
+        over_budget = budgets.get(fullest, 0.0)
+        if self.limit == "error" and over_budget > 1:
+            # the target would need more than the budget has, so the budget decides from here on
+            self.decided_by, self.used, self._tried = fullest, over_budget, []
+            self._allowed = replace(self._allowed, error=None)
+            self.bound, self.plans = self._planned(choose(_total(surveys), self._allowed))
+            return False
+        if self.limit != "error":
+            used = max(used, over_budget)
+        self.decided_by, self.used = self.limit, used
+        self._tried.append(_Attempt(self.plans, self.bound, used))
         if used <= 1 and (empty or self._is_used(used)):
             return True
         if used <= 1 and len(self._tried) > 1 and used == self._tried[-2].used:
@@ -67,10 +86,8 @@ class Attempts:
         self.bound, self.plans = self._planned(self._next_choice())
         return False
 
-    @property
-    def used(self) -> float:
-        """Share of what is allowed that the last file used."""
-        return self._tried[-1].used
+    def _share_of(self, limit: Limit, spent: Allowed) -> float:
+        return spent.of(limit) / max(self._allowed.of(limit), 1e-12)
 
     def _is_used(self, used: float) -> bool:
         if used < LEAST_USE[self.limit]:
@@ -83,8 +100,9 @@ class Attempts:
 
     def _next_choice(self) -> Choice:
         """By interpolation between the nearest attempts that used too much and too little; else by the surveys."""
-        over = [a for a in self._tried if a.used > 1]
-        under = [a for a in self._tried if a.used <= 1]
+        same = [a for a in self._tried if a.plans[0].limit == self.limit]
+        over = [a for a in same if a.used > 1]
+        under = [a for a in same if a.used <= 1]
         if over and under and len(self._tried) > 1:
             high, low = min(over, key=lambda a: a.used), max(under, key=lambda a: a.used)
             span = math.log(high.used / max(low.used, 1e-6))

@@ -21,13 +21,12 @@ from elastictok_cli.codec.pixels import job_of
 from elastictok_cli.codec.probing import Coded, Draft, all_tokens, allowed_error, error_model, probe
 from elastictok_cli.codec.rate_curve import RateCurve, prices, values_of_cell
 from elastictok_cli.codec.scene_state import MAX_CURVE_BIAS, MIN_CURVE_BIAS
-from elastictok_cli.models.interface import LengthTokenizer, NestedTokenizer
+from elastictok_cli.models.interface import NestedTokenizer
 
-# The target (MSE) that a lambda usually comes of, as the squared error of a cell over lambda. It tells the model which
-# cells are worth any work.
+# The squared error that a target leaves a cell, over the lambda that it usually leads to: where a survey begins.
 ERROR_OF_CELL_PER_PRICE = 2.0
-# What lies ahead of a keyframe block, relative to its weight where each block has a target: there its tokens can only
-# help its own block to a better start, here they are tokens that later blocks need not have.
+# Weight of the frames ahead of a keyframe block, relative to `lookahead.WEIGHT_OF_SPAN_KEYFRAME`. That was found for
+# targets of blocks; at a lambda half of it takes fewer tokens.
 WEIGHT_AHEAD_OF_KEYFRAME = 0.5
 MAX_COST_OF_CHALLENGER = 0.97  # relative to the best so far: a candidate wins only below this
 # Tokens of a cell above which shorter blocks are drafted too, as a share of those of `rate_control.Effort.costly`. They
@@ -125,7 +124,7 @@ class ConstantLambdaCoder:
         keep, scaled = model.allocate(allowed_error(draft.job, mse, draft.keep.device))
         coded = probe(self.tokenizer, draft.job, draft.encoding, keep, draft.context, None)
         assert coded.cell_errors is not None
-        predicted = model.error_of(keep) / self._values(draft)
+        predicted = model.error_of(keep) / self.values(draft)
         coded = replace(coded, bias=copy.copy(model).learn(keep, coded.cell_errors))
         lowest, highest = rate_control.price_range(self.tokenizer, mse)
         price = scaled * len(block.frames) / self.tokenizer.spec.frames
@@ -150,23 +149,22 @@ class ConstantLambdaCoder:
         found = prices(spec)
         scaled = torch.from_numpy(found * (spec.frames / count)).float().to(draft.keep.device)
         error, tokens = (x.numpy() for x in draft.model.at_prices(scaled, draft.price))
-        return RateCurve(found, error * (count / self._values(draft)), tokens)
+        return RateCurve(found, error * (count / self.values(draft)), tokens)
 
-    def _values(self, draft: Draft) -> float:
+    def values(self, draft: Draft) -> float:
         """How many values of pixels the errors of a block's curves are summed over."""
         return draft.job.source.numel() * self.tokenizer.spec.frames / len(draft.job.source)
 
     def _candidate(self, block: SourceBlock, context: Any, price: float) -> Candidate:
         spec = self.tokenizer.spec
         count, scaled = len(block.frames), self._scaled(block, price)
-        target = self.usual
         job = job_of(block.frames, self.tokenizer, self.device)
         if block.keyframe:
             context = self.tokenizer.start(*self._size)
         # errors of fewer frames are scaled up to a whole block, so the frames ahead have to be, too
         ahead = spec.frames / count * (WEIGHT_AHEAD_OF_KEYFRAME if block.keyframe else 1.0)
-        weight = self._lookahead.weights(block, target, scale=ahead)
-        encoding = all_tokens(self.tokenizer, job, context, target=target, price=scaled)
+        weight = self._lookahead.weights(block, self.usual, scale=ahead)
+        encoding = all_tokens(self.tokenizer, job, context, target=self.usual, price=scaled)
         model = error_model(self.tokenizer, job, encoding, weight)
         model.expect(self._bias_of(block))
         keep = model.allocate_at(scaled)
@@ -184,11 +182,6 @@ class ConstantLambdaCoder:
         if not known:
             return 1.0
         return self._curve_bias[block.keyframe, min(known, key=lambda length: abs(length - count))]
-
-
-def target_of(tokenizer: NestedTokenizer | LengthTokenizer, price: float) -> float:
-    """The target (MSE) that this lambda usually comes of."""
-    return price * ERROR_OF_CELL_PER_PRICE / values_of_cell(tokenizer.spec)
 
 
 def price_of(tokenizer: NestedTokenizer, target: float) -> float:

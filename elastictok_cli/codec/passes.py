@@ -1,4 +1,4 @@
-"""Encoding with a plan: in two passes where the source can be read again, else with one scene in view at a time."""
+"""Encoding a source in two passes, with a promise or a budget for the whole video."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from elastictok_cli.codec.encoder import Plans, encode, interval_ticks
 from elastictok_cli.codec.jobs import limits_for
 from elastictok_cli.codec.options import EncodeOptions
 from elastictok_cli.codec.parallel import Group, run_in_order
-from elastictok_cli.codec.planner import Bound, allowed_for, expected_error, header_bytes
+from elastictok_cli.codec.planner import Allowed, Bound, allowed_for, expected_error, header_bytes
 from elastictok_cli.codec.scene_outcome import SceneOutcome
-from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey
+from elastictok_cli.codec.scene_plan import ScenePlan, SceneSurvey
 from elastictok_cli.codec.scenes import split_scenes
 from elastictok_cli.codec.survey import MAX_SURVEYS, first_target, is_near, survey_scene
 from elastictok_cli.models.interface import Loaded
@@ -121,12 +121,12 @@ def encode_in_passes(
                         yield event
         limit, is_first = attempts.limit, False
         scenes = outcome.corrected()
-        if attempts.take(_used(finished, limit, other_bytes), scenes, empty=not finished.tokens):
+        if attempts.take(_spent(finished, other_bytes), scenes, empty=not finished.tokens):
             if limit == "bytes" and attempts.used > 1 and not finished.tokens:
                 raise BudgetTooSmall(finished.bytes)
             yield replace(finished, seconds=time.monotonic() - began, bound=bound)
             return
-        yield events.Restarted(limit, attempts.used)
+        yield events.Restarted(attempts.decided_by, attempts.used)
 
 
 class _Outcome:
@@ -158,15 +158,9 @@ def _with(plans: list[ScenePlan]) -> Plans:
     return lambda scenes: zip(scenes, plans, strict=True)
 
 
-def _used(finished: events.Finished, limit: Limit, other_bytes: int) -> float:
-    """What a finished file has spent of a limit."""
-    match limit:
-        case "error":
-            return finished.mse * finished.frames
-        case "tokens":
-            return finished.tokens
-        case "bytes":
-            return finished.bytes - other_bytes
+def _spent(finished: events.Finished, other_bytes: int) -> Allowed:
+    """What a finished file has spent, beside `other_bytes` of header and copied streams."""
+    return Allowed(finished.mse * finished.frames, finished.tokens, finished.bytes - other_bytes)
 
 
 def _survey(

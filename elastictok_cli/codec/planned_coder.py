@@ -90,10 +90,10 @@ class PlannedCoder:
     def _code_last(self, chosen: Candidate, price: float, controller: Controller, sizes: _Sizes) -> Coded:
         """The last block of the scene, which gets what is left."""
         if self._plan.limit != "error":
-            return self._within(chosen, price, controller, sizes)
+            return self._within(chosen, controller, sizes)
         model = copy.copy(chosen.draft.model)
         expected = [
-            model.error_of(model.allocate_at(chosen.draft.price * change)) / self._values(chosen)
+            model.error_of(model.allocate_at(chosen.draft.price * change)) / self._coder.values(chosen.draft)
             for change in (1 / MAX_CHANGE_OF_PRICE, MAX_CHANGE_OF_PRICE)
         ]
         left = controller.left / len(chosen.block.frames)
@@ -104,18 +104,13 @@ class PlannedCoder:
         coded = self._coder.meet(chosen, goal)
         return replace(coded, missed=worst is not None and coded.mse > worst)
 
-    def _values(self, chosen: Candidate) -> float:
-        """Values of pixels that the errors of the block's curves are summed over."""
-        job = chosen.draft.job
-        return job.source.numel() * job.frames.shape[1] / len(job.source)
-
-    def _within(self, chosen: Candidate, price: float, controller: Controller, sizes: _Sizes) -> Coded:
+    def _within(self, chosen: Candidate, controller: Controller, sizes: _Sizes) -> Coded:
         """The block with as many tokens as fit."""
         in_bytes = self._plan.limit == "bytes"
         if in_bytes:
             sizes.measure()
         most = controller.left if not in_bytes else (self._plan.most - sizes.total()) / sizes.each
-        keep = self._fitting(chosen, price, most)
+        keep = self._fitting(chosen, most)
         draft = chosen.draft
         coded = probe(self._coder.tokenizer, draft.job, draft.encoding, keep, draft.context, self._plan.worst)
         for _ in range(_MAX_PACKS if in_bytes else 0):
@@ -126,16 +121,16 @@ class PlannedCoder:
             if trial.total() <= self._plan.most or not kept:
                 break
             over = (trial.total() - self._plan.most) / sizes.each
-            keep = self._fitting(chosen, price, min(kept - over, 0.98 * kept))
+            keep = self._fitting(chosen, min(kept - over, 0.98 * kept))
             coded = probe(
                 self._coder.tokenizer, draft.job, draft.encoding, keep, draft.context, self._plan.worst
             )
         return coded
 
-    def _fitting(self, chosen: Candidate, price: float, most: float) -> torch.Tensor:
+    def _fitting(self, chosen: Candidate, most: float) -> torch.Tensor:
         """The keep map (1, h, w) at the lowest lambda whose tokens are no more than `most`.
 
-        It is not far below the planned one: what is left over does no good in a single block.
+        The lambda is at least a ninth of the planned one: more tokens than that asks for do little good in one block.
         """
         model = copy.copy(chosen.draft.model)
         low, high = chosen.draft.price / MAX_CHANGE_OF_PRICE**2, _HIGHEST_PRICE

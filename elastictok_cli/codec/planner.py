@@ -1,7 +1,8 @@
 """Planning the scenes of a video: one lambda, and each scene's part of what the promise or the budget allows.
 
-`plan_all` knows the surveys of all scenes. `RunningPlanner` sees one scene after another, as a pipe brings them: its
-lambda is that of all scenes so far, and a scene may use what the ones before have left over, never more.
+`plan_at` makes the plans of all scenes at once; `attempts.py` chooses the lambda. `RunningPlanner` sees one scene after
+another, as a pipe brings them: its lambda is that of all scenes so far, and a scene may use what the ones before have
+left over, never more.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from elastictok_cli.codec.scene_outcome import SceneOutcome
 from elastictok_cli.codec.scene_plan import Limit, ScenePlan, SceneSurvey
 from formats import EtkWriter, Header
 
-Bound = Literal[
-    "target", "budget"
-]  # what decides the error: it is no lower than the target, and the budget holds
-
+# What decides the error: it is no lower than the target, and the budget holds.
+Bound = Literal["target", "budget"]
 
 END_BYTES = 64  # trailer, and the frame of the index
 
@@ -127,7 +126,15 @@ class RunningPlanner:
         allowed = allowed_for(self._options, total.frames, seconds, other_bytes)
         price, limit = chosen = choose(total, allowed)
         self.bound = chosen.bound
-        left = max(allowed.of(limit) - self._spent.of(limit), 0.0)
+        left = self._left(allowed, limit)
+        for budget in (
+            "tokens",
+            "bytes",
+        ):  # a target that asks for more than is left of a budget gives way to it
+            if limit == "error" and budget in allowed.limits:
+                most = self._left(allowed, budget)
+                if survey.at(budget, min(price, survey.price_for("error", left))) > most:
+                    limit, left, self.bound = budget, most, "budget"
         if limit == "error":
             price = min(price, survey.price_for(limit, left))
             most = min(left, survey.at(limit, price))
@@ -135,6 +142,9 @@ class RunningPlanner:
             price, most = max(price, survey.price_for(limit, left)), left
         worst = self._options.worst_error if limit == "error" else None
         return ScenePlan(survey, price, limit, most, worst)
+
+    def _left(self, allowed: Allowed, limit: Limit) -> float:
+        return max(allowed.of(limit) - self._spent.of(limit), 0.0)
 
     def coded(self, outcome: SceneOutcome, spent: Allowed) -> None:
         """The planned scene is coded. spent: its summed MSE, its tokens and bytes."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elastictok_cli.analysis import promise as promises
 from elastictok_cli.analysis import units
 from elastictok_cli.commands.arguments import (
     MAX_TOKENS,
@@ -33,7 +34,6 @@ from elastictok_cli.commands.console import Display, JsonLines
 from elastictok_cli.commands.encode_progress import (
     EncodeProgress,
     broken_promise,
-    budget_text,
     event_line,
     summary_lines,
     summary_of,
@@ -304,7 +304,7 @@ def _check_model(goal: Goal, spec: "TokenizerSpec") -> None:
 
 def _too_small(budget: "Budget | None", smallest: int) -> Failure:
     """The message for a budget that nothing fits into. smallest: bytes of the file without a token."""
-    asked = "the budget" if budget is None else budget_text(budget)
+    asked = "the budget" if budget is None else promises.budget_words(budget.recorded())
     return Failure(
         f"{asked} cannot be met: without a single token the file still has {units.size(smallest)} (audio, times, "
         "structure)",

@@ -6,11 +6,10 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from elastictok_cli.analysis import units
+from elastictok_cli.analysis import promise, units
 from elastictok_cli.commands.console import Display
 
 if TYPE_CHECKING:
-    from elastictok_cli.codec.budget import Budget
     from elastictok_cli.codec.events import BlockDone, Event, Finished, Restarted, Started, Surveyed
     from elastictok_cli.codec.options import EncodeOptions
 
@@ -22,15 +21,13 @@ class EncodeProgress:
 
     def __init__(self, display: Display, side_rate: Callable[[], float]) -> None:
         self.finished: Finished | None = None
-        self.missed_blocks = 0
-        self.missed: list[BlockDone] = []  # the first of them
         self._display, self._side_rate = display, side_rate
         self._start_over()
 
     def _start_over(self) -> None:
         """Nothing is encoded yet."""
         self.missed_blocks = 0
-        self.missed = []
+        self.missed: list[BlockDone] = []  # the first of them
         self._began = time.monotonic()
         self._blocks = self._frames = self._tokens = 0
         self._error = 0.0
@@ -186,20 +183,6 @@ def broken_promise(finished: "Finished", options: "EncodeOptions") -> str:
     return "; ".join(_broken(finished, options))
 
 
-def budget_text(budget: "Budget") -> str:
-    """A budget in words."""
-    parts = []
-    if budget.kbps is not None:
-        parts.append(f"{budget.kbps:g} kbps")
-    if budget.max_bytes is not None:
-        parts.append(units.size(budget.max_bytes))
-    if budget.max_tokens is not None:
-        parts.append(units.count(budget.max_tokens, "token"))
-    if budget.tokens_per_second is not None:
-        parts.append(f"{budget.tokens_per_second:g} tokens a second")
-    return " and ".join(parts)
-
-
 def missed_sentence(blocks: int, target: float | None, worst: float) -> str:
     """How many blocks missed the target (MSE), and by how much at worst."""
     return (
@@ -248,11 +231,12 @@ def _promise_lines(facts: dict[str, Any], options: "EncodeOptions") -> list[str]
             kept = "missed"
         lines.append(f"  target   {units.quality(options.mse)}, mean over the video: {kept}")
     if options.budget is not None:
-        seconds = Fraction(facts["duration"])
-        used = []
-        if (size := options.budget.bytes_for(seconds)) is not None:
-            used.append(f"{facts['bytes'] / max(size, 1):.1%} of {units.size(size)}")
-        if (tokens := options.budget.tokens_for(seconds)) is not None:
-            used.append(f"{facts['tokens'] / max(tokens, 1):.1%} of {units.count(tokens, 'token')}")
-        lines.append(f"  budget   {budget_text(options.budget)}: used {' and '.join(used)}")
+        seconds = facts["duration"]
+        spent = {
+            "kbps": facts["kbps"],
+            "max_bytes": facts["bytes"],
+            "max_tokens": facts["tokens"],
+            "tokens_per_second": facts["tokens"] / seconds if seconds else None,
+        }
+        lines.append(f"  budget   {promise.budget_words(options.budget.recorded(), spent)}")
     return lines

@@ -55,6 +55,8 @@ def handle() -> None:
             sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = ignored
+    if hasattr(signal, "setitimer"):  # a timer left over (see `_ask_again`) would kill the program at its end
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
             signal.signal(number, stop)

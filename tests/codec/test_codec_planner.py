@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -110,9 +111,43 @@ def test_an_attempt_that_changes_nothing_is_the_last() -> None:
     """As of a black video, whose few tokens cannot use up a budget."""
     survey = survey_of(8)
     tried = Attempts([survey], allowed(tokens=100.0), None)
-    assert not tried.take(45, [survey], empty=False)
-    assert tried.take(45, [survey], empty=False)
+    assert not tried.take(Allowed(0.0, 45, 0), [survey], empty=False)
+    assert tried.take(Allowed(0.0, 45, 0), [survey], empty=False)
     assert tried.used == 0.45
+
+
+def spending(limit: Limit, amount: float) -> Allowed:
+    """A file that has spent so much of one limit and nothing of the others."""
+    return replace(Allowed(0.0, 0.0, 0.0), **{limit: amount})
+
+
+@pytest.mark.parametrize("budget", ["tokens", "bytes"])
+def test_a_budget_holds_where_the_target_seemed_to_bind(budget: Limit) -> None:
+    survey = survey_of(8)
+    room = 2 * survey.at(budget, 1.0)
+    tried = Attempts([survey], allowed(error=survey.at("error", 1.0), **{budget: room}), None)
+    assert tried.bound == "target"
+    met = replace(spending(budget, 1.1 * room), error=survey.at("error", 1.0))
+    assert not tried.take(met, [survey], empty=False)
+    assert (tried.bound, tried.limit, tried.decided_by) == ("budget", budget, budget)
+    assert tried.used == pytest.approx(1.1)
+    assert tried.take(spending(budget, room), [survey], empty=False)
+
+
+def test_from_a_pipe_a_target_gives_way_to_what_is_left_of_a_budget() -> None:
+    """Over all scenes so far the target binds, but the ones before have used up the tokens."""
+    survey = survey_of(8)
+    tokens = survey.at("tokens", 1.0)
+    options = EncodeOptions(mse=survey.at("error", 1.0) / 8, budget=Budget(tokens_per_second=1.2 * tokens))
+    planner = RunningPlanner(options)
+    first = planner.plan(survey, Fraction(1), 0)
+    assert (first.limit, planner.bound) == ("error", "target")
+    outcome = SceneOutcome(survey)
+    outcome.see(block_done(8, first.price, survey.at("error", 1.0), int(tokens)))
+    planner.coded(outcome, Allowed(survey.at("error", 1.0), 2.0 * tokens, 0))
+    second = planner.plan(survey, Fraction(2), 0)
+    assert (second.limit, planner.bound) == ("tokens", "budget")
+    assert second.most == pytest.approx(0.4 * tokens)
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -122,8 +157,8 @@ def test_an_attempt_is_good_that_uses_what_it_may(limit: Limit) -> None:
     for share, good in ((0.99, True), (1.0, True), (1.001, False), (0.9, False)):
         tried = Attempts([survey], allowed(**{limit: most}), 0.5)
         assert tried.limit == limit
-        assert tried.take(share * most, [survey], empty=False) == good
-    assert Attempts([survey], allowed(**{limit: most}), 0.5).take(0, [survey], empty=True)
+        assert tried.take(spending(limit, share * most), [survey], empty=False) == good
+    assert Attempts([survey], allowed(**{limit: most}), 0.5).take(spending(limit, 0), [survey], empty=True)
 
 
 @given(st.floats(0.3, 3), st.sampled_from(LIMITS))
@@ -135,7 +170,7 @@ def test_attempts_end_and_the_file_keeps_to_the_limit_if_any_did(factor: float, 
     used = []
     for _ in range(MAX_ATTEMPTS + 1):
         used.append(factor * survey.at(limit, tried.plans[0].price))
-        if tried.take(used[-1], [survey], empty=False):
+        if tried.take(spending(limit, used[-1]), [survey], empty=False):
             break
     else:
         raise AssertionError("it goes on")
